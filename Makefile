@@ -1,0 +1,112 @@
+# Commands of collect-ops; `make` alone lists them. STACK_HOME=FOLDER runs a stack beside the default one in .stack.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .stack/venv/bin/python
+BIN := .stack/venv/bin
+STACK := $(PYTHON) -m stack
+UV := .stack/uv/bin/uv
+CODE := plugins dags config stack demo benchmarks tests
+LOCKED := requirements requirements-dev requirements-demo requirements-bench
+export JSON YES STACK_HOME
+ifeq ($(STACK_HOME),)
+unexport STACK_HOME
+endif
+
+##@ The stack
+.PHONY: up
+up: bootstrap ## Start PostgreSQL, Redis, RabbitMQ and Airflow (installs what is missing); wait until healthy
+	@$(STACK) up
+
+.PHONY: status
+status: ## Show every service; exit status 0 when healthy (make -s status JSON=1 for programs)
+	@$(STACK) status
+
+.PHONY: logs
+logs: ## Follow the logs (make logs S=scheduler)
+	@$(STACK) logs $(S)
+
+.PHONY: env
+env: ## Print connection settings as shell exports: eval "$$(make -s env)"
+	@$(STACK) env
+
+.PHONY: restart
+restart: ## Restart all services, or some (make restart S=scheduler,triggerer)
+	@$(STACK) restart $(S)
+
+.PHONY: down
+down: ## Stop everything, also what a crash left behind
+	@if [ -x $(PYTHON) ]; then $(STACK) down; else echo "nothing runs"; fi
+
+.PHONY: clean
+clean: ## Remove the stack's data, secrets included; asks first (YES=1 does not)
+	@$(STACK) clean
+
+##@ Collecting
+.PHONY: demo
+demo: up demo-venv ## The main job on real data: 336,776 rows from an HTTP server through Airflow into PostgreSQL
+	@$(PYTHON) -m demo
+
+.PHONY: watch
+watch: ## Follow a collect task's progress (make watch T=TASK_ID)
+	@eval "$$($(STACK) env)"; $(BIN)/collect-ops watch $(T)
+
+.PHONY: check-source
+check-source: ## Check a source's declaration and show its first rows (make check-source S=flights)
+	@eval "$$($(STACK) env)"; $(BIN)/collect-ops check-source $(S)
+
+.PHONY: schemas
+schemas: ## Write the JSON Schemas of include/, which editors use
+	@$(BIN)/collect-ops schemas
+
+##@ Developing
+.PHONY: test
+test: ## Lint, types, import contracts and all tests, on services of their own (ARGS= goes to pytest)
+	@scripts/test.sh $(ARGS)
+
+.PHONY: lint
+lint: bootstrap ## Lint, format check, types, import contracts, SQL
+	@scripts/test.sh --lint-only
+
+.PHONY: fmt
+fmt: bootstrap ## Format the code, and fix what can be fixed by itself
+	@$(BIN)/ruff format $(wildcard $(CODE))
+	@$(BIN)/ruff check --fix $(wildcard $(CODE))
+
+.PHONY: bench
+bench: up demo-venv bench-venv ## Run the benchmarks (make bench ONLY=collect runs one)
+	@$(PYTHON) -m benchmarks $(ONLY)
+
+.PHONY: chaos
+chaos: up demo-venv ## Kill each process in the middle of a run, long form
+	@eval "$$($(STACK) env)"; $(PYTHON) -m pytest -m chaos -p no:randomly --timeout 1800 tests/e2e $(ARGS)
+
+.PHONY: lock
+lock: ## Compile the requirements*.lock files anew from requirements*.txt
+	@scripts/bootstrap.sh uv
+	@for name in $(LOCKED); do \
+	  $(UV) pip compile --quiet --python-version 3.11 --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make lock" --output-file $$name.lock $$name.txt $(if $(UPGRADE),--upgrade); \
+	  echo "$$name.lock"; \
+	done
+
+##@ Setting up
+.PHONY: bootstrap
+bootstrap: ## Install servers and the Python environment; does nothing when they are there
+	@scripts/bootstrap.sh
+
+.PHONY: demo-venv
+demo-venv: ## Make the demo server's environment (.stack/venv-demo)
+	@scripts/bootstrap.sh venv venv-demo requirements-demo.lock
+
+.PHONY: bench-venv
+bench-venv: ## Make the benchmarks' environment (.stack/venv-bench)
+	@scripts/bootstrap.sh venv venv-bench requirements-bench.lock
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

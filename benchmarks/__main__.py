@@ -1,0 +1,65 @@
+"""`python -m benchmarks [NAME …] [--rounds N]`: run benchmarks, save their results, show what falls short.
+
+Exit status: 0 when every target is reached, 1 when one is not, 2 when something could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks import collect, engine, latency
+from benchmarks.errors import UnknownBenchmark
+from benchmarks.report import Result, show, write_document
+from benchmarks.settings import BenchSettings
+from collect_ops.kernel.errors import CollectOpsError
+
+Benchmark = Callable[[BenchSettings, int | None, Console], Result]
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "engine": engine.run,
+    "latency": latency.run,
+    "collect": collect.run,
+}
+
+
+def main() -> int:
+    """Read the command line and run what it names; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--rounds", type=int, help="how often each is measured")
+    parser.add_argument("--document", action="store_true", help="only write docs/benchmarks.md from the results")
+    arguments = parser.parse_args()
+    console = Console()
+    try:
+        if arguments.document:
+            write_document()
+            return 0
+        return run(arguments.names or list(BENCHMARKS), arguments.rounds, console)
+    except CollectOpsError as error:
+        console.print(f"[bold red]Not measured.[/] {error}", highlight=False)
+        return 2
+
+
+def run(names: list[str], count: int | None, console: Console) -> int:
+    """Run the named benchmarks; each is saved and shown as soon as it is done."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UnknownBenchmark(name=name, known=tuple(BENCHMARKS))
+    settings = BenchSettings.load()
+    short = False
+    for name in names:
+        console.print(f"[bold]{name}")
+        result = BENCHMARKS[name](settings, count, console)
+        console.print(f"  saved to {result.save()}", highlight=False)
+        write_document()
+        show(result, console)
+        short = short or any(row.holds is False for row in result.rows)
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The contenders: each does the whole job once, on empty tables, and says how long that took."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.errors import PeerFailed
+from benchmarks.measure import Contender, Sample, Stopwatch
+from benchmarks.peers import bare
+from benchmarks.report import CHECKOUT
+from benchmarks.settings import BenchSettings
+from demo.run import Submission, prepare_connection, submit_flights, wait_until_settled
+from demo.server import DemoServer
+
+SCRIPT_TIMEOUT_S: Final = 600
+STOCK_DAG: Final = "bench_stock_flights"
+DAG_PARSE_TIMEOUT_S: Final = 180
+
+
+def bare_script(settings: BenchSettings, server: DemoServer, *, page: int = 5_000) -> Contender:
+    """The bare asyncio + COPY script."""
+    return _script("bare script", settings, server, "bare.py", "--page", str(page))
+
+
+def dlt_append(settings: BenchSettings, server: DemoServer) -> Contender:
+    """dlt, rows appended, as its documentation says it is fast."""
+    return _script("dlt append, tuned", settings, server, "dlt_pipeline.py", "--disposition", "append")
+
+
+def dlt_merge(settings: BenchSettings, server: DemoServer) -> Contender:
+    """dlt, rows merged by key, as its documentation says it is fast."""
+    return _script("dlt merge, tuned", settings, server, "dlt_pipeline.py", "--disposition", "merge")
+
+
+def dlt_arrow(settings: BenchSettings, server: DemoServer) -> Contender:
+    """dlt, given Arrow tables, which its user has to make: the fastest way through it."""
+    return _script("dlt append, Arrow tables", settings, server, "dlt_pipeline.py", "--arrow")
+
+
+def dlt_as_installed(settings: BenchSettings, server: DemoServer) -> Contender:
+    """dlt's REST source with nothing set."""
+    return _script("dlt append, as installed", settings, server, "dlt_pipeline.py", "--as-installed")
+
+
+def _script(name: str, settings: BenchSettings, server: DemoServer, script: str, *options: str) -> Contender:
+    def run() -> Sample:
+        command = [
+            str(settings.python),
+            str(CHECKOUT / "benchmarks" / "peers" / script),
+            *("--base-url", server.base_url, "--dsn", settings.dsn, "--rows", str(server.dataset.rows)),
+            *options,
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SCRIPT_TIMEOUT_S, check=False, cwd=settings.stack.home
+        )
+        if done.returncode != 0:
+            raise PeerFailed(peer=name, reason=done.stderr[-2000:])
+        sample: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return _complete(name, sample, server)
+
+    return Contender(name=name, run=run)
+
+
+@contextmanager
+def stock_airflow(settings: BenchSettings, server: DemoServer) -> Iterator[Contender]:
+    """The stock DAG in the same Airflow; its file is in the DAG folder for the length of the block."""
+    target = CHECKOUT / "dags" / "_bench" / f"{STOCK_DAG}.py"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).parent / "dags" / f"{STOCK_DAG}.py", target)
+    try:
+        settings.airflow.put_connection(
+            "bench_flights", {"conn_type": "http", "host": server.base_url}
+        )
+        settings.airflow.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
+        settings.airflow.unpause(STOCK_DAG)
+        yield Contender(
+            name="stock Airflow", run=lambda: _run_stock(settings, server), trees=settings.scheduler_pids
+        )
+    finally:
+        shutil.rmtree(target.parent)
+        settings.airflow.delete_dag(STOCK_DAG)
+
+
+def _run_stock(settings: BenchSettings, server: DemoServer) -> Sample:
+    columns = {name: kind for name, kind in bare.COLUMNS.items() if name != "content_hash"}
+    definitions = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    settings.execute(
+        "drop table if exists bench_stock",
+        f"create table bench_stock ({definitions}, primary key ({', '.join(bare.KEY)}))",
+    )
+    with Stopwatch() as watch:
+        run_id = settings.airflow.trigger(STOCK_DAG, {})
+        run = settings.airflow.wait_for_run(STOCK_DAG, run_id, SCRIPT_TIMEOUT_S)
+    if run["state"] != "success":
+        raise PeerFailed(peer="stock Airflow", reason=f"run {run_id} ended as {run['state']}")
+    return _complete("stock Airflow", {"rows": settings.count("bench_stock"), "seconds": watch.seconds}, server)
+
+
+def collect_ops(settings: BenchSettings, server: DemoServer) -> Contender:
+    """Ours: submit by REST, through RabbitMQ and Airflow, until the task is COMPLETED."""
+    prepare_connection(settings.airflow, server)
+
+    def run() -> Sample:
+        settings.execute("drop table if exists landing.flights")
+        with Stopwatch() as watch:
+            submission: Submission = submit_flights(settings.airflow, force=True)
+            task = wait_until_settled(settings.dsn, submission.task_id, SCRIPT_TIMEOUT_S)
+        if task.status != "COMPLETED":
+            raise PeerFailed(peer="collect-ops", reason=f"task {submission.task_id} ended as {task.status}")
+        sample = {"rows": settings.count("landing.flights"), "seconds": watch.seconds}
+        return _complete("collect-ops", sample, server)
+
+    return Contender(name="collect-ops", run=run, trees=settings.scheduler_pids)
+
+
+def _complete(name: str, sample: dict[str, Any], server: DemoServer) -> Sample:
+    """The sample, if the contender really landed everything."""
+    if sample["rows"] != server.dataset.rows:
+        raise PeerFailed(peer=name, reason=f"landed {sample['rows']} of {server.dataset.rows} rows")
+    return sample

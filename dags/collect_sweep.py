@@ -1,0 +1,25 @@
+"""The sweep: every minute, catches what wake-ups, publishers and processes lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG
+
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.lane import SweepOperator
+
+with DAG(
+    dag_id="collect_sweep",
+    schedule=timedelta(minutes=1),
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(minutes=5),
+    tags=["collect-ops", "repair"],
+    doc_md="Publishes what the broker has not confirmed, repairs what crashes left over, wakes lanes with messages.",
+):
+    SweepOperator(
+        task_id="sweep", pool=lane_rules().control.pool, priority_weight=100_000, weight_rule="absolute", retries=0
+    )

@@ -1,0 +1,79 @@
+"""What the demonstration needs to know of the running stack."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from demo.airflow_api import AirflowApi
+from demo.errors import SettingMissing
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+NEEDED: Final = (
+    "COLLECT_OPS_STACK",
+    "COLLECT_POSTGRES_DSN",
+    "COLLECT_AIRFLOW_URL",
+    "COLLECT_AIRFLOW_USER",
+    "COLLECT_AIRFLOW_PASSWORD",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """The running stack.
+
+    Attributes:
+        home: the stack's folder.
+        postgres_dsn: PostgreSQL, database of the collected data.
+        airflow_url: Airflow's address, no slash at the end.
+        airflow_user: who the demonstration is for Airflow.
+        airflow_password: that user's password.
+    """
+
+    home: Path
+    postgres_dsn: str = field(repr=False)
+    airflow_url: str
+    airflow_user: str
+    airflow_password: str = field(repr=False)
+
+    @classmethod
+    def load(cls) -> DemoSettings:
+        """From the environment; what is missing there is asked of `python -m stack env`.
+
+        Raises:
+            SettingMissing: the stack has never been started.
+        """
+        settings: Mapping[str, str] = os.environ
+        if any(name not in settings for name in NEEDED):
+            settings = {**_stack_environment(), **os.environ}
+        missing = [name for name in NEEDED if name not in settings]
+        if missing:
+            raise SettingMissing(names=missing)
+        return cls(
+            home=Path(settings["COLLECT_OPS_STACK"]),
+            postgres_dsn=settings["COLLECT_POSTGRES_DSN"],
+            airflow_url=settings["COLLECT_AIRFLOW_URL"].rstrip("/"),
+            airflow_user=settings["COLLECT_AIRFLOW_USER"],
+            airflow_password=settings["COLLECT_AIRFLOW_PASSWORD"],
+        )
+
+    def airflow(self) -> AirflowApi:
+        """Airflow's REST API as the configured user."""
+        return AirflowApi(base_url=self.airflow_url, user=self.airflow_user, password=self.airflow_password)
+
+
+def _stack_environment() -> dict[str, str]:
+    """What `python -m stack env` prints, or nothing when there is no stack."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stack", "env"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return {}
+    words = [word for line in done.stdout.splitlines() for word in shlex.split(line)[1:]]
+    return dict(word.split("=", 1) for word in words if "=" in word)

@@ -1,0 +1,17 @@
+-- Takes dedup keys over in one conditional upsert: free, expired, held by a task that ended DEAD or CANCELLED, or
+-- forced. Returns the tasks that got theirs; each key may come once. In key order, so that two batches cannot wait for
+-- each other. Primary key.
+INSERT INTO collect.dedup AS d (key, task_id, expires_at)
+SELECT w.key, w.task_id, now() + make_interval(secs => w.ttl_s)
+FROM unnest(%(keys)s::bytea[], %(task_ids)s::bigint[], %(ttls_s)s::float8[]) WITH ORDINALITY
+    AS w (key, task_id, ttl_s, n)
+ORDER BY w.n
+ON CONFLICT (key) DO UPDATE
+    SET task_id = excluded.task_id, expires_at = excluded.expires_at
+    WHERE
+        d.expires_at <= now()
+        OR excluded.task_id = ANY(%(forced)s::bigint[])
+        OR EXISTS (
+            SELECT FROM collect.task AS t WHERE t.id = d.task_id AND t.status IN ('DEAD', 'CANCELLED')
+        )
+RETURNING task_id

@@ -1,0 +1,5 @@
+-- Stores a task's shards; those of an earlier attempt stay. Primary key.
+INSERT INTO collect.shard (task_id, shard_no, span_offset, span_size)
+SELECT %(task_id)s, s.shard_no, s.span_offset, s.span_size
+FROM unnest(%(shard_nos)s::int[], %(offsets)s::bigint[], %(sizes)s::bigint[]) AS s (shard_no, span_offset, span_size)
+ON CONFLICT (task_id, shard_no) DO NOTHING

@@ -1,0 +1,11 @@
+-- Locks a task for settling, if the attempt is still the one under way. Primary key.
+SELECT
+    t.id, t.source, t.status, t.attempt, t.generation, t.priority, t.lane, t.run_id, t.retry_count, t.lost_count,
+    t.max_retries, t.total_rows, t.error AS plan_error, t.shards_total, v.definition,
+    extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s
+FROM collect.task AS t
+JOIN collect.source_version AS v ON v.hash = t.source_version
+WHERE
+    t.id = %(task_id)s AND t.attempt = %(attempt)s
+    AND t.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+FOR UPDATE OF t

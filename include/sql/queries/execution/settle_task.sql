@@ -1,0 +1,14 @@
+-- Moves a task to where its attempt has brought it. Primary key; the caller holds the task's lock.
+UPDATE collect.task
+SET
+    status = %(status)s, reason = %(reason)s, moved_by = %(actor)s, result = %(result)s, error = %(error)s,
+    generation = generation + CASE WHEN %(again)s THEN 1 ELSE 0 END,
+    retry_count = retry_count + %(retries)s,
+    lost_count = lost_count + %(losses)s,
+    due_at = CASE WHEN %(delay_s)s::float8 > 0 THEN now() + make_interval(secs => %(delay_s)s::float8) END,
+    queued_at = CASE WHEN %(again)s THEN now() ELSE queued_at END,
+    groups_reserved = 0,
+    progress_at = now(),
+    finished_at = CASE WHEN %(again)s THEN NULL ELSE clock_timestamp() END
+WHERE id = %(task_id)s AND attempt = %(attempt)s
+RETURNING id, generation, priority, lane, retry_count

@@ -1,0 +1,20 @@
+-- What the shards of a task have come to. Primary key prefix.
+SELECT
+    count(*) AS shards,
+    count(*) FILTER (WHERE status = 'DONE') AS done,
+    count(*) FILTER (WHERE status = 'FAILED') AS failed,
+    count(*) FILTER (WHERE status = 'FAILED' AND NOT coalesce((error ->> 'transient')::boolean, false)) AS permanent,
+    max((error ->> 'retry_after_s')::float8) FILTER (WHERE status = 'FAILED') AS retry_after_s,
+    coalesce(sum(rows_fetched), 0)::bigint AS rows_fetched,
+    coalesce(sum(rows_landed), 0)::bigint AS rows_landed,
+    coalesce(sum(bad_rows), 0)::bigint AS bad_rows,
+    coalesce(sum(bytes), 0)::bigint AS bytes,
+    coalesce(sum(pages), 0)::bigint AS pages,
+    coalesce(sum(http_retries), 0)::bigint AS http_retries,
+    coalesce(sum(fetch_s), 0)::float8 AS fetch_s,
+    coalesce(sum(land_s), 0)::float8 AS land_s,
+    max(source_total) AS source_total,
+    (array_agg(error ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_error,
+    (array_agg(shard_no ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_failed
+FROM collect.shard
+WHERE task_id = %(task_id)s

@@ -1,0 +1,13 @@
+-- Claims tasks: raises their attempt, names their run. The state is asked again, so that a second claim of the same
+-- message moves nothing. Primary key. Returns what moved.
+UPDATE collect.task AS t
+SET
+    status = 'CLAIMED', reason = NULL, moved_by = %(actor)s,
+    attempt = t.attempt + 1, due_at = NULL,
+    dag_id = %(dag_id)s,
+    run_id = coalesce(m.run_id, 'task-' || t.id || '-attempt-' || (t.attempt + 1)),
+    groups_reserved = 1,
+    claimed_at = now(), progress_at = now()
+FROM unnest(%(task_ids)s::bigint[], %(generations)s::int[], %(run_ids)s::text[]) AS m (task_id, generation, run_id)
+WHERE t.id = m.task_id AND t.generation = m.generation AND t.status IN ('QUEUED', 'RETRYING')
+RETURNING t.id, t.attempt, t.priority, t.source, t.run_id, extract(EPOCH FROM now() - t.queued_at)::float8 AS waited_s

@@ -1,0 +1,31 @@
+-- Publishes again, as new generations, HELD tasks whose source has room under its max_active_tasks: the highest
+-- priority first, as many as fit. Rows that another pass has in hand are skipped. Index task_open. Returns them.
+WITH active AS (
+    SELECT source, count(*) AS n FROM collect.task
+    WHERE status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
+    GROUP BY source
+),
+ranked AS (
+    SELECT
+        t.id,
+        row_number() OVER (PARTITION BY t.source ORDER BY t.priority DESC, t.id)
+        + coalesce(a.n, 0) AS place,
+        coalesce((v.definition ->> 'max_active_tasks')::int, 2147483647) AS room
+    FROM collect.task AS t
+    JOIN collect.source_version AS v ON v.hash = t.source_version
+    LEFT JOIN active AS a ON a.source = t.source
+    WHERE t.status = 'HELD' AND (%(source)s::text IS NULL OR t.source = %(source)s)
+),
+chosen AS (
+    SELECT t.id FROM collect.task AS t
+    JOIN ranked AS r ON r.id = t.id AND r.place <= r.room
+    WHERE t.status = 'HELD'
+    FOR UPDATE OF t SKIP LOCKED
+)
+UPDATE collect.task AS t
+SET
+    status = 'QUEUED', reason = NULL, moved_by = %(actor)s, generation = t.generation + 1, queued_at = now(),
+    progress_at = now()
+FROM chosen
+WHERE t.id = chosen.id
+RETURNING t.id, t.generation, t.priority, t.lane, t.retry_count

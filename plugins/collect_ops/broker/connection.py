@@ -1,0 +1,38 @@
+"""Connecting to RabbitMQ."""
+
+from __future__ import annotations
+
+import pika
+from pika.exceptions import AMQPError
+
+from collect_ops.kernel.errors import CollectOpsError, Transient
+
+
+class BrokerUnavailable(CollectOpsError, Transient):
+    """RabbitMQ did not accept a connection, or closed it."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"RabbitMQ (connection collect_rabbitmq) is not available: {reason!r}")
+
+
+def parameters(amqp_url: str) -> pika.URLParameters:
+    """Connection parameters with time-outs of seconds: a caller must never hang on a broker that is away."""
+    found = pika.URLParameters(amqp_url)
+    found.socket_timeout = 5
+    found.stack_timeout = 10
+    found.blocked_connection_timeout = 15
+    found.connection_attempts = 1
+    found.client_properties = {"connection_name": "collect-ops"}
+    return found
+
+
+def connect_blocking(amqp_url: str) -> pika.BlockingConnection:
+    """Open a blocking connection.
+
+    Raises:
+        BrokerUnavailable: RabbitMQ did not accept it.
+    """
+    try:
+        return pika.BlockingConnection(parameters(amqp_url))
+    except (AMQPError, OSError) as error:
+        raise BrokerUnavailable(error) from error

@@ -1,0 +1,116 @@
+"""Exchanges, queues and bindings: declared idempotently, the same on RabbitMQ 3.10 and 4.x.
+
+Lane queues carry no dead-letter exchange: an expired lane message is a lost wake-up (the repair pass publishes its
+task again), and what cannot be parsed is published raw to `collect.dead` with its reason before it is acked.
+The retry ladder is one queue a delay, since a message's own TTL expires only at its queue's head; a headers exchange
+picks the rung, so that the routing key (the lane) survives the way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+from collect_ops.broker.connection import connect_blocking
+from collect_ops.kernel.errors import CollectOpsError, Permanent
+
+RETRY_DELAY_HEADER = "retry-delay-s"
+
+
+class TopologyMismatch(CollectOpsError, Permanent):
+    """A queue or exchange exists with other arguments than ours."""
+
+    def __init__(self, kind: str, name: str, wanted: dict[str, Any], reply: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{kind} {name} exists with other arguments: {reply}. Wanted {wanted}. RabbitMQ cannot change a declared "
+            f"{kind}: drain it, delete it (rabbitmqctl delete_queue {name}), and start again; tasks that were in it "
+            f"are published again from PostgreSQL"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """An exchange to declare, durable."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue to declare, durable."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A binding of a queue to an exchange."""
+
+    exchange: str
+    queue: str
+    routing_key: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Everything to declare."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def open_channel(amqp_url: str) -> tuple[pika.BlockingConnection, BlockingChannel]:
+    """A connection and its channel, for one short piece of work; the caller closes the connection.
+
+    Raises:
+        BrokerUnavailable: RabbitMQ did not accept the connection.
+    """
+    connection = connect_blocking(amqp_url)
+    return connection, connection.channel()
+
+
+def declare(amqp_url: str, topology: Topology) -> None:
+    """Declare everything; what is already there in the same form stays as it is.
+
+    Raises:
+        TopologyMismatch: Something exists in another form.
+    """
+    connection, channel = open_channel(amqp_url)
+    try:
+        for exchange in topology.exchanges:
+            _declare_exchange(channel, exchange)
+        for queue in topology.queues:
+            _declare_queue(channel, queue)
+        for binding in topology.bindings:
+            channel.queue_bind(
+                queue=binding.queue,
+                exchange=binding.exchange,
+                routing_key=binding.routing_key,
+                arguments=binding.arguments,
+            )
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def _declare_exchange(channel: BlockingChannel, exchange: Exchange) -> None:
+    try:
+        channel.exchange_declare(exchange=exchange.name, exchange_type=exchange.type, durable=True)
+    except ChannelClosedByBroker as error:
+        raise TopologyMismatch("exchange", exchange.name, {"type": exchange.type}, error.reply_text) from error
+
+
+def _declare_queue(channel: BlockingChannel, queue: Queue) -> None:
+    try:
+        channel.queue_declare(queue=queue.name, durable=True, arguments=queue.arguments)
+    except ChannelClosedByBroker as error:
+        raise TopologyMismatch("queue", queue.name, queue.arguments, error.reply_text) from error

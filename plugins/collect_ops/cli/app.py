@@ -1,0 +1,40 @@
+"""The command's groups, and how its failures end."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from collect_ops.cli import schemas, source
+
+app = typer.Typer(
+    name="collect-ops",
+    help="Collect data at scale under Apache Airflow: declare sources, check them, look at their data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(source.app, name="source")
+app.command("schemas")(schemas.schemas)
+
+
+def main() -> None:
+    """Run the command of `sys.argv`; exits the process."""
+    from collect_ops.kernel.errors import CollectOpsError
+
+    try:
+        app()
+    except CollectOpsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    from collect_ops.cli.output import BAD_INPUT, FAILED
+    from collect_ops.kernel.errors import ValidationFailed
+    from collect_ops.sources.load import UnknownSource
+
+    return BAD_INPUT if isinstance(error, ValidationFailed | UnknownSource) else FAILED

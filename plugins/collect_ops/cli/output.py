@@ -1,0 +1,49 @@
+"""What commands print: tables for people, JSON for programs."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+BAD_INPUT = 2
+FAILED = 1
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout, indented; what JSON does not know is written as text."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; control characters are shown as escapes, since cells may come from a server."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # The screen's width on a screen; wide enough for anything in a pipe.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)
+
+
+def print_error(text: object) -> None:
+    """One message on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def printable(cell: object) -> str:
+    """A cell's text in one line, without what would steer a terminal; at most 80 characters."""
+    text = "" if cell is None else str(cell)
+    escaped = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:81]
+    )
+    return escaped if len(escaped) <= 80 else f"{escaped[:79]}…"

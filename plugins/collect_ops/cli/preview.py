@@ -1,0 +1,139 @@
+"""The first page of a source, as it would be collected."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.sources.model import AuthType, OffsetPaging, PagePaging, Source
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from collect_ops.collectors.endpoint import Endpoint
+    from collect_ops.collectors.page import Page
+
+_REDACTED = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What the first page holds.
+
+    Args:
+        records: The records, as they came, at most as many as were asked for.
+        received: How many the page held.
+        total: The total the page named, when it did.
+        request: Masked description of the request.
+    """
+
+    records: Sequence[Any]
+    received: int
+    total: int | None
+    request: Mapping[str, Any]
+
+
+def endpoint_of(source: Source) -> Endpoint:
+    """Where the source's requests go.
+
+    `AIRFLOW_CONN_<CONNECTION>` (Airflow's JSON form) wins. Without it Airflow's REST API is asked, which
+    tells everything but passwords: enough for a source without authentication.
+
+    Raises:
+        ValidationFailed: Neither has it, or the password is needed and only Airflow knows it.
+    """
+    from collect_ops.cli.airflow_api import AirflowApi
+    from collect_ops.collectors.endpoint import Endpoint
+
+    variable = f"AIRFLOW_CONN_{source.connection.upper()}"
+    text = os.environ.get(variable)
+    if text is not None:
+        return Endpoint.from_connection_json(text, connection=source.connection)
+    if not os.environ.get("COLLECT_AIRFLOW_URL"):
+        problem = (
+            f"is not set. Set it to the connection as JSON ({_example(source)}), "
+            "or let Airflow's REST API be asked: "
+            'eval "$(make -s env)"'
+        )
+        raise ValidationFailed("environment", [Fault(field=variable, value=None, problem=problem)])
+    fields = dict(AirflowApi.from_environment().connection(source.connection))
+    needs_secret = source.auth.type is not AuthType.NONE
+    if needs_secret or _REDACTED in str(fields.get("extra")):
+        problem = (
+            f"is not set, and connection {source.connection} holds secrets that the request needs "
+            f"(auth.type {source.auth.type}), which Airflow's REST API does not tell. "
+            f"Set the variable to the connection as JSON: {_example(source)}"
+        )
+        raise ValidationFailed("environment", [Fault(field=variable, value=None, problem=problem)])
+    return Endpoint.from_mapping(fields | {"password": None}, connection=source.connection)
+
+
+def _example(source: Source) -> str:
+    fields = {"conn_type": "http", "host": "https://api.example.com"}
+    if source.auth.type is not AuthType.NONE:
+        fields |= {"login": "…"} if source.auth.type is AuthType.BASIC else {}
+        fields |= {"password": "…"}
+    return json.dumps(fields, ensure_ascii=False)
+
+
+async def preview(source: Source, params: Mapping[str, object], *, rows: int) -> Preview:
+    """Fetch the first page.
+
+    Args:
+        source: The source.
+        params: Its parameters, as given.
+        rows: How many records to keep; paging that can be split asks for no more than these.
+
+    Raises:
+        ValidationFailed: Parameters or the connection have faults.
+        CollectOpsError: The request failed.
+    """
+    from collect_ops.collectors.http import HttpCollector
+    from collect_ops.collectors.page import Span
+    from collect_ops.sources.request import render
+
+    request = render(source, params)
+    endpoint = endpoint_of(source)
+    splits = isinstance(source.paging, OffsetPaging | PagePaging)
+    span = Span(offset=0, size=min(rows, source.page_size or source.batch_size) if splits else None)
+    async with HttpCollector(source, request, endpoint) as collector:
+        pages = cast("AsyncGenerator[Page, None]", collector.pages(span))
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                return Preview(
+                    records=page.records[:rows],
+                    received=len(page.records),
+                    total=page.total,
+                    request=page.request,
+                )
+    return Preview(records=(), received=0, total=None, request={})
+
+
+def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[object]]]:
+    """Headings and rows of a table: the declared columns, or what the records hold at their top level."""
+    columns = source.target.columns
+    objects = [record for record in records if isinstance(record, Mapping)]
+    if columns and objects:
+        from jmespath import compile as compile_expression
+
+        paths = {name: compile_expression(column.path) for name, column in columns.items() if column.path}
+        rows = [
+            [_cell(paths[name].search(one) if name in paths else one.get(name)) for name in columns]
+            for one in objects
+        ]
+        return [f"{name}\n{column.type}" for name, column in columns.items()], rows
+    names = list(dict.fromkeys(name for one in objects for name in one))
+    if names:
+        return names, [[_cell(one.get(name)) for name in names] for one in objects]
+    return ["record"], [[_cell(record)] for record in records]
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value

@@ -1,0 +1,58 @@
+"""`collect-ops schemas`: the JSON Schemas beside what they describe."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# Below include/: which function gives the schema. A new kind of file is a line here.
+SCHEMAS: dict[str, str] = {
+    "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
+}
+
+
+def schemas(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 when a file is out of date.")
+    ] = False,
+) -> None:
+    """Write the JSON Schemas that editors use (include/**/*.schema.json)."""
+    from collect_ops.cli.output import FAILED, print_error
+
+    stale = [path for path, text in schema_texts().items() if not _holds(path, text)]
+    for path in stale:
+        if check:
+            print_error(f"{path}: out of date; run `collect-ops schemas`")
+        else:
+            path.write_text(schema_texts()[path], encoding="utf-8")
+            typer.echo(f"wrote {path}")
+    if check and stale:
+        raise typer.Exit(FAILED)
+
+
+def schema_texts() -> dict[Path, str]:
+    """What each schema file must hold."""
+    import json
+
+    from collect_ops.kernel.paths import include_dir
+
+    return {
+        include_dir() / name: json.dumps(_schema(reference), indent=2, ensure_ascii=False) + "\n"
+        for name, reference in SCHEMAS.items()
+    }
+
+
+def _schema(reference: str) -> dict[str, Any]:
+    from importlib import import_module
+
+    module, function = reference.split(":")
+    schema: dict[str, Any] = getattr(import_module(module), function)()
+    return schema
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text

@@ -1,0 +1,204 @@
+"""`collect-ops source …`: declarations, checked and looked at."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collect_ops.kernel.errors import ValidationFailed
+    from collect_ops.sources.model import Source
+
+app = typer.Typer(
+    help="Declared sources (include/sources/NAME.yaml): list, check, show, preview, pause, resume.",
+    no_args_is_help=True,
+)
+
+SourceName = Annotated[str, typer.Argument(metavar="NAME", help="The source's name: its file without .yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command("list")
+def list_sources(as_json: AsJson = False) -> None:
+    """List the declared sources; those with faults are named with them."""
+    from collect_ops.cli.output import print_error, print_json, print_table
+    from collect_ops.sources.load import load_sources
+
+    loaded = load_sources()
+    rows = [_summary(source) for source in loaded.sources.values()]
+    if as_json:
+        faulty = {str(path): _faults(failed) for path, failed in loaded.faults.items()}
+        print_json({"sources": rows, "faulty": faulty})
+        return
+    headings = (
+        "name",
+        "schedule",
+        "priority",
+        "paging",
+        "target",
+        "disposition",
+        "connection",
+        "description",
+    )
+    print_table("", headings, [[row[heading] for heading in headings] for row in rows])
+    for failed in loaded.faults.values():
+        print_error(failed)
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME_OR_PATH]...", help="Names or paths of source files; all when none is given."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check declarations: every fault of every file, with what is allowed. Exits with 2 when there is one."""
+    from collect_ops.cli.output import BAD_INPUT, print_error, print_json
+    from collect_ops.kernel.errors import ValidationFailed
+    from collect_ops.sources.load import load_source
+
+    verdicts: dict[str, list[dict[str, Any]]] = {}
+    for path in _paths(names):
+        try:
+            load_source(path)
+        except ValidationFailed as failed:
+            verdicts[str(path)] = _faults(failed)
+            if not as_json:
+                print_error(failed)
+        else:
+            verdicts[str(path)] = []
+            if not as_json:
+                typer.echo(f"ok  {path.stem}")
+    if as_json:
+        print_json([{"file": path, "ok": not faults, "faults": faults} for path, faults in verdicts.items()])
+    if any(verdicts.values()):
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def show(name: SourceName, as_json: AsJson = False) -> None:
+    """Show a source with everything it leaves to defaults."""
+    from collect_ops.cli.output import print_json
+    from collect_ops.sources.load import get_source
+
+    declaration = get_source(name).model_dump(mode="json")
+    if as_json:
+        print_json(declaration)
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(declaration, sort_keys=False, allow_unicode=True, width=110), nl=False)
+
+
+@app.command()
+def preview(
+    name: SourceName,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter; may be repeated."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows to show.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the first page and show its rows. Nothing is stored.
+
+    The connection comes from the environment variable AIRFLOW_CONN_<CONNECTION> (Airflow's JSON form);
+    without it from Airflow's REST API, which keeps passwords to itself: a source with authentication needs
+    the variable.
+    """
+    import asyncio
+
+    from collect_ops.cli import preview as previews
+    from collect_ops.cli.output import print_json, print_table
+    from collect_ops.sources.load import get_source
+
+    source = get_source(name)
+    found = asyncio.run(previews.preview(source, _params(param or []), rows=rows))
+    if as_json:
+        print_json(
+            {
+                "source": source.name,
+                "request": found.request,
+                "received": found.received,
+                "total": found.total,
+                "records": found.records,
+            }
+        )
+        return
+    headings, table = previews.cells(source, found.records)
+    print_table("", headings, table)
+    total = "" if found.total is None else f"; the source names {found.total:,} in all"
+    typer.echo(f"{len(found.records)} of {found.received} rows of the first page{total}")
+
+
+@app.command()
+def pause(name: SourceName) -> None:
+    """Pause a source: its DAG starts no more runs (what is submitted by hand still runs)."""
+    _set_paused(name, paused=True)
+
+
+@app.command()
+def resume(name: SourceName) -> None:
+    """Resume a paused source."""
+    _set_paused(name, paused=False)
+
+
+def _set_paused(name: str, *, paused: bool) -> None:
+    from collect_ops.cli.airflow_api import AirflowApi
+    from collect_ops.sources.load import get_source
+
+    source = get_source(name)
+    AirflowApi.from_environment().set_paused(f"source_{source.name}", paused=paused)
+    typer.echo(f"{source.name}: {'paused' if paused else 'resumed'}")
+
+
+def _summary(source: Source) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "schedule": source.schedule,
+        "priority": source.priority,
+        "paging": source.paging.type,
+        "target": f"landing.{source.target.table}",
+        "disposition": source.target.disposition.value,
+        "connection": source.connection,
+        "description": source.description,
+    }
+
+
+def _faults(failed: ValidationFailed) -> list[dict[str, Any]]:
+    return [
+        {"field": one.field, "value": one.value, "problem": one.problem, "allowed": list(one.allowed)}
+        for one in failed.faults
+    ]
+
+
+def _paths(names: list[str] | None) -> list[Any]:
+    from pathlib import Path
+
+    from collect_ops.sources.load import UnknownSource, sources_dir
+
+    declared = {path.stem: path for path in sorted(sources_dir().glob("*.yaml"))}
+    paths = []
+    for name in names or declared:
+        looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
+        if not looks_like_path and name not in declared:
+            raise UnknownSource(name, declared)
+        paths.append(Path(name) if looks_like_path else declared[name])
+    return paths
+
+
+def _params(pairs: list[str]) -> dict[str, str]:
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+
+    faults = [
+        Fault(field="--param", value=pair, problem="must be NAME=VALUE") for pair in pairs if "=" not in pair
+    ]
+    if faults:
+        raise ValidationFailed("command line", faults)
+    return dict(pair.split("=", 1) for pair in pairs)

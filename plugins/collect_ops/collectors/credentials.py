@@ -1,0 +1,112 @@
+"""What proves who asks, and where it may go. Pure.
+
+Credentials and the connection's headers go to the connection's own scheme, host and port, and nowhere else:
+not along a redirect, not after a `next` link.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from multidict import CIMultiDict
+from yarl import URL
+
+from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.errors import CredentialsMissing
+from collect_ops.kernel.masking import sounds_secret
+from collect_ops.sources.model import AuthType, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """The secrets of one source's requests.
+
+    Args:
+        origin: The only scheme, host and port they are for.
+        headers: The connection's, sent there.
+        proof: The headers of the authentication, sent there; no declared header replaces them.
+        query: The key, sent there in the URL.
+        secrets: Every text that must not be shown.
+    """
+
+    origin: URL
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proof: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, source: Source, endpoint: Endpoint) -> Credentials:
+        """What the source's authentication makes of the connection.
+
+        Raises:
+            CredentialsMissing: The connection lacks what it needs.
+        """
+        proof: dict[str, str] = {}
+        query: dict[str, str] = {}
+        match source.auth.type:
+            case AuthType.BASIC:
+                pair = f"{_needed('login', source, endpoint)}:{endpoint.password or ''}"
+                proof["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            case AuthType.BEARER:
+                proof["Authorization"] = f"Bearer {_needed('password', source, endpoint)}"
+            case AuthType.API_KEY:
+                holder = proof if source.auth.location == "header" else query
+                holder[source.auth.name] = _needed("password", source, endpoint)
+            case AuthType.NONE:
+                pass
+        return cls(
+            origin=URL(endpoint.base_url).origin(),
+            headers=endpoint.headers,
+            proof=proof,
+            query=query,
+            secrets=_secrets(endpoint, proof),
+        )
+
+    def trusts(self, url: URL) -> bool:
+        """Whether `url` is where the credentials may go."""
+        return bool(url.raw_host) and url.origin() == self.origin
+
+    def strip(self, url: URL) -> URL:
+        """`url` without credentials: neither user info nor our key, which servers like to repeat in links."""
+        if url.raw_user is not None or url.raw_password is not None:
+            url = url.with_user(None)
+        if any(name in url.query for name in self.query):
+            url = url.without_query_params(*self.query)
+        return url
+
+    def dress(self, url: URL) -> URL:
+        """`url` with the key in its query, when it goes where the credentials may go."""
+        url = self.strip(url)
+        return url.update_query(self.query) if self.query and self.trusts(url) else url
+
+    def headers_for(self, url: URL, declared: Mapping[str, str]) -> CIMultiDict[str]:
+        """The headers of a request to `url`.
+
+        Args:
+            url: Where it goes.
+            declared: The source's own headers; elsewhere only those that do not sound like a secret.
+        """
+        if not self.trusts(url):
+            return CIMultiDict((name, value) for name, value in declared.items() if not sounds_secret(name))
+        headers = CIMultiDict(self.headers)
+        headers.update(declared)
+        headers.update(self.proof)
+        return headers
+
+
+def _secrets(endpoint: Endpoint, proof: Mapping[str, str]) -> tuple[str, ...]:
+    # Of the connection's own headers only the secret ones: masking every "application/json" would help
+    # nobody.
+    texts = [value for name, value in endpoint.headers.items() if sounds_secret(name)] + list(proof.values())
+    found = {endpoint.password or "", *texts, *(text.partition(" ")[2] for text in texts)}
+    return tuple(sorted(found - {""}))
+
+
+def _needed(name: str, source: Source, endpoint: Endpoint) -> str:
+    value = endpoint.login if name == "login" else endpoint.password
+    if not value:
+        raise CredentialsMissing(endpoint.base_url, source.connection, source.auth.type, name)
+    return value

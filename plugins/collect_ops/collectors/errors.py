@@ -1,0 +1,301 @@
+"""What can go wrong between us and a source's server. One class a case.
+
+`url` is always the masked one: it may be logged.
+"""
+
+from __future__ import annotations
+
+from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+
+
+class CollectorError(CollectOpsError):
+    """Base of the errors of collecting.
+
+    Args:
+        url: The masked URL that was asked.
+        message: What is wrong, and what would be right.
+    """
+
+    def __init__(self, url: str, message: str) -> None:
+        self.url = url
+        super().__init__(f"{url}: {message}")
+
+
+class HostUnreachable(CollectorError, Transient):
+    """No connection: the name does not resolve, nobody listens, or TLS could not be set up."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, f"cannot connect: {reason}; check the host and port of the connection")
+
+
+class RequestTimedOut(CollectorError, Transient):
+    """A time-out of the source's `timeouts` passed."""
+
+    def __init__(self, url: str, limit: str, seconds: float) -> None:
+        self.limit = limit
+        self.seconds = seconds
+        super().__init__(url, f"no answer in time: timeouts.{limit} is {seconds:g} s")
+
+
+class ConnectionBroken(CollectorError, Transient):
+    """The connection ended before the answer did, or what came is not HTTP."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, f"the answer broke off: {reason}")
+
+
+class TruncatedBody(CollectorError, Transient):
+    """The body is the beginning of a JSON document."""
+
+    def __init__(self, url: str, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        super().__init__(url, f"the JSON ends in the middle, after {size_bytes} bytes")
+
+
+class ServerFailed(CollectorError, Transient):
+    """A status that says: later, perhaps (408, 425, 5xx)."""
+
+    def __init__(self, url: str, status: int, beginning: str) -> None:
+        self.status = status
+        super().__init__(url, f"answered {status}{_beginning(beginning)}")
+
+
+class HostBusy(CollectorError, Transient):
+    """The host asks for patience (429, or 503 with Retry-After).
+
+    Args:
+        retry_after_s: Seconds the host asks to wait; None when it named none.
+    """
+
+    def __init__(self, url: str, status: int, retry_after_s: float | None) -> None:
+        self.status = status
+        self.retry_after_s = retry_after_s
+        wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
+        super().__init__(
+            url, f"answered {status}{wait}; limits.requests_per_s and limits.concurrency slow us down"
+        )
+
+
+class AuthenticationRefused(CollectorError, Permanent):
+    """401 or 403."""
+
+    def __init__(self, url: str, status: int, connection: str, auth: str, *, sent: bool) -> None:
+        self.status = status
+        self.connection = connection
+        self.auth = auth
+        self.credentials_sent = sent
+        if not sent:
+            hint = "credentials were not sent, because scheme, host or port differ from the connection's"
+        elif auth == "none":
+            hint = "the source says auth.type none: allowed are none, basic, bearer, api_key"
+        else:
+            hint = f"check login and password of the connection and the source's auth (type {auth})"
+        super().__init__(url, f"answered {status}, connection {connection!r}: {hint}")
+
+
+class CredentialsMissing(CollectorError, Permanent):
+    """The source authenticates, but its connection lacks what that needs."""
+
+    def __init__(self, url: str, connection: str, auth: str, field: str) -> None:
+        self.connection = connection
+        self.field = field
+        super().__init__(
+            url, f"auth.type {auth} needs the {field} of connection {connection!r}, which is empty"
+        )
+
+
+class UrlNotFound(CollectorError, Permanent):
+    """404 or 410."""
+
+    def __init__(self, url: str, status: int, beginning: str) -> None:
+        self.status = status
+        super().__init__(
+            url, f"answered {status}: nothing is there; check request.path{_beginning(beginning)}"
+        )
+
+
+class RequestRefused(CollectorError, Permanent):
+    """Another 4xx, or a status that no retry mends."""
+
+    def __init__(self, url: str, status: int, beginning: str) -> None:
+        self.status = status
+        super().__init__(url, f"answered {status}: the request was refused{_beginning(beginning)}")
+
+
+class RedirectRefused(CollectorError, Permanent):
+    """A redirect without a usable address, or too many of them."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, reason)
+
+
+class UrlRefused(CollectorError, Permanent):
+    """A URL that is not fetched whatever it answers: scheme, host or form."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, f"{reason}; allowed are http:// and https:// URLs with a host")
+
+
+class AddressRefused(CollectorError, Permanent):
+    """The host is, or resolves to, an address that is not asked.
+
+    Args:
+        host: The host as it stands in the URL.
+        address: The address it stands for.
+        kind: What kind of address that is (`loopback`).
+        allowable: Whether `allow_private_networks` of the connection would allow it.
+    """
+
+    def __init__(self, url: str, host: str, address: str, kind: str, *, allowable: bool) -> None:
+        self.host = host
+        self.address = address
+        self.kind = kind
+        self.allowable = allowable
+        what = f"host {host!r} is the {kind} address {address}"
+        rule = (
+            'allowed only when the connection says so: extra {"allow_private_networks": true}'
+            if allowable
+            else "never allowed"
+        )
+        super().__init__(url, f"{what}: {rule}")
+
+
+class CertificateRefused(CollectorError, Permanent):
+    """The server's TLS certificate does not hold."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, f"the TLS certificate does not hold: {reason}")
+
+
+class EncodingUnknown(CollectorError, Permanent):
+    """A Content-Encoding nobody asked for."""
+
+    def __init__(self, url: str, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(url, f"the body is encoded as {encoding!r}; allowed: gzip, deflate, identity")
+
+
+class PageTooLarge(CollectorError, Permanent):
+    """The (decompressed) body is over the limit; reading stopped there."""
+
+    def __init__(self, url: str, limit_bytes: int, announced_bytes: int | None) -> None:
+        self.limit_bytes = limit_bytes
+        self.announced_bytes = announced_bytes
+        size = "goes on" if announced_bytes is None else f"is announced with {announced_bytes} bytes"
+        super().__init__(
+            url,
+            f"the body {size}, over limits.max_page_bytes {limit_bytes}; ask for smaller pages or raise it",
+        )
+
+
+class NotJson(CollectorError, Permanent):
+    """The body is not JSON.
+
+    Args:
+        content_type: As the server named it.
+        beginning: The first 80 characters of the body.
+        problem: What the parser says.
+    """
+
+    def __init__(self, url: str, content_type: str, beginning: str, problem: str) -> None:
+        self.content_type = content_type
+        self.beginning = beginning
+        self.problem = problem
+        super().__init__(
+            url,
+            f"JSON is due, but {content_type or 'no content type'} came: {problem}; it begins {beginning!r}",
+        )
+
+
+class NestedTooDeep(CollectorError, Permanent):
+    """The document nests deeper than the source's limit."""
+
+    def __init__(self, url: str, max_depth: int) -> None:
+        self.max_depth = max_depth
+        super().__init__(url, f"the JSON nests deeper than limits.max_depth {max_depth}")
+
+
+class RecordsNotAList(CollectorError, Permanent):
+    """The source's `records` does not give a list."""
+
+    def __init__(self, url: str, expression: str, gave: str) -> None:
+        self.expression = expression
+        self.gave = gave
+        super().__init__(url, f"records {expression!r} must give a list, but gives {gave}")
+
+
+class ExpressionFailed(CollectorError, Permanent):
+    """A JMESPath of the source cannot be applied to the body."""
+
+    def __init__(self, url: str, field: str, expression: str, reason: str) -> None:
+        self.field = field
+        self.expression = expression
+        super().__init__(url, f"{field} {expression!r} cannot be applied: {reason}")
+
+
+class TotalUnusable(CollectorError, Permanent):
+    """What stands where the total is due is not a number of rows."""
+
+    def __init__(self, url: str, where: str, gave: str) -> None:
+        self.where = where
+        self.gave = gave
+        super().__init__(url, f"the total at {where} must be a whole number of 0 or more, but is {gave}")
+
+
+class PagingValueUnusable(CollectorError, Permanent):
+    """What stands where the next page's cursor or address is due cannot be one."""
+
+    def __init__(self, url: str, field: str, gave: str, allowed: str) -> None:
+        self.field = field
+        self.gave = gave
+        super().__init__(url, f"paging.{field} gives {gave}; allowed: {allowed}")
+
+
+class PageTooLong(CollectorError, Permanent):
+    """More rows came than were asked for: arithmetic paging would land rows twice."""
+
+    def __init__(self, url: str, asked: int, got: int) -> None:
+        self.asked = asked
+        self.got = got
+        super().__init__(
+            url, f"{got} rows came where {asked} were asked for: the server ignores the page's size"
+        )
+
+
+class PagingLoop(CollectorError, Permanent):
+    """Paging does not come to an end: the next page is one that was fetched before, or pages stay empty."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(url, f"paging goes round in circles: {reason}")
+
+
+class TooManyPages(CollectorError, Permanent):
+    """More pages than the source's limit."""
+
+    def __init__(self, url: str, max_pages: int) -> None:
+        self.max_pages = max_pages
+        super().__init__(url, f"more than limits.max_pages {max_pages} pages")
+
+
+class PositionUnusable(CollectorError, Permanent):
+    """A stored position does not belong to how the source pages."""
+
+    def __init__(self, url: str, field: str, value: object, allowed: str) -> None:
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        super().__init__(url, f"cannot resume: position.{field} is {value!r}; allowed: {allowed}")
+
+    def at(self, url: str) -> PositionUnusable:
+        """The same, with the URL that the one who raised it did not know."""
+        return PositionUnusable(url, self.field, self.value, self.allowed)
+
+
+def _beginning(text: str) -> str:
+    return f"; the answer begins {text!r}" if text else ""

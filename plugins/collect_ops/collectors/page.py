@@ -1,0 +1,62 @@
+"""What goes into a collector and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+"""A parsed JSON value: what a server sends has no type before it is looked at."""
+
+Position: TypeAlias = Mapping[str, Any]
+"""Where to go on: JSON, written by a collector and read only by the same kind of collector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A shard's range of rows.
+
+    Args:
+        offset: First row.
+        size: Number of rows; None means until the end.
+    """
+
+    offset: int = 0
+    size: int | None = None
+
+    @property
+    def end(self) -> int | None:
+        """The row after the last one; None when nobody knows it yet."""
+        return None if self.size is None else self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page as it came.
+
+    Args:
+        records: The rows, in the source's order.
+        raw: The body, decompressed.
+        sent_at: `time.monotonic()` when the request that brought it was sent.
+        received_at: `time.monotonic()` when the last byte was there.
+        number: 0 for the shard's first page; goes on counting after a resume.
+        next_position: What to resume from after this page; None when the shard is finished.
+        total: The source's total, when this page names it.
+        wire_bytes: Size of the body as it travelled.
+        attempts: Requests it took, failed ones included.
+        request: Masked description: method, url, headers.
+        response: Masked description: status, headers of interest.
+    """
+
+    records: list[Any]
+    raw: bytes
+    sent_at: float
+    received_at: float
+    number: int
+    next_position: dict[str, Any] | None
+    total: int | None
+    wire_bytes: int
+    attempts: int
+    request: dict[str, Any]
+    response: dict[str, Any]

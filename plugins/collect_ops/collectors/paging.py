@@ -1,0 +1,408 @@
+"""How each paging style asks for a page, and what comes after it. Pure.
+
+A pager keeps nothing: everything it has to know stands in the position, which is JSON and is stored with the
+rows of the page before it, so that any process can go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from typing_extensions import override
+from yarl import URL
+
+from collect_ops.collectors.errors import (
+    ExpressionFailed,
+    PageTooLong,
+    PagingValueUnusable,
+    PositionUnusable,
+)
+from collect_ops.collectors.links import next_link
+from collect_ops.collectors.page import Json, Position, Span
+from collect_ops.sources.model import (
+    CursorPaging,
+    LinkHeaderPaging,
+    NextUrlPaging,
+    NoPaging,
+    OffsetPaging,
+    PagePaging,
+    Source,
+)
+
+Location = Literal["query", "body"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What one page's request adds to the source's.
+
+    Args:
+        params: Paging parameters by name.
+        location: Where they go.
+        url: An absolute URL that is asked instead of the source's own.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    location: Location = "query"
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a pager looks at in an answer.
+
+    Args:
+        rows: How many records came.
+        document: The parsed body.
+        links: Values of the `Link` headers.
+        url: The URL that answered, after redirects.
+        shown: The same, masked.
+        total: The source's total, when the answer names it.
+    """
+
+    rows: int
+    document: Json = None
+    links: Sequence[str] = ()
+    url: str = ""
+    shown: str = ""
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What follows from an answer.
+
+    Args:
+        next: Position after this page; None when it was the last.
+        first: First record that belongs to the span.
+        stop: The record after the last one that does; None means all.
+        discard: The rows are not those that were meant: ask again, at `next`.
+    """
+
+    next: dict[str, Any] | None
+    first: int = 0
+    stop: int | None = None
+    discard: bool = False
+
+
+class Pager(Protocol):
+    """One paging style."""
+
+    def begin(self, span: Span) -> dict[str, Any]:
+        """The position of the span's first page."""
+
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        """The request of the page at `position`; None when nothing of the span is left there.
+
+        Raises:
+            PositionUnusable: The position is of another paging style.
+        """
+
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        """What to keep of an answer to the page at `position`, and where to go on.
+
+        Raises:
+            PageTooLong: More rows came than were asked for.
+            PagingValueUnusable: The next page's cursor or address cannot be one.
+            ExpressionFailed: The JMESPath to it cannot be applied.
+        """
+
+    def probe(self) -> Ask:
+        """The cheapest request whose answer names the total."""
+
+
+def pager_for(source: Source) -> Pager:
+    """The pager of a source."""
+    size = source.page_size or source.batch_size
+    match source.paging:
+        case OffsetPaging():
+            return OffsetPager(paging=source.paging, size=size)
+        case PagePaging():
+            return PagePager(paging=source.paging, size=size)
+        case CursorPaging():
+            return CursorPager(paging=source.paging, size=size)
+        case NextUrlPaging():
+            return NextUrlPager(paging=source.paging, size=size)
+        case LinkHeaderPaging():
+            return LinkHeaderPager(paging=source.paging, size=size)
+        case NoPaging():
+            return SinglePager()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetPager(Pager):
+    """`offset` and `limit`. Position: `offset`, the next row.
+
+    A page shorter than asked is no end: servers cap page sizes silently. It goes on from the rows received
+    until the span's end, the total, or an empty page.
+    """
+
+    paging: OffsetPaging
+    size: int
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {"offset": span.offset}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        offset = _integer(position, "offset", at_least=span.offset)
+        limit = self._limit(span, offset)
+        if limit <= 0:
+            return None
+        params = {self.paging.offset_param: offset, self.paging.limit_param: limit}
+        return Ask(params=params, location=self.paging.location)
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        offset = _integer(position, "offset")
+        limit = self._limit(span, offset)
+        if reply.rows > limit:
+            raise PageTooLong(reply.shown, limit, reply.rows)
+        after = offset + reply.rows
+        finished = reply.rows == 0 or _reached(after, span, reply.total)
+        return Step(next=None if finished else {"offset": after})
+
+    @override
+    def probe(self) -> Ask:
+        params = {self.paging.offset_param: 0, self.paging.limit_param: 1}
+        return Ask(params=params, location=self.paging.location)
+
+    def _limit(self, span: Span, offset: int) -> int:
+        return self.size if span.end is None else min(self.size, span.end - offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagePager(Pager):
+    """Page number and page size.
+
+    Position: `offset`, the next row; `size`, the page size to ask for; `honoured`, whether the server has filled
+    a page of that size.
+
+    Where page N begins depends on the size the server really uses, so a silent cap moves every page but the
+    first: a page that is shorter than asked, of a size never seen filled, may hold rows from elsewhere. It
+    is dropped, and the row is asked for again with the size that came, until a page comes filled. A full
+    page proves its size and hence its place; a short page of a proven size is the end of the data, or a page
+    that the server thinned out.
+    """
+
+    paging: PagePaging
+    size: int
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {"offset": span.offset, "size": self.size, "honoured": False}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        offset = _integer(position, "offset", at_least=span.offset)
+        size = _integer(position, "size", at_least=1)
+        if _reached(offset, span, None):
+            return None
+        params = {
+            self.paging.page_param: self.paging.first_page + offset // size,
+            self.paging.size_param: size,
+        }
+        return Ask(params=params, location=self.paging.location)
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        offset, size = _integer(position, "offset"), _integer(position, "size")
+        rows, start = reply.rows, offset - offset % size
+        if rows > size:
+            raise PageTooLong(reply.shown, size, rows)
+        if rows == 0:
+            return Step(next=None)
+        honoured = rows == size or position.get("honoured") is True
+        if not honoured and (start > 0 or rows <= offset):
+            return Step(next={"offset": offset, "size": rows, "honoured": False}, discard=True)
+        after = start + size if honoured else rows
+        following = {"offset": after, "size": size if honoured else rows, "honoured": honoured}
+        return Step(
+            next=None if _reached(after, span, reply.total) else following,
+            first=min(rows, offset - start),
+            stop=None if span.end is None else min(rows, span.end - start),
+        )
+
+    @override
+    def probe(self) -> Ask:
+        params = {self.paging.page_param: self.paging.first_page, self.paging.size_param: 1}
+        return Ask(params=params, location=self.paging.location)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorPager(Pager):
+    """A token in the body that asks for the next page. Position: `cursor`, None before the first page.
+
+    Null, false, an empty text or a missing one ends. An empty page that names a cursor does not: filtered
+    scans answer so.
+    """
+
+    paging: CursorPaging
+    size: int
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {"cursor": None}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        if "cursor" not in position:
+            raise PositionUnusable("", "cursor", None, "a cursor")
+        params = {} if self.paging.limit_param is None else {self.paging.limit_param: self.size}
+        if position["cursor"] is not None:
+            params[self.paging.cursor_param] = position["cursor"]
+        return Ask(params=params, location=self.paging.location)
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        cursor = _search("paging.cursor", self.paging.cursor, reply)
+        if cursor is None or cursor is False or cursor == "":
+            return Step(next=None)
+        if cursor is True or (self.paging.location == "query" and isinstance(cursor, dict | list)):
+            raise PagingValueUnusable(
+                reply.shown, "cursor", kind_of(cursor), "text, a number, or null at the end"
+            )
+        return Step(next={"cursor": cursor})
+
+    @override
+    def probe(self) -> Ask:
+        params = {} if self.paging.limit_param is None else {self.paging.limit_param: 1}
+        return Ask(params=params, location=self.paging.location)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextUrlPager(Pager):
+    """The next page's address in the body. Position: `url`, None before the first page."""
+
+    paging: NextUrlPaging
+    size: int
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {"url": None}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        return _ask_url(position, self.paging.limit_param, self.size)
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        return _step_url("next_url", _search("paging.next_url", self.paging.next_url, reply), reply)
+
+    @override
+    def probe(self) -> Ask:
+        return _ask_url({"url": None}, self.paging.limit_param, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkHeaderPager(Pager):
+    """The next page's address in the `Link` header. Position: `url`, None before the first page."""
+
+    paging: LinkHeaderPaging
+    size: int
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {"url": None}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        return _ask_url(position, self.paging.limit_param, self.size)
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        return _step_url("link_header", next_link(reply.links), reply)
+
+    @override
+    def probe(self) -> Ask:
+        return _ask_url({"url": None}, self.paging.limit_param, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinglePager(Pager):
+    """One response holds everything. Position: empty."""
+
+    @override
+    def begin(self, span: Span) -> dict[str, Any]:
+        return {}
+
+    @override
+    def ask(self, span: Span, position: Position) -> Ask | None:
+        return Ask()
+
+    @override
+    def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        return Step(next=None)
+
+    @override
+    def probe(self) -> Ask:
+        return Ask()
+
+
+def _reached(row: int, span: Span, total: int | None) -> bool:
+    end = total if span.end is None else span.end
+    return end is not None and row >= end
+
+
+def _integer(position: Position, field: str, *, at_least: int = 0) -> int:
+    value = position.get(field)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
+        return value
+    raise PositionUnusable("", field, value, f"a whole number, {at_least} or more")
+
+
+def _ask_url(position: Position, limit_param: str | None, size: int) -> Ask:
+    url = position.get("url", 0)
+    if url is None:
+        return Ask(params={} if limit_param is None else {limit_param: size})
+    if not isinstance(url, str):
+        raise PositionUnusable("", "url", url, "an absolute URL, or null before the first page")
+    return Ask(url=url)
+
+
+def _step_url(field: str, value: Json, reply: Reply) -> Step:
+    if value is None or value is False or value == "":
+        return Step(next=None)
+    if not isinstance(value, str):
+        raise PagingValueUnusable(
+            reply.shown, field, kind_of(value), "an absolute or relative URL, or null at the end"
+        )
+    try:
+        url = URL(reply.url).join(URL(value.strip()))
+    except ValueError as error:
+        raise PagingValueUnusable(
+            reply.shown, field, f"no URL ({error})", "an absolute or relative URL"
+        ) from error
+    # Credentials in an address would be sent by whoever asks it later; ours come from the connection alone.
+    if url.raw_user is not None or url.raw_password is not None:
+        url = url.with_user(None)
+    return Step(next={"url": str(url.with_fragment(None))})
+
+
+def _search(field: str, expression: str, reply: Reply) -> Json:
+    try:
+        return jmespath.search(expression, reply.document)
+    except JMESPathError as error:
+        raise ExpressionFailed(reply.shown, field, expression, str(error)) from error
+
+
+def kind_of(value: Json) -> str:
+    """What kind of JSON value it is, in words."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case str():
+            return "text"
+        case None:
+            return "null"
+        case _:
+            return "a number"

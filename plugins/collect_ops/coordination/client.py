@@ -1,0 +1,21 @@
+"""Connecting to Redis: time-outs of a second or two, since nothing here is worth waiting longer for."""
+
+from __future__ import annotations
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+__all__ = ["RedisError", "connect", "connect_async"]
+
+_OPTIONS = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0, "health_check_interval": 15}
+
+
+def connect(redis_url: str) -> redis.Redis:
+    """A client; it connects at its first command."""
+    return redis.Redis.from_url(redis_url, **_OPTIONS)
+
+
+def connect_async(redis_url: str) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    return redis.asyncio.Redis.from_url(redis_url, **_OPTIONS)

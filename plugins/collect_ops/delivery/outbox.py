@@ -1,0 +1,106 @@
+"""The outbox: what is committed and not confirmed by the broker is published (again) until it is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from collect_ops.broker.message import OutgoingMessage
+from collect_ops.broker.publisher import Publisher
+from collect_ops.lanes.publication import Publication, publish
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.storage import Connection, query
+
+log = logging.getLogger(__name__)
+
+BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRun:
+    """What a pass did: generations and dead letters found and confirmed, and the lanes that got work."""
+
+    found: int
+    confirmed: int
+    dead_letters: int
+    lanes: frozenset[str]
+
+
+def run_once(
+    connection: Connection, publisher: Publisher, rules: LaneRules, *, older_than_s: float = 5.0
+) -> OutboxRun:
+    """Publish what the broker has not confirmed, in batches, until nothing is left or the broker refuses.
+
+    Args:
+        connection: Autocommit connection.
+        publisher: Where to publish.
+        rules: Lane rules.
+        older_than_s: Age in seconds from which a publication counts as overdue.
+    """
+    found = confirmed = 0
+    lanes: set[str] = set()
+    while rows := connection.execute(
+        query("delivery/select_unconfirmed"), {"older_than_s": older_than_s, "limit": BATCH}
+    ).fetchall():
+        done = publish(connection, publisher, rules, [as_publication(row) for row in rows])
+        found += len(rows)
+        confirmed += len(done)
+        lanes |= {publication.lane for publication in done if publication.delay_s <= 0}
+        if len(done) < len(rows):
+            break
+    dead = publish_dead_letters(connection, publisher, rules)
+    if found or dead:
+        log.info("outbox: %d of %d generations confirmed, %d dead letters", confirmed, found, dead)
+    return OutboxRun(found=found, confirmed=confirmed, dead_letters=dead, lanes=frozenset(lanes))
+
+
+def as_publication(row: dict[str, Any]) -> Publication:
+    """A row of a task that has to be published."""
+    return Publication(
+        task_id=row["id"],
+        generation=row["generation"],
+        priority=row["priority"],
+        lane=row["lane"],
+        delay_s=max(0.0, row.get("due_in_s") or 0.0),
+        retry_count=row["retry_count"],
+    )
+
+
+def publish_dead_letters(connection: Connection, publisher: Publisher, rules: LaneRules) -> int:
+    """Bring dead letters to `collect.dead`; returns how many were confirmed."""
+    rows = connection.execute(query("delivery/select_dead_letters"), {"limit": BATCH}).fetchall()
+    if not rows:
+        return 0
+    done = publisher.publish([_dead_message(row, rules) for row in rows])
+    ids = [rows[index]["id"] for index in sorted(done.confirmed)]
+    if ids:
+        connection.execute(query("delivery/confirm_dead_letters"), {"ids": ids})
+    return len(ids)
+
+
+def _dead_message(row: dict[str, Any], rules: LaneRules) -> OutgoingMessage:
+    body = {
+        "schema": 1,
+        "dead_letter_id": row["id"],
+        "task_id": row["task_id"],
+        "generation": row["generation"],
+        "attempt": row["attempt"],
+        "source": row["source"],
+        "path": row["path"],
+        "params": row["params"],
+    }
+    return OutgoingMessage(
+        exchange=rules.broker.dead_queue,
+        routing_key=row["source"],
+        body=orjson.dumps(body),
+        priority=row["priority"],
+        headers={
+            "error-message": row["error_message"][:1000],
+            "failed-time": row["failed_time"],
+            "retry-count": row["retry_count"],
+        },
+        message_id=f"dead-{row['id']}",
+    )

@@ -1,0 +1,59 @@
+"""The sweep: what runs about once a minute and catches what wake-ups, publishers and processes lost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from collect_ops.broker.consumer import Consumer
+from collect_ops.broker.publisher import Publisher
+from collect_ops.broker.topology import declare
+from collect_ops.coordination.wakeups import Wakeups
+from collect_ops.delivery import outbox, repair
+from collect_ops.delivery.outbox import OutboxRun
+from collect_ops.delivery.repair import Repaired
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.lanes.runs import Runs, wake
+from collect_ops.storage import connect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What the passes did, and which lanes were woken."""
+
+    outbox: OutboxRun
+    repaired: Repaired
+    woken: tuple[str, ...]
+
+    def as_counts(self) -> dict[str, Any]:
+        """As JSON."""
+        counts = {
+            "outbox": asdict(self.outbox),
+            "repair": asdict(self.repaired),
+            "woken": list(self.woken),
+        }
+        for part in ("outbox", "repair"):
+            counts[part]["lanes"] = sorted(counts[part]["lanes"])  # type: ignore[call-overload,index]
+        return counts
+
+
+def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
+    """Declare the topology, publish what is unconfirmed, repair, wake lanes that have messages.
+
+    Args:
+        backends: Where the services are.
+        rules: Lane rules.
+        runs: Airflow's runs.
+        actor: Who sweeps, for the task log.
+    """
+    declare(backends.amqp_url, rules.topology())
+    with (
+        connect(backends.postgres_dsn, application_name="collect-ops outbox") as connection,
+        Publisher(backends.amqp_url) as publisher,
+    ):
+        published = outbox.run_once(connection, publisher, rules)
+    repaired = repair.run_once(backends, rules, runs, actor=actor)
+    with Consumer(backends.amqp_url) as consumer:
+        waiting = [lane for lane in rules.lanes if consumer.depth(rules.queue(lane)) > 0]
+    return Swept(outbox=published, repaired=repaired, woken=tuple(wake(waiting, runs, Wakeups(backends.redis_url))))

@@ -1,0 +1,276 @@
+"""Running a shard group: what one mapped Airflow task instance does.
+
+Shards run concurrently, each worker on a connection of its own. A shard whose lease somebody else holds is put back
+and tried again later; a database that goes away is waited for. What ends the group early is the death of its process:
+the run's settle task and the repair pass see to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.http import HttpCollector
+from collect_ops.collectors.page import Page, Span
+from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
+from collect_ops.execution.settle import Settled, settle
+from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
+from collect_ops.kernel.backends import Backends
+from collect_ops.landing.lander import Lander
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.sources.model import Source
+from collect_ops.sources.request import render
+from collect_ops.storage import AsyncConnection, DatabaseUnavailable, connect_async, errors, query
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How long a group waits for a database that went away, in seconds, before it gives up and is run again elsewhere.
+DATABASE_PATIENCE_S = 120.0
+
+
+@dataclass(slots=True, kw_only=True)
+class GroupResult:
+    """What a shard group did."""
+
+    run_id: str
+    group_no: int
+    label: str = ""
+    skipped: str | None = None
+    done: int = 0
+    failed: int = 0
+    fenced: int = 0
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    settled: list[Settled] = field(default_factory=list)
+
+
+async def run_group(
+    run_id: str,
+    group_no: int,
+    backends: Backends,
+    rules: LaneRules,
+    endpoint_of: Callable[[str], Endpoint],
+    *,
+    node: str,
+    actor: str,
+    lease_s: float = LEASE_S,
+    wait_s: float = WAIT_S,
+) -> GroupResult:
+    """Run a shard group to its end, settle the tasks whose last shard it finished, and free its slot.
+
+    Args:
+        run_id: The Airflow run.
+        group_no: The group in it.
+        backends: Where the services are.
+        rules: Lane rules.
+        endpoint_of: The endpoint of an Airflow connection, by its id.
+        node: Where this runs, for people.
+        actor: For the task log.
+        lease_s: Life of a shard's lease, in seconds.
+        wait_s: How long to wait for a lease that is held, in seconds.
+    """
+    began = time.monotonic()
+    result = GroupResult(run_id=run_id, group_no=group_no)
+    run = _GroupRun(result, backends, rules, endpoint_of, node=node, actor=actor)
+    async with Leases(backends.redis_url, lease_s=lease_s, wait_s=wait_s) as leases:
+        await run.run(leases)
+    result.seconds = round(time.monotonic() - began, 3)
+    log.info(
+        "%s: %d shards done, %d failed, %d fenced off, %d rows in %.1f s",
+        result.label or f"{run_id}/{group_no}", result.done, result.failed, result.fenced, result.rows, result.seconds,
+    )  # fmt: skip
+    return result
+
+
+class _Outage:
+    """Waits out a database that went away, with growing pauses, up to `DATABASE_PATIENCE_S`."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._pause_s = 0.25
+
+    async def wait(self, error: Exception) -> None:
+        """Pause after a failure.
+
+        Raises:
+            Exception: The failure itself, when the outage has lasted too long.
+        """
+        self._began = self._began if self._began is not None else time.monotonic()
+        if time.monotonic() - self._began > DATABASE_PATIENCE_S:
+            raise error
+        log.warning("the database went away, trying again in %.2f s: %s", self._pause_s, error)
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(5.0, self._pause_s * 2)
+
+    def over(self) -> None:
+        """The database answered."""
+        self._began, self._pause_s = None, 0.25
+
+
+_GONE = (errors.OperationalError, errors.InterfaceError, DatabaseUnavailable)
+
+
+class _GroupRun:
+    def __init__(
+        self,
+        result: GroupResult,
+        backends: Backends,
+        rules: LaneRules,
+        endpoint_of: Callable[[str], Endpoint],
+        *,
+        node: str,
+        actor: str,
+    ) -> None:
+        self._result = result
+        self._backends = backends
+        self._rules = rules
+        self._endpoint_of = endpoint_of
+        self._node = node
+        self._actor = actor
+        self._key: dict[str, Any] = {"run_id": result.run_id, "group_no": result.group_no}
+        self._waiting: deque[ShardTask] = deque()
+        self._kits: dict[int, TaskKit] = {}
+        self._held_once: set[tuple[int, int]] = set()
+
+    async def run(self, leases: Leases) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            started = await self._with_database(self._start)
+            if started is None:
+                self._result.skipped = "the group is closed: its run was repaired or settled, or it had ended before"
+                return
+            self._result.label = started["label"]
+            await self._with_database(lambda connection: self._load(connection, stack, started))
+            workers = min(started["concurrency"], len(self._waiting))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(leases))
+        await self._with_database(self._close)
+
+    async def _start(self, connection: AsyncConnection) -> dict[str, Any] | None:
+        values = {**self._key, "node": self._node, "pid": os.getpid()}
+        return await (await connection.execute(query("execution/start_group"), values)).fetchone()
+
+    async def _close(self, connection: AsyncConnection) -> None:
+        await connection.execute(query("execution/close_group"), self._key)
+
+    async def _load(
+        self, connection: AsyncConnection, stack: contextlib.AsyncExitStack, started: dict[str, Any]
+    ) -> None:
+        rows = await (await connection.execute(query("execution/select_group_shards"), self._key)).fetchall()
+        versions = sorted({row["version"] for row in rows})
+        found = await (
+            await connection.execute(query("execution/select_definitions"), {"versions": versions})
+        ).fetchall()
+        sources = {row["version"]: Source.model_validate(row["definition"]) for row in found}
+        self._waiting.clear()
+        for row in rows:
+            task_id = row["task_id"]
+            if task_id not in self._kits:
+                self._kits[task_id] = await self._kit(stack, sources[row["version"]], row, started)
+            self._waiting.append(
+                ShardTask(
+                    task_id=task_id,
+                    attempt=row["attempt"],
+                    shard_no=row["shard_no"],
+                    span=Span(offset=row["span_offset"], size=row["span_size"]),
+                )
+            )
+
+    async def _kit(
+        self, stack: contextlib.AsyncExitStack, source: Source, row: dict[str, Any], started: dict[str, Any]
+    ) -> TaskKit:
+        collector = HttpCollector(
+            source,
+            render(source, row["params"], row["path"]),
+            self._endpoint_of(source.connection),
+            concurrency=started["concurrency"],
+            requests_per_s=started["requests_per_s"],
+            on_retry=lambda notice: log.warning("asking again: %s", notice),
+        )
+        return TaskKit(source=source, collector=await stack.enter_async_context(collector), lander=Lander(source))
+
+    async def _work(self, leases: Leases) -> None:
+        """One worker: shards one after the other, on a connection of its own."""
+        outage = _Outage()
+        connection: AsyncConnection | None = None
+        try:
+            while self._waiting:
+                shard = self._waiting.popleft()
+                try:
+                    connection = connection or await self._connect()
+                    end = await self._run_shard(connection, leases, shard)
+                    if end is not None:
+                        await self._settle_if_final(connection, shard)
+                except _GONE as error:
+                    self._waiting.appendleft(shard)
+                    if connection is not None:
+                        await connection.close()
+                    connection = None
+                    await outage.wait(error)
+                else:
+                    outage.over()
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    async def _run_shard(self, connection: AsyncConnection, leases: Leases, shard: ShardTask) -> ShardEnd | None:
+        """Run a shard; None when somebody else holds its lease: it is put back, and waited for the next time."""
+        key = (shard.task_id, shard.shard_no)
+        async with leases.hold(*key, wait=key in self._held_once) as lease:
+            if lease is None:
+                self._held_once.add(key)
+                self._waiting.append(shard)
+                return None
+            clock = await DatabaseClock.read(connection)
+            end = await ShardRun(
+                connection, self._kits[shard.task_id], shard, clock, lease, actor=self._actor, on_page=self._count_page
+            ).run()
+        self._count(end)
+        return end
+
+    async def _settle_if_final(self, connection: AsyncConnection, shard: ShardTask) -> None:
+        """The last shard of a task settles it at once: that saves the wait for the run's settle task."""
+        cursor = await connection.execute(query("execution/count_open_shards"), {"task_id": shard.task_id})
+        row = await cursor.fetchone()
+        if row is None or row["open"] > 0:
+            return
+        settled = await asyncio.to_thread(
+            settle, shard.task_id, shard.attempt, self._backends, self._rules, actor=self._actor, run_over=False
+        )
+        if settled is not None:
+            self._result.settled.append(settled)
+
+    def _count_page(self, page: Page) -> None:
+        self._result.rows += len(page.records)
+        self._result.bytes += page.wire_bytes
+
+    def _count(self, end: ShardEnd) -> None:
+        self._result.done += end is ShardEnd.DONE
+        self._result.failed += end is ShardEnd.FAILED
+        self._result.fenced += end is ShardEnd.FENCED
+
+    async def _connect(self) -> AsyncConnection:
+        return await connect_async(
+            self._backends.postgres_dsn, application_name=f"collect-ops {self._result.run_id}/{self._result.group_no}"
+        )
+
+    async def _with_database(self, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do something short on a connection of its own; a database that went away is waited for."""
+        outage = _Outage()
+        while True:
+            try:
+                async with await self._connect() as connection:
+                    return await act(connection)
+            except _GONE as error:
+                await outage.wait(error)

@@ -1,0 +1,213 @@
+"""Decisions of execution: how a total becomes shards and groups, what an attempt came to, when to retry. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collect_ops.lanes.rules import RetryRule
+from collect_ops.sources.model import OffsetPaging, PagePaging, Source
+from collect_ops.tasks.lifecycle import TaskStatus
+
+#: An attempt that ended by no fault of its own (killed process, lost node) does not count as a retry; this many in all.
+MAX_LOST = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpan:
+    """A shard's range of rows; size None streams to the end."""
+
+    number: int
+    offset: int
+    size: int | None
+
+
+def split(source: Source, total: int | None) -> list[ShardSpan]:
+    """The shards of a task: `ceil(total / batch_size)` where the paging can be split by arithmetic, else one.
+
+    Args:
+        source: Its paging and batch size.
+        total: Rows that the source has named, None when it has not.
+    """
+    if total is None or not isinstance(source.paging, OffsetPaging | PagePaging):
+        return [ShardSpan(number=0, offset=0, size=None)]
+    size = source.batch_size
+    return [
+        ShardSpan(number=number, offset=number * size, size=min(size, total - number * size))
+        for number in range(math.ceil(total / size))
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedGroup:
+    """Shards that one mapped task instance runs, and its share of what the host bears."""
+
+    number: int
+    shards: tuple[ShardSpan, ...]
+    label: str
+    concurrency: int
+    requests_per_s: float | None
+
+
+def group(source: Source, shards: Sequence[ShardSpan], width: int) -> list[PlannedGroup]:
+    """Deal shards to at most `width` groups: contiguous ranges of nearly equal length.
+
+    The source's concurrency and rate are limits of the host, so the groups share them.
+    """
+    width = max(1, min(width, len(shards), source.limits.concurrency))
+    cuts = [round(index * len(shards) / width) for index in range(width + 1)]
+    chunks = [tuple(shards[a:b]) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+    rate = source.limits.requests_per_s
+    return [
+        PlannedGroup(
+            number=number,
+            shards=chunk,
+            label=label(source.name, chunk),
+            concurrency=_share(source.limits.concurrency, number, len(chunks)),
+            requests_per_s=None if rate is None else rate / len(chunks),
+        )
+        for number, chunk in enumerate(chunks)
+    ]
+
+
+def _share(total: int, index: int, parts: int) -> int:
+    return total // parts + (1 if index < total % parts else 0)
+
+
+def label(source: str, shards: Sequence[ShardSpan]) -> str:
+    """What a mapped instance is called: `flights 0-49,999`, or the source's name alone for a stream."""
+    last = shards[-1]
+    if last.size is None:
+        return source
+    return f"{source} {shards[0].offset:,}-{last.offset + last.size - 1:,}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSums:
+    """What the shards of a task have come to."""
+
+    shards: int
+    done: int
+    failed: int
+    permanent: int
+    rows_fetched: int
+    source_total: int | None
+    retry_after_s: float | None
+    first_failed: int | None
+    first_error: dict[str, Any] | None
+
+    @property
+    def final(self) -> bool:
+        """Whether every shard is DONE or FAILED."""
+        return self.done + self.failed == self.shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """The attempt that is being settled.
+
+    Args:
+        planned: Its shards are stored; False when its run ended before that.
+        named_total: Rows that the source named when it was counted.
+        plan_error: Why planning failed, None when it did not.
+    """
+
+    planned: bool
+    retry_count: int
+    max_retries: int
+    lost_count: int
+    named_total: int | None
+    max_failed_shards: int
+    plan_error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Where a task goes from here.
+
+    Args:
+        status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost) or DEAD.
+        reason: Why, for people; None when there is nothing to explain.
+        delay_s: Seconds until the retry is due.
+    """
+
+    status: TaskStatus
+    reason: str | None = None
+    delay_s: float = 0.0
+
+
+def settle_outcome(
+    attempt: Attempt, sums: ShardSums, retry: RetryRule, *, base_s: float | None, chance: float
+) -> Outcome:
+    """What an attempt has come to (DESIGN guarantees 7 and 10).
+
+    Args:
+        attempt: The attempt.
+        sums: Its shards.
+        retry: Retry rule of the installation.
+        base_s: The source's own base delay, None for the rule's.
+        chance: A number drawn from [0, 1), for the jitter.
+    """
+    if attempt.plan_error is not None:
+        return _plan_failed(attempt, attempt.plan_error, retry, base_s=base_s, chance=chance)
+    if not attempt.planned or not sums.final:
+        return _lost(attempt, sums)
+    if sums.failed == 0:
+        return _all_done(attempt, sums)
+    reason = f"{sums.failed} of {sums.shards} shards failed; shard {sums.first_failed}: {_message(sums.first_error)}"
+    retryable = sums.failed - sums.permanent
+    if sums.permanent > attempt.max_failed_shards:
+        return Outcome(status=TaskStatus.DEAD, reason=reason)
+    if retryable and attempt.retry_count < attempt.max_retries:
+        delay_s = retry_delay_s(
+            attempt.retry_count + 1, retry, base_s=base_s, chance=chance, retry_after_s=sums.retry_after_s
+        )
+        return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
+    if sums.failed <= attempt.max_failed_shards:
+        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    return Outcome(status=TaskStatus.DEAD, reason=reason)
+
+
+def _plan_failed(
+    attempt: Attempt, error: dict[str, Any], retry: RetryRule, *, base_s: float | None, chance: float
+) -> Outcome:
+    reason = f"planning failed: {_message(error)}"
+    if not error.get("transient") or attempt.retry_count >= attempt.max_retries:
+        return Outcome(status=TaskStatus.DEAD, reason=reason)
+    delay_s = retry_delay_s(
+        attempt.retry_count + 1, retry, base_s=base_s, chance=chance, retry_after_s=error.get("retry_after_s")
+    )
+    return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
+
+
+def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
+    named = attempt.named_total if attempt.named_total is not None else sums.source_total
+    if named is not None and named != sums.rows_fetched:
+        reason = f"the source named {named:,} rows, {sums.rows_fetched:,} were fetched"
+        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    return Outcome(status=TaskStatus.COMPLETED)
+
+
+def _lost(attempt: Attempt, sums: ShardSums) -> Outcome:
+    where = f"{sums.shards - sums.done - sums.failed} shards unfinished" if attempt.planned else "before planning ended"
+    if attempt.lost_count + 1 >= MAX_LOST:
+        return Outcome(status=TaskStatus.DEAD, reason=f"the attempt was lost ({where}), {MAX_LOST} times in all")
+    return Outcome(status=TaskStatus.QUEUED, reason=f"the attempt was lost ({where}); runs again")
+
+
+def _message(error: dict[str, Any] | None) -> str:
+    return str((error or {}).get("message", "unknown"))[:500]
+
+
+def retry_delay_s(
+    number: int, rule: RetryRule, *, base_s: float | None, chance: float, retry_after_s: float | None = None
+) -> float:
+    """Seconds before retry `number` (1, 2, …): base * 2^(number-1), a share of it in [0, jitter] added, capped.
+
+    A server's Retry-After that is longer wins, up to the same cap.
+    """
+    delay_s = (base_s or rule.base_s) * 2.0 ** (number - 1)
+    delay_s *= 1 + rule.jitter * chance
+    return min(rule.max_delay_s, max(delay_s, retry_after_s or 0.0))

@@ -1,0 +1,238 @@
+"""Settling: the shards' results become the task's, once an attempt.
+
+Called by the shard group that finished a task's last shard, by the run's settle task, and by the repair pass: whoever
+comes first moves the task, the others move nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from collect_ops.broker.publisher import Publisher
+from collect_ops.execution.policy import Attempt, Outcome, ShardSums, settle_outcome
+from collect_ops.journal.trace import Stage, TraceRow, write_traces
+from collect_ops.kernel.backends import Backends
+from collect_ops.landing.table import Swap, drop_aside, swap
+from collect_ops.lanes.publication import Publication, publish
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.sources.model import Disposition, Source
+from collect_ops.storage import Connection, Jsonb, connect, query
+from collect_ops.tasks.lifecycle import TaskStatus
+
+log = logging.getLogger(__name__)
+
+_AGAIN = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a task's attempt."""
+
+    task_id: int
+    attempt: int
+    status: TaskStatus
+    reason: str | None
+    lanes: frozenset[str]
+
+
+def settle(
+    task_id: int, attempt: int, backends: Backends, rules: LaneRules, *, actor: str, run_over: bool
+) -> Settled | None:
+    """Settle a task's attempt, publish what follows from it, and close its run's groups if the run is over.
+
+    Args:
+        task_id: The collect task.
+        attempt: The attempt to settle; another one is not touched.
+        backends: Where the services are.
+        rules: Lane rules.
+        actor: Who settles, for the task log.
+        run_over: The attempt's run has no living shard group: what is unfinished now was lost.
+
+    Returns:
+        What became of it; None when there was nothing to settle: not all shards final and the run not over, or another
+        was faster.
+    """
+    with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
+        settled, publications = _settle(connection, task_id, attempt, rules, actor=actor, run_over=run_over)
+        if settled is None:
+            return None
+        held = connection.execute(
+            query("lanes/release_held"), {"source": publications.source, "actor": actor}
+        ).fetchall()
+        follow_up = [*publications.items, *(_publication(row) for row in held)]
+        if follow_up:
+            with Publisher(backends.amqp_url) as publisher:
+                publish(connection, publisher, rules, follow_up)
+    lanes = frozenset(publication.lane for publication in follow_up if publication.delay_s <= 0)
+    log.info("task %s attempt %s: %s%s", task_id, attempt, settled.status, f" ({settled.reason})" if settled.reason else "")
+    return Settled(
+        task_id=task_id, attempt=attempt, status=settled.status, reason=settled.reason, lanes=lanes
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FollowUp:
+    source: str
+    items: tuple[Publication, ...]
+
+
+def _settle(
+    connection: Connection, task_id: int, attempt: int, rules: LaneRules, *, actor: str, run_over: bool
+) -> tuple[Outcome | None, _FollowUp]:
+    began = time.perf_counter()
+    with connection.transaction():
+        task = connection.execute(
+            query("execution/lock_running"), {"task_id": task_id, "attempt": attempt}
+        ).fetchone()
+        if task is None:
+            return None, _FollowUp("", ())
+        sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
+        sums = _sums(sums_row)
+        planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
+        if not run_over and not (planned and sums.final and task["plan_error"] is None):
+            return None, _FollowUp("", ())
+        source = Source.model_validate(task["definition"])
+        outcome = settle_outcome(
+            Attempt(
+                planned=planned,
+                retry_count=task["retry_count"],
+                max_retries=task["max_retries"],
+                lost_count=task["lost_count"],
+                named_total=task["total_rows"],
+                max_failed_shards=source.max_failed_shards,
+                plan_error=task["plan_error"],
+            ),
+            sums,
+            rules.retry,
+            base_s=source.retries.base_s,
+            chance=random.random(),  # noqa: S311 - jitter, not a secret
+        )
+        outcome = _land_replacement(connection, source, task_id, sums, outcome)
+        moved = _move(connection, task, sums_row, outcome, actor, run_over=run_over)
+        write_traces(
+            connection,
+            [
+                TraceRow(
+                    task_id=task_id,
+                    stage=Stage.SETTLE,
+                    attempt=attempt,
+                    duration_s=time.perf_counter() - began,
+                    rows=sums.rows_fetched,
+                    bytes=sums_row["bytes"],
+                    response={"status": outcome.status, "reason": outcome.reason, "delay_s": outcome.delay_s},
+                    error=task["plan_error"] or sums.first_error,
+                )
+            ],
+        )
+    items = (_publication(moved, outcome.delay_s),) if outcome.status in _AGAIN else ()
+    return outcome, _FollowUp(source.name, items)
+
+
+def _land_replacement(
+    connection: Connection, source: Source, task_id: int, sums: ShardSums, outcome: Outcome
+) -> Outcome:
+    """Disposition replace: swapped in when all shards are DONE and no newer task has swapped, in this transaction."""
+    if source.target.disposition is not Disposition.REPLACE:
+        return outcome
+    if outcome.status in (TaskStatus.COMPLETED, TaskStatus.PARTIAL) and sums.done == sums.shards:
+        if swap(connection, source.target, task_id) is Swap.SUPERSEDED:
+            return Outcome(status=outcome.status, reason="a newer task has replaced the target; these rows were dropped")
+    elif outcome.status.final:
+        drop_aside(connection, source.target, task_id)
+    return outcome
+
+
+def _move(
+    connection: Connection,
+    task: dict[str, Any],
+    sums_row: dict[str, Any],
+    outcome: Outcome,
+    actor: str,
+    *,
+    run_over: bool,
+) -> dict[str, Any]:
+    again = outcome.status in _AGAIN
+    connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
+    moved = _one(
+        connection,
+        "execution/settle_task",
+        {
+            "task_id": task["id"],
+            "attempt": task["attempt"],
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "actor": actor,
+            "result": Jsonb(_result(task, sums_row)),
+            "error": _jsonb(task["plan_error"] or sums_row["first_error"]),
+            "again": again,
+            "retries": int(outcome.status is TaskStatus.RETRYING),
+            "losses": int(outcome.status is TaskStatus.QUEUED),
+            "delay_s": outcome.delay_s,
+        },
+    )
+    if outcome.status is TaskStatus.DEAD:
+        connection.execute(
+            query("execution/insert_dead_letter"),
+            {
+                "task_id": task["id"],
+                "generation": moved["generation"],
+                "error_message": outcome.reason or "unknown",
+                "retry_count": moved["retry_count"],
+            },
+        )
+    if run_over and task["run_id"]:
+        connection.execute(query("execution/close_groups"), {"run_id": task["run_id"]})
+    return moved
+
+
+def _result(task: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
+    """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds."""
+    names = ("shards", "done", "failed", "pages", "rows_fetched", "rows_landed", "bad_rows", "bytes", "http_retries")
+    merged = {name: sums[name] for name in names}
+    merged["total_rows"] = task["total_rows"] if task["total_rows"] is not None else sums["source_total"]
+    merged["seconds"] = {
+        "elapsed": task["elapsed_s"],
+        "fetch": round(sums["fetch_s"], 3),
+        "land": round(sums["land_s"], 3),
+    }
+    return merged
+
+
+def _sums(row: dict[str, Any]) -> ShardSums:
+    return ShardSums(
+        shards=row["shards"],
+        done=row["done"],
+        failed=row["failed"],
+        permanent=row["permanent"],
+        rows_fetched=row["rows_fetched"],
+        source_total=row["source_total"],
+        retry_after_s=row["retry_after_s"],
+        first_failed=row["first_failed"],
+        first_error=row["first_error"],
+    )
+
+
+def _publication(row: dict[str, Any], delay_s: float = 0.0) -> Publication:
+    return Publication(
+        task_id=row["id"],
+        generation=row["generation"],
+        priority=row["priority"],
+        lane=row["lane"],
+        delay_s=delay_s,
+        retry_count=row["retry_count"],
+    )
+
+
+def _jsonb(value: dict[str, Any] | None) -> Jsonb | None:
+    return None if value is None else Jsonb(value)
+
+
+def _one(connection: Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    row = connection.execute(query(name), values).fetchone()
+    if row is None:
+        raise LookupError(f"{name} returned no row for {values}")
+    return row

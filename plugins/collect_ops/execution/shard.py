@@ -1,0 +1,271 @@
+"""Running one shard: under its lease and fencing token, page by page, rows and progress in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from collect_ops.collectors.errors import CollectorError
+from collect_ops.collectors.http import HttpCollector
+from collect_ops.collectors.page import Page, Span
+from collect_ops.coordination.lease import Lease
+from collect_ops.journal.trace import Stage, TraceRow, describe_error, write_traces_async
+from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+from collect_ops.landing.lander import Lander
+from collect_ops.landing.model import Landed, LandingPage, Origin
+from collect_ops.sources.model import Source
+from collect_ops.storage import AsyncConnection, Jsonb, errors, query
+
+log = logging.getLogger(__name__)
+
+
+class ShardEnd(StrEnum):
+    """How a run of a shard ended."""
+
+    DONE = "DONE"
+    FAILED = "FAILED"
+    FENCED = "FENCED"
+
+
+class TooManyBadRows(CollectOpsError, Permanent):
+    """More rows did not fit than the source allows."""
+
+    def __init__(self, source: str, bad_rows: int, allowed: int) -> None:
+        super().__init__(
+            f"source {source}: {bad_rows} rows do not fit their columns, max_bad_rows is {allowed}; "
+            f"collect.bad_row holds them with their reasons"
+        )
+
+
+class _Fenced(Exception):
+    """Somebody took a newer token, or the task was settled, cancelled or repaired: nothing more may land."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """A shard that a group has to run."""
+
+    task_id: int
+    attempt: int
+    shard_no: int
+    span: Span
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskKit:
+    """What the shards of one task share: declaration, client, lander."""
+
+    source: Source
+    collector: HttpCollector
+    lander: Lander
+    announced: bool = field(default=False)
+
+
+class DatabaseClock:
+    """Database time for moments of this process's monotonic clock: no two machines' clocks are compared."""
+
+    def __init__(self, now: datetime, monotonic: float) -> None:
+        self._now = now
+        self._monotonic = monotonic
+
+    @classmethod
+    async def read(cls, connection: AsyncConnection) -> DatabaseClock:
+        """Ask the database for its time."""
+        row = await (await connection.execute("SELECT clock_timestamp() AS now")).fetchone()
+        if row is None:
+            raise LookupError("the database did not tell its time")
+        return cls(row["now"], time.monotonic())
+
+    def at(self, monotonic: float) -> datetime:
+        """Database time at a moment of `time.monotonic()`."""
+        return self._now + timedelta(seconds=monotonic - self._monotonic)
+
+
+class ShardRun:
+    """One run of one shard on one connection.
+
+    Args:
+        connection: Autocommit connection, used by nobody else meanwhile.
+        kit: What the task's shards share.
+        shard: Which shard.
+        clock: Database time.
+        lease: Told of every page, so that it is renewed.
+        actor: For the task log.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        kit: TaskKit,
+        shard: ShardTask,
+        clock: DatabaseClock,
+        lease: Lease,
+        *,
+        actor: str,
+        on_page: Callable[[Page], None] = lambda _page: None,
+    ) -> None:
+        self._connection = connection
+        self._kit = kit
+        self._shard = shard
+        self._clock = clock
+        self._lease = lease
+        self._actor = actor
+        self._on_page = on_page
+        self._key = {"task_id": shard.task_id, "shard_no": shard.shard_no}
+        self._token = 0
+
+    async def run(self) -> ShardEnd:
+        """Run the shard to its end.
+
+        Raises:
+            psycopg.OperationalError: The database went away; the shard resumes from its last committed page.
+        """
+        taken = await self._take()
+        if taken is None:
+            return ShardEnd.FENCED
+        try:
+            await self._collect(taken)
+        except _Fenced:
+            log.warning("shard %s of task %s: fenced off, nothing more lands", self._shard.shard_no, self._shard.task_id)
+            return ShardEnd.FENCED
+        except Exception as error:
+            # The database went away or broke a deadlock: neither the source's fault nor the rows'.
+            if isinstance(error, errors.OperationalError | errors.InterfaceError):
+                raise
+            await self._fail(error)
+            return ShardEnd.FAILED
+        return ShardEnd.DONE
+
+    async def _take(self) -> dict[str, Any] | None:
+        attempt = {"task_id": self._shard.task_id, "attempt": self._shard.attempt, "actor": self._actor}
+        if not self._kit.announced:
+            await self._connection.execute(query("execution/start_task"), attempt)
+            self._kit.announced = True
+        row = await self._fetchone("execution/take_shard", {**self._key, "attempt": self._shard.attempt})
+        if row is not None:
+            self._token = row["fencing_token"]
+        return row
+
+    async def _collect(self, taken: dict[str, Any]) -> None:
+        pages, position = taken["pages"], taken["position"]
+        fresh = self._token == 1 and pages == 0
+        asked = time.perf_counter()
+        finished = False
+        async for page in self._kit.collector.pages(self._shard.span, position):
+            fetch_s = time.perf_counter() - asked
+            self._lease.progressed()
+            origin = Origin(
+                task_id=self._shard.task_id, shard_no=self._shard.shard_no, first_page=pages == 0, fresh=fresh
+            )
+            landed = await self._land(page, origin, fetch_s)
+            self._on_page(page)
+            pages += 1
+            finished = page.next_position is None
+            if landed.bad_rows:
+                await self._check_bad_rows()
+            asked = time.perf_counter()
+        if not finished:
+            await self._finish_empty()
+
+    async def _land(self, page: Page, origin: Origin, fetch_s: float) -> Landed:
+        began = time.perf_counter()
+        last = page.next_position is None
+        async with self._connection.transaction():
+            if await self._fetchone("execution/fence_shard", {**self._key, "token": self._token}) is None:
+                raise _Fenced
+            landed = await self._kit.lander.land(
+                self._connection,
+                LandingPage(
+                    records=page.records,
+                    fetched_at=self._clock.at(page.sent_at),
+                    page=page.number,
+                    plain=b"\\" not in page.raw,
+                ),
+                origin,
+            )
+            land_s = time.perf_counter() - began
+            await self._connection.execute(
+                query("execution/advance_shard"),
+                {
+                    **self._key,
+                    "token": self._token,
+                    "position": None if page.next_position is None else Jsonb(page.next_position),
+                    "fetched": len(page.records),
+                    "landed": landed.rows_landed,
+                    "bad": landed.bad_rows,
+                    "bytes": page.wire_bytes,
+                    "http_retries": page.attempts - 1,
+                    "fetch_s": fetch_s,
+                    "land_s": land_s,
+                    "source_total": page.total,
+                    "last": last,
+                },
+            )
+            await write_traces_async(self._connection, self._page_traces(page, landed, fetch_s, land_s))
+        return landed
+
+    def _page_traces(self, page: Page, landed: Landed, fetch_s: float, land_s: float) -> list[TraceRow]:
+        shard = self._shard
+        return [
+            TraceRow(
+                task_id=shard.task_id,
+                shard_no=shard.shard_no,
+                attempt=shard.attempt,
+                stage=Stage.FETCH,
+                duration_s=fetch_s,
+                rows=len(page.records),
+                bytes=page.wire_bytes,
+                request=page.request,
+                response={**page.response, "page": page.number, "attempts": page.attempts},
+            ),
+            TraceRow(
+                task_id=shard.task_id,
+                shard_no=shard.shard_no,
+                attempt=shard.attempt,
+                stage=Stage.LAND,
+                duration_s=land_s,
+                rows=landed.rows_landed,
+                bytes=len(page.raw),
+                response={"bad_rows": landed.bad_rows, "token": self._token},
+            ),
+        ]
+
+    async def _check_bad_rows(self) -> None:
+        allowed = self._kit.source.max_bad_rows
+        if allowed is None:
+            return
+        row = await self._fetchone("execution/count_bad_rows", {"task_id": self._shard.task_id})
+        if row is not None and row["bad_rows"] > allowed:
+            raise TooManyBadRows(self._kit.source.name, row["bad_rows"], allowed)
+
+    async def _finish_empty(self) -> None:
+        """A shard whose pages ended without a last one to say so: it held no (more) rows."""
+        row = await self._fetchone("execution/finish_shard", {**self._key, "token": self._token})
+        if row is None:
+            raise _Fenced
+
+    async def _fail(self, error: Exception) -> None:
+        shard = self._shard
+        described = describe_error(error)
+        described["transient"] = isinstance(error, Transient) or not isinstance(error, CollectOpsError)
+        described["retry_after_s"] = getattr(error, "retry_after_s", None)
+        log.error("shard %s of task %s failed: %s", shard.shard_no, shard.task_id, error, exc_info=error)
+        async with self._connection.transaction():
+            await self._fetchone("execution/fail_shard", {**self._key, "token": self._token, "error": Jsonb(described)})
+            trace = TraceRow(
+                task_id=shard.task_id,
+                shard_no=shard.shard_no,
+                attempt=shard.attempt,
+                stage=Stage.FETCH if isinstance(error, CollectorError) else Stage.LAND,
+                duration_s=self._lease.stalled_s(),
+                error=described,
+            )
+            await write_traces_async(self._connection, [trace])
+
+    async def _fetchone(self, name: str, values: dict[str, Any]) -> dict[str, Any] | None:
+        return await (await self._connection.execute(query(name), values)).fetchone()

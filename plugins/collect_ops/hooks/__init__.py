@@ -1,0 +1,1 @@
+"""Airflow hooks: from Airflow's connections to what the domain takes."""

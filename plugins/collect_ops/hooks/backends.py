@@ -1,0 +1,91 @@
+"""The domain's backends and endpoints from Airflow connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from airflow.sdk import Connection
+
+from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rest_runs import RestRuns
+
+POSTGRES_CONN_ID = "collect_postgres"
+REDIS_CONN_ID = "collect_redis"
+RABBITMQ_CONN_ID = "collect_rabbitmq"
+AIRFLOW_CONN_ID = "collect_airflow"
+
+
+def backends() -> Backends:
+    """Backends from the connections collect_postgres, collect_redis and collect_rabbitmq.
+
+    Raises:
+        AirflowNotFoundException: One of them is not defined.
+    """
+    return backends_of(Connection.get)
+
+
+async def backends_of_async() -> Backends:
+    """The same inside the triggerer, where connections are read asynchronously."""
+    found = {name: await Connection.async_get(name) for name in (POSTGRES_CONN_ID, REDIS_CONN_ID, RABBITMQ_CONN_ID)}
+    return backends_of(found.__getitem__)
+
+
+def backends_of(get: Callable[[str], Connection]) -> Backends:
+    """Backends from connections found by `get`."""
+    postgres, redis, rabbitmq = get(POSTGRES_CONN_ID), get(REDIS_CONN_ID), get(RABBITMQ_CONN_ID)
+    vhost = rabbitmq.schema or rabbitmq.extra_dejson.get("vhost") or "/"
+    amqp_scheme = "amqps" if rabbitmq.extra_dejson.get("tls") else "amqp"
+    redis_scheme = "rediss" if redis.extra_dejson.get("ssl") else "redis"
+    return Backends(
+        postgres_dsn=f"postgresql://{_authority(postgres, 5432)}/{quote(postgres.schema or 'collect_ops', safe='')}",
+        redis_url=f"{redis_scheme}://{_authority(redis, 6379)}/{redis.extra_dejson.get('db', 0)}",
+        amqp_url=f"{amqp_scheme}://{_authority(rabbitmq, 5672)}/{quote(vhost, safe='')}",
+        rabbitmq_api_url=_management_url(rabbitmq),
+    )
+
+
+def rest_runs() -> RestRuns:
+    """Airflow's REST API as the user of the connection collect_airflow."""
+    connection = Connection.get(AIRFLOW_CONN_ID)
+    host = connection.host or "127.0.0.1"
+    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
+    return RestRuns(f"{base}:{connection.port}" if connection.port else base, connection.login or "", connection.password or "")
+
+
+def endpoint(connection_id: str) -> Endpoint:
+    """The endpoint of a source's Airflow connection.
+
+    Raises:
+        AirflowNotFoundException: The connection is not defined.
+        ValidationFailed: It cannot be used for HTTP.
+    """
+    connection = Connection.get(connection_id)
+    return Endpoint.from_mapping(
+        {
+            "conn_type": connection.conn_type,
+            "host": connection.host,
+            "schema": connection.schema,
+            "port": connection.port,
+            "login": connection.login,
+            "password": connection.password,
+            "extra": connection.extra_dejson,
+        },
+        connection=connection_id,
+    )
+
+
+def _authority(connection: Connection, default_port: int) -> str:
+    credentials = ""
+    if connection.login or connection.password:
+        credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
+    return f"{credentials}{connection.host or '127.0.0.1'}:{connection.port or default_port}"
+
+
+def _management_url(rabbitmq: Connection) -> str | None:
+    url = rabbitmq.extra_dejson.get("management_url")
+    if not url:
+        return None
+    scheme, _, rest = str(url).partition("://")
+    return f"{scheme}://{quote(rabbitmq.login or '', safe='')}:{quote(rabbitmq.password or '', safe='')}@{rest}"

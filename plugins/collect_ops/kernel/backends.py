@@ -1,0 +1,52 @@
+"""The addresses of PostgreSQL, Redis and RabbitMQ, as every use case takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from collect_ops.kernel.errors import CollectOpsError, Permanent
+
+
+class SettingMissing(CollectOpsError, Permanent):
+    """A setting that is needed is not there."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        super().__init__(f"not set in the environment: {', '.join(names)} (`make env` prints them)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backends:
+    """Where the three services are.
+
+    Args:
+        postgres_dsn: libpq connection string of the collect_ops database.
+        redis_url: `redis://…` address.
+        amqp_url: `amqp://…` address, vhost included.
+        rabbitmq_api_url: Management API with credentials; None when there is none: what needs it then waits longer.
+    """
+
+    postgres_dsn: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    amqp_url: str = field(repr=False)
+    rabbitmq_api_url: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Backends:
+        """Read COLLECT_POSTGRES_DSN, COLLECT_REDIS_URL, COLLECT_AMQP_URL, COLLECT_RABBITMQ_API_URL.
+
+        Raises:
+            SettingMissing: One of the first three is not set.
+        """
+        needed = ("COLLECT_POSTGRES_DSN", "COLLECT_REDIS_URL", "COLLECT_AMQP_URL")
+        missing = tuple(name for name in needed if not environment.get(name))
+        if missing:
+            raise SettingMissing(missing)
+        return cls(
+            postgres_dsn=environment["COLLECT_POSTGRES_DSN"],
+            redis_url=environment["COLLECT_REDIS_URL"],
+            amqp_url=environment["COLLECT_AMQP_URL"],
+            rabbitmq_api_url=environment.get("COLLECT_RABBITMQ_API_URL") or None,
+        )

@@ -1,0 +1,70 @@
+"""The errors of collect-ops.
+
+One base class, one class a case. Two mix-ins decide what happens next: what is `Transient` is tried again
+(retry queue), what is `Permanent` is not (dead letter). Nowhere is there a list of exception names.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CollectOpsError(Exception):
+    """Base of every error that collect-ops raises on purpose."""
+
+
+class Transient:
+    """Mix-in: the same thing may succeed when tried again later."""
+
+
+class Permanent:
+    """Mix-in: trying again cannot help; something has to be changed first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing wrong with an input.
+
+    Args:
+        field: Where it is, dotted (`request.params.limit.type`).
+        value: What stands there, as it was given; None when it is missing.
+        problem: What is wrong with it, as half a sentence (`must be 0 to 10`).
+        allowed: The values that would do, when they can be listed.
+    """
+
+    field: str
+    value: object
+    problem: str
+    allowed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.field}: {self.problem}"
+        if self.value is not None:
+            text += f" (got {self.value!r})"
+        if self.allowed:
+            close = did_you_mean(str(self.value), self.allowed)
+            text += f"; allowed: {', '.join(self.allowed)}" + (f"; did you mean {close!r}?" if close else "")
+        return text
+
+
+class ValidationFailed(CollectOpsError, Permanent):
+    """An input has faults; all of them are named at once.
+
+    Args:
+        subject: What was checked (`source flights`, `submission`).
+        faults: What is wrong with it, in the order of the input.
+    """
+
+    def __init__(self, subject: str, faults: Iterable[Fault]) -> None:
+        self.subject = subject
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"{subject}: {len(self.faults)} fault(s){lines}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word closest to `word`, or None when none is close (difflib's ratio, at least 0.6)."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return found[0] if found else None

@@ -1,0 +1,164 @@
+"""Masking of secrets: the one function through which everything goes that is logged, traced or shown. Pure.
+
+Two ways, used together: values under names that sound like secrets (headers, query parameters, members of
+JSON, `password=...` and credentials of addresses within texts) are masked wherever they stand; secrets that
+the caller knows are masked in every text, also percent-encoded, escaped as JSON, or in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import quote, quote_plus, unquote
+
+MASK = "***"
+
+Anything: TypeAlias = Any
+"""Whatever somebody wants to log."""
+
+# Deeper levels are cut: a trace is read by people, and Python's stack is not endless.
+MAX_DEPTH = 64
+
+_SOUNDS_SECRET = re.compile(
+    r"authorization|cookie|token|secret|password|passwd|passphrase|credential|signature|apikey|accesskey"
+    r"|privatekey|sessionid|jwt|bearer|csrf|xsrf"
+)
+_SECRET_WORDS = frozenset({"key", "auth", "pwd", "pass", "sig", "sid", "session", "otp", "pin"})
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+# Texts come from servers one does not trust: every pattern starts at the start of a word or has a bound, so
+# that none of them is quadratic.
+_USERINFO = re.compile(r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@")
+_SCHEMED = re.compile(
+    r"\b(?P<scheme>Bearer|Basic|Digest|Negotiate|ApiKey)(?P<space>\s{1,9})[^\s,;\"']{4,}", re.IGNORECASE
+)
+_HEADER_LINE = re.compile(
+    r"(?<![A-Za-z0-9-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,60}(?:key|token))"
+    r"(?P<colon>['\"]?\s{0,9}:\s{0,9})(?P<value>[^\r\n]+)",
+    re.IGNORECASE,
+)
+_ASSIGNMENT = re.compile(
+    r"(?<![A-Za-z0-9_.%\[\]-])(?P<name>[A-Za-z0-9_.%\[\]-]++)="
+    r"(?P<value>'[^'\r\n]{0,4096}'|\"[^\"\r\n]{0,4096}\"|[^\s&;#,\"'<>()]+)"
+)
+_MEMBER = re.compile(
+    r"(?P<quote>[\"'])(?P<name>[^\"'\r\n]{1,100})(?P=quote)\s{0,9}:\s{0,9}"
+    r"(?P<value>\"(?:[^\"\\]|\\.){0,4096}\"|'(?:[^'\\]|\\.){0,4096}')"
+)
+
+
+def sounds_secret(name: str) -> bool:
+    """Whether a header, query parameter or member of this name is likely to hold a secret."""
+    name = unquote(name)
+    squashed = re.sub(r"[^a-z0-9]", "", name.lower())
+    return bool(_SOUNDS_SECRET.search(squashed)) or any(
+        word.lower() in _SECRET_WORDS for word in _WORDS.findall(name)
+    )
+
+
+def mask(value: Anything, *, secrets: Iterable[str] = ()) -> Anything:
+    """The value without its secrets: same shape, secret texts replaced by `***`.
+
+    Args:
+        value: Mappings, sequences, texts, bytes (which become text) and scalars, nested as they like.
+        secrets: Texts that must not appear anywhere in the result.
+
+    Returns:
+        Mappings as dicts, sequences as lists (tuples as tuples); what holds no secret as it was.
+    """
+    return _Masker.knowing(secrets).masked(value, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Masker:
+    mask: str
+    known: re.Pattern[str] | None
+
+    @classmethod
+    def knowing(cls, secrets: Iterable[str]) -> _Masker:
+        """A masker for these secrets and their encoded forms."""
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        if not forms:
+            return cls(mask=MASK, known=None)
+        longest_first = sorted(forms, key=len, reverse=True)
+        return cls(mask=_mask_outside(forms), known=re.compile("|".join(map(re.escape, longest_first))))
+
+    def masked(self, value: Anything, depth: int) -> Anything:
+        match value:
+            case None | bool():
+                return value
+            case str():
+                return self.text(value)
+            case bytes() | bytearray():
+                return self.text(value.decode("utf-8", errors="backslashreplace"))
+            case Mapping() | Sequence() | set() | frozenset():
+                return self.mask if depth >= MAX_DEPTH else self._nested(value, depth)
+        text = str(value)
+        masked = self.text(text)
+        return value if masked == text else masked
+
+    def _nested(self, value: Anything, depth: int) -> Anything:
+        if isinstance(value, Mapping):
+            return {self._name(name): self._member(name, item, depth) for name, item in value.items()}
+        return self._sequence(value if isinstance(value, Sequence) else list(value), depth)
+
+    def _name(self, name: Anything) -> Anything:
+        return self._known_masked(name) if isinstance(name, str) else self.masked(name, MAX_DEPTH)
+
+    def _member(self, name: Anything, item: Anything, depth: int) -> Anything:
+        text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+        if sounds_secret(text):
+            return item if item is None or item == "" else self.mask
+        return self.masked(item, depth + 1)
+
+    def _sequence(self, items: Sequence[Any], depth: int) -> Anything:
+        # Headers and query parameters often come as pairs.
+        if len(items) == 2 and isinstance(items[0], str | bytes):
+            masked = [self.masked(items[0], depth + 1), self._member(items[0], items[1], depth)]
+        else:
+            masked = [self.masked(item, depth + 1) for item in items]
+        return tuple(masked) if isinstance(items, tuple) else masked
+
+    def text(self, text: str) -> str:
+        text = self._known_masked(text)
+        text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
+        text = _HEADER_LINE.sub(lambda match: f"{match['name']}{match['colon']}{self.mask}", text)
+        text = _SCHEMED.sub(lambda match: f"{match['scheme']}{match['space']}{self.mask}", text)
+        text = _MEMBER.sub(self._named, text)
+        return _ASSIGNMENT.sub(self._named, text)
+
+    def _named(self, match: re.Match[str]) -> str:
+        if not sounds_secret(match["name"]):
+            return match[0]
+        start, end = match.start("value") - match.start(), match.end("value") - match.start()
+        mark = match["value"][0] if match["value"][0] in "\"'" else ""
+        return f"{match[0][:start]}{mark}{self.mask}{mark}{match[0][end:]}"
+
+    def _known_masked(self, text: str) -> str:
+        # One pass is enough: what replaces a secret occurs in none, so nothing new can form around it.
+        return self.known.sub(lambda _: self.mask, text) if self.known else text
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it may stand in an address, a JSON text, or a Basic header."""
+    raw = secret.encode("utf-8", errors="surrogatepass")
+    return {
+        secret,
+        quote(raw, safe=""),
+        quote_plus(raw),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        base64.b64encode(raw).decode("ascii"),
+        raw.decode("utf-8", errors="backslashreplace"),
+    }
+
+
+def _mask_outside(forms: set[str]) -> str:
+    """`***`, or, when a secret itself has asterisks, a mask of a character that no secret has."""
+    taken = set("".join(forms))
+    character = next(one for one in ("*", "#", "•", *map(chr, range(0xE000, 0xF8FF))) if one not in taken)
+    return character * len(MASK)

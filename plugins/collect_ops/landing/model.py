@@ -1,0 +1,81 @@
+"""Values of landing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+#: What JSON can say: an object, array, text, number, boolean or null.
+Json: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LandingPage:
+    """The records of one page.
+
+    Args:
+        records: JSON values in the order they came.
+        fetched_at: When the page was asked for, in database time, with its zone. Decides which of two fetches
+            of a key is the later one.
+        page: The page's number within its shard, from 0.
+        plain: The raw body held no backslash, so no string can hold NUL or a lone surrogate: JSON can only
+            spell them as escapes. False costs a look at every record.
+    """
+
+    records: Sequence[Json]
+    fetched_at: datetime
+    page: int
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a page comes from.
+
+    Args:
+        task_id: The collect task.
+        shard_no: The shard within it.
+        first_page: Nothing of this shard has been landed by this run of it: what an earlier run left is
+            cleared.
+        fresh: The shard's very first run: there is nothing to clear.
+    """
+
+    task_id: int
+    shard_no: int
+    first_page: bool = False
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """What became of a page; `rows_landed + bad_rows` is the number of its records.
+
+    Args:
+        rows_landed: Records that were taken.
+        bad_rows: Records that did not fit; `collect.bad_row` holds them.
+        rows_written: Rows inserted or replaced in the table. Lower than `rows_landed` when a merge met equal
+            keys within the page, or rows that were fetched later.
+    """
+
+    rows_landed: int
+    bad_rows: int
+    rows_written: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A record that does not fit: its place in the page from 0, why (for people), itself as ASCII JSON."""
+
+    ordinal: int
+    reason: str
+    row_text: str
+
+
+class Swap(StrEnum):
+    """How a swap ended."""
+
+    SWAPPED = "SWAPPED"
+    SUPERSEDED = "SUPERSEDED"

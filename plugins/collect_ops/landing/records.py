@@ -1,0 +1,89 @@
+"""A record's values, as the target's columns name them: pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Final
+
+import jmespath
+import orjson
+from jmespath.exceptions import JMESPathError
+
+from collect_ops.landing.model import Json
+from collect_ops.sources.model import Column
+
+_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+MAX_ROW_CHARS: Final = 8192
+
+Extract = Callable[[Json], Json]
+
+
+class RowFault(Exception):
+    """A record cannot be a row; the message says why. Caught where the page is encoded, never above."""
+
+
+def field_of(name: str, column: Column) -> str | None:
+    """The top-level field that a column takes as it stands, or None when its path does more than that."""
+    path = column.path if column.path is not None else name
+    return path if _FIELD.fullmatch(path) else None
+
+
+def extractor(name: str, column: Column) -> Extract:
+    """A function from a record (an object) to the column's value; None when it is not there."""
+    field = field_of(name, column)
+    if field is not None:
+        return methodcaller("get", field)
+    compiled = jmespath.compile(column.path or name)
+
+    def search(record: Json) -> Json:
+        try:
+            return compiled.search(record)
+        except JMESPathError as error:
+            raise RowFault(
+                f"{name}: its path {column.path} does not work on this record ({error})"
+            ) from error
+
+    return search
+
+
+def json_text(value: Json) -> str:
+    """A value as compact JSON. Integers beyond 64 bit keep every digit."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        # orjson refuses integers beyond 64 bit, deep nesting and lone surrogates; what of that is not a row
+        # is found when the text is encoded.
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def canonical(record: Json) -> bytes:
+    """A record as canonical JSON: keys sorted, no blanks, UTF-8.
+
+    Raises:
+        RowFault: It holds a lone surrogate, which UTF-8 cannot.
+    """
+    try:
+        return orjson.dumps(record, None, orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        surrogate = f"\\u{ord(text[error.start]):04x}"
+        raise RowFault(f"a text holds a lone surrogate ({surrogate}), which is not a character") from error
+
+
+def holds_nul(canonical_json: bytes) -> bool:
+    """Whether a text of the record holds the character NUL, which PostgreSQL cannot store."""
+    return b"\\u0000" in canonical_json and _NUL_ESCAPE.search(canonical_json) is not None
+
+
+def ascii_text(record: Json, limit: int = MAX_ROW_CHARS) -> str:
+    """A record as JSON in ASCII, so that any database and terminal takes it; cut at `limit` characters."""
+    text = json.dumps(record, separators=(",", ":"))
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

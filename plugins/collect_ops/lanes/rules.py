@@ -1,0 +1,173 @@
+"""`include/rules/lanes.yaml`, validated when loaded."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from collect_ops.broker.topology import RETRY_DELAY_HEADER, Binding, Exchange, Queue, Topology
+from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.kernel.paths import include_dir
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Rules(BaseModel):
+    """Base: frozen, unknown fields are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LaneRule(Rules):
+    """One lane: the priorities it takes (inclusive), its pool's slots, and how wide one task may spread."""
+
+    priorities: tuple[Annotated[int, Field(ge=0, le=10)], Annotated[int, Field(ge=0, le=10)]]
+    slots: Positive
+    groups_per_task: Positive
+    message_ttl_s: Positive
+
+
+class ControlRule(Rules):
+    """The pool of claiming, planning, settling and sweeping."""
+
+    pool: str
+    slots: Positive
+
+
+class BrokerRule(Rules):
+    """Names and arguments of the broker topology."""
+
+    exchange: str
+    retry_exchange: str
+    dead_queue: str
+    queue_type: Literal["classic", "quorum"]
+    max_priority: Annotated[int, Field(ge=1, le=255)]
+    retry_ladder_s: tuple[Positive, ...]
+
+
+class RetryRule(Rules):
+    """Delay before retry n: `base_s * 2^(n-1)`, plus a share drawn from [0, jitter], capped."""
+
+    base_s: Annotated[float, Field(gt=0)]
+    jitter: Annotated[float, Field(ge=0, le=1)]
+    max_delay_s: Annotated[float, Field(gt=0)]
+
+
+class LaneRules(Rules):
+    """All lanes, the control pool, the broker and the retries."""
+
+    lanes: dict[str, LaneRule]
+    control: ControlRule
+    broker: BrokerRule
+    retry: RetryRule
+
+    @model_validator(mode="after")
+    def _every_priority_has_one_lane(self) -> Self:
+        for priority in range(11):
+            takers = [name for name, lane in self.lanes.items() if _takes(lane, priority)]
+            if len(takers) != 1:
+                raise ValueError(f"priority {priority} must be in exactly one lane, is in {takers or 'none'}")
+        if list(self.broker.retry_ladder_s) != sorted(set(self.broker.retry_ladder_s)):
+            raise ValueError("broker.retry_ladder_s must rise")
+        return self
+
+    def lane_of(self, priority: int) -> str:
+        """The lane that takes a priority (0-10)."""
+        return next(name for name, lane in self.lanes.items() if _takes(lane, priority))
+
+    def pool(self, lane: str) -> str:
+        """The Airflow pool of a lane."""
+        return f"collect_{lane}"
+
+    def queue(self, lane: str) -> str:
+        """The RabbitMQ queue of a lane."""
+        return f"collect.lane.{lane}"
+
+    def routing_key(self, lane: str) -> str:
+        """The routing key of a lane on the task and retry exchanges."""
+        return f"lane.{lane}"
+
+    def rung(self, delay_s: float) -> int:
+        """The largest rung of the retry ladder that is not above a delay; the smallest for shorter delays."""
+        fitting = [rung for rung in self.broker.retry_ladder_s if rung <= delay_s]
+        return fitting[-1] if fitting else self.broker.retry_ladder_s[0]
+
+    def topology(self) -> Topology:
+        """What to declare on the broker."""
+        broker = self.broker
+        queue_type = {"x-queue-type": broker.queue_type}
+        lanes = [
+            Queue(
+                name=self.queue(name),
+                arguments={
+                    **queue_type,
+                    "x-max-priority": broker.max_priority,
+                    "x-message-ttl": lane.message_ttl_s * 1000,
+                },
+            )
+            for name, lane in self.lanes.items()
+        ]
+        rungs = [
+            Queue(
+                name=f"{broker.retry_exchange}.{delay_s}s",
+                arguments={
+                    **queue_type,
+                    "x-message-ttl": delay_s * 1000,
+                    "x-dead-letter-exchange": broker.exchange,
+                },
+            )
+            for delay_s in broker.retry_ladder_s
+        ]
+        dead = Queue(name=broker.dead_queue, arguments=queue_type)
+        return Topology(
+            exchanges=(
+                Exchange(name=broker.exchange, type="direct"),
+                Exchange(name=broker.retry_exchange, type="headers"),
+                Exchange(name=broker.dead_queue, type="fanout"),
+            ),
+            queues=(*lanes, *rungs, dead),
+            bindings=(
+                *(
+                    Binding(exchange=broker.exchange, queue=self.queue(name), routing_key=self.routing_key(name))
+                    for name in self.lanes
+                ),
+                *(
+                    Binding(
+                        exchange=broker.retry_exchange,
+                        queue=f"{broker.retry_exchange}.{delay_s}s",
+                        arguments={"x-match": "all", RETRY_DELAY_HEADER: delay_s},
+                    )
+                    for delay_s in broker.retry_ladder_s
+                ),
+                Binding(exchange=broker.dead_queue, queue=broker.dead_queue),
+            ),
+        )
+
+
+def _takes(lane: LaneRule, priority: int) -> bool:
+    return lane.priorities[0] <= priority <= lane.priorities[1]
+
+
+def load_rules(path: Path) -> LaneRules:
+    """Load and validate a lanes file.
+
+    Raises:
+        ValidationFailed: With every fault of the file.
+    """
+    try:
+        return LaneRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = (
+            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"]) for e in error.errors()
+        )
+        raise ValidationFailed(f"rules {path.name}", faults) from error
+
+
+@cache
+def lane_rules() -> LaneRules:
+    """The rules of this installation: `include/rules/lanes.yaml`."""
+    return load_rules(include_dir() / "rules" / "lanes.yaml")

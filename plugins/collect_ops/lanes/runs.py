@@ -1,0 +1,73 @@
+"""What the domain needs of Airflow: to start a run, and to know how a run is doing."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Protocol
+
+from collect_ops.coordination.wakeups import Wakeups
+from collect_ops.kernel.errors import CollectOpsError, Transient
+
+log = logging.getLogger(__name__)
+
+
+class RunState(StrEnum):
+    """State of an Airflow run, as far as it matters here."""
+
+    ACTIVE = "active"
+    ENDED = "ended"
+    MISSING = "missing"
+
+
+class RunsUnavailable(CollectOpsError, Transient):
+    """Airflow did not start a run or did not tell its state."""
+
+
+class Runs(Protocol):
+    """Airflow's runs; implemented over the Task SDK inside tasks and over the REST API outside."""
+
+    def start(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+        """Start a run; one that exists already counts as started.
+
+        Raises:
+            RunsUnavailable: Airflow did not take it.
+        """
+
+    def state(self, dag_id: str, run_id: str) -> RunState:
+        """How a run is doing.
+
+        Raises:
+            RunsUnavailable: Airflow did not answer.
+        """
+
+
+def lane_dag_id(lane: str) -> str:
+    """The DAG that claims from a lane."""
+    return f"lane_{lane}"
+
+
+def collect_dag_id(lane: str) -> str:
+    """The DAG that runs a lane's collect tasks."""
+    return f"collect_{lane}"
+
+
+def wake(lanes: Iterable[str], runs: Runs, wakeups: Wakeups) -> list[str]:
+    """Wake lanes that have no wake-up pending; returns which were woken.
+
+    A wake-up that fails is logged and left to the queue's watcher and the sweep: the work is in the broker.
+    """
+    woken = []
+    for lane in sorted(set(lanes)):
+        if not wakeups.begin(lane):
+            continue
+        try:
+            runs.start(lane_dag_id(lane), f"wake.{uuid.uuid4().hex[:12]}", {})
+        except RunsUnavailable as error:
+            wakeups.clear(lane)
+            log.warning("lane %s not woken, the sweep will: %s", lane, error)
+        else:
+            woken.append(lane)
+    return woken

@@ -1,0 +1,1 @@
+"""Airflow operators: thin words over the use cases."""

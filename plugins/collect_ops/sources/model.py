@@ -1,0 +1,392 @@
+"""A source: a declared thing to collect from (`include/sources/NAME.yaml`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
+from collect_ops.sources.params import Param, ParamType
+from collect_ops.sources.texts import (
+    COLUMN_TYPES,
+    column_type,
+    expression_problem,
+    has_control_characters,
+    header_name_problem,
+    path_problem,
+    schedule_problem,
+)
+
+__all__ = [
+    "ApiName",
+    "Auth",
+    "AuthType",
+    "BodyTotal",
+    "Column",
+    "CursorPaging",
+    "Declaration",
+    "Dedup",
+    "Disposition",
+    "HeaderTotal",
+    "Identifier",
+    "Limits",
+    "LinkHeaderPaging",
+    "Name",
+    "NextUrlPaging",
+    "NoPaging",
+    "OffsetPaging",
+    "PagePaging",
+    "Paging",
+    "Param",
+    "ParamType",
+    "Request",
+    "RequestTotal",
+    "Retries",
+    "Scalar",
+    "Source",
+    "Target",
+    "Timeouts",
+    "Total",
+    "UnknownTotal",
+]
+
+
+def _path(value: str) -> str:
+    if problem := path_problem(value):
+        raise misfit(problem)
+    return value
+
+
+def _expression(value: str) -> str:
+    if problem := expression_problem(value):
+        raise misfit(problem)
+    return value
+
+
+def _header_name(value: str) -> str:
+    if problem := header_name_problem(value):
+        raise misfit(problem)
+    return value
+
+
+def _one_line(value: str) -> str:
+    if has_control_characters(value):
+        raise misfit("must not hold line breaks or other control characters")
+    return value
+
+
+def _schedule(value: str) -> str:
+    if problem := schedule_problem(value):
+        raise misfit(problem)
+    return value
+
+
+def _column_type(value: str) -> str:
+    canonical = column_type(value)
+    if canonical is None:
+        raise misfit("is not a type that columns may have", allowed=COLUMN_TYPES)
+    return canonical
+
+
+Path = Annotated[str, AfterValidator(_path)]
+Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_one_line)]
+Schedule = Annotated[str, AfterValidator(_schedule)]
+ColumnType = Annotated[str, AfterValidator(_column_type)]
+# The name of a query parameter, of a top-level field of a body, or of a header, as the API spells it.
+ApiName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+# The name of the table that a replacing task lands in is TABLE__TASK_ID: 63 less "__" and 19 digits.
+TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,41}$")]
+
+
+class AuthType(StrEnum):
+    """How a request proves who asks; the secret itself is the Airflow connection's."""
+
+    NONE = "none"
+    BASIC = "basic"
+    BEARER = "bearer"
+    API_KEY = "api_key"
+
+
+class Auth(Declaration):
+    """Authentication: `basic` uses the connection's login and password, the others its password."""
+
+    type: AuthType = AuthType.NONE
+    """How a request proves who asks."""
+    location: Literal["header", "query"] = "header"
+    """For api_key: where the key goes."""
+    name: ApiName = "X-Api-Key"
+    """For api_key: the header or query parameter that carries it."""
+
+
+class Request(Declaration):
+    """The request of one page, before paging adds its own parameters."""
+
+    method: Literal["GET", "POST"] = "GET"
+    """The HTTP method."""
+    path: Path = "/"
+    """Below the connection's base URL; may hold `{param}`."""
+    query: dict[ApiName, Scalar | list[Scalar]] = Field(default_factory=dict)
+    """Query parameters; texts may hold `{param}`, a list gives the parameter several times."""
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Request headers; values may hold `{param}`. Secrets belong in the connection."""
+    body: Any = None
+    """The JSON body of a POST; a text that is nothing but `{param}` becomes the value with its type."""
+    params: dict[Identifier, Param] = Field(default_factory=dict)
+    """What a submission may set."""
+
+
+class OffsetPaging(Declaration):
+    """`offset` and `limit`: can be split by arithmetic."""
+
+    type: Literal["offset"]
+    """Pages are asked for by offset and limit."""
+    offset_param: ApiName = "offset"
+    """The parameter that says how many rows to skip."""
+    limit_param: ApiName = "limit"
+    """The parameter that says how many rows to give."""
+    location: Literal["query", "body"] = "query"
+    """Where both parameters go."""
+
+
+class PagePaging(Declaration):
+    """Page number and page size: can be split by arithmetic."""
+
+    type: Literal["page"]
+    """Pages are asked for by number and size."""
+    page_param: ApiName = "page"
+    """The parameter that carries the page's number."""
+    size_param: ApiName = "size"
+    """The parameter that says how many rows a page has."""
+    first_page: int = Field(default=1, ge=0)
+    """The first page's number."""
+    location: Literal["query", "body"] = "query"
+    """Where both parameters go."""
+
+
+class CursorPaging(Declaration):
+    """A token in the body that asks for the next page."""
+
+    type: Literal["cursor"]
+    """Each page's body holds the token of the next."""
+    cursor: Expression
+    """JMESPath of the token; null, missing or empty on the last page."""
+    cursor_param: ApiName = "cursor"
+    """The parameter that carries the token."""
+    limit_param: ApiName | None = None
+    """The parameter that says how many rows to give, when there is one."""
+    location: Literal["query", "body"] = "query"
+    """Where the parameters go."""
+
+
+class NextUrlPaging(Declaration):
+    """The next page's address (absolute or relative) in the body."""
+
+    type: Literal["next_url"]
+    """Each page's body holds the address of the next."""
+    next_url: Expression
+    """JMESPath of the address; null, missing or empty on the last page."""
+    limit_param: ApiName | None = None
+    """The query parameter that says how many rows to give, when there is one."""
+
+
+class LinkHeaderPaging(Declaration):
+    """The next page's address in the `Link` header, `rel="next"` (RFC 8288)."""
+
+    type: Literal["link_header"]
+    """Each page's Link header holds the address of the next."""
+    limit_param: ApiName | None = None
+    """The query parameter that says how many rows to give, when there is one."""
+
+
+class NoPaging(Declaration):
+    """One response holds everything."""
+
+    type: Literal["none"] = "none"
+    """One response holds everything."""
+
+
+Paging = Annotated[
+    OffsetPaging | PagePaging | CursorPaging | NextUrlPaging | LinkHeaderPaging | NoPaging,
+    Field(discriminator="type"),
+]
+
+
+class BodyTotal(Declaration):
+    """The total stands in each page's body, at a JMESPath."""
+
+    type: Literal["body"]
+    """The total stands in each page's body."""
+    path: Expression
+    """JMESPath of the total."""
+
+
+class HeaderTotal(Declaration):
+    """The total stands in a response header."""
+
+    type: Literal["header"]
+    """The total stands in a response header."""
+    name: ApiName
+    """The header's name."""
+
+
+class RequestTotal(Declaration):
+    """A request of its own tells the total, at a JMESPath of its body."""
+
+    type: Literal["request"]
+    """A request of its own tells the total."""
+    path: Path
+    """Below the connection's base URL; may hold `{param}`."""
+    query: dict[ApiName, Scalar | list[Scalar]] = Field(default_factory=dict)
+    """Query parameters of that request; texts may hold `{param}`."""
+    value: Expression
+    """JMESPath of the total in the answer."""
+
+
+class UnknownTotal(Declaration):
+    """Nobody knows the total before the end."""
+
+    type: Literal["unknown"] = "unknown"
+    """Nobody knows the total before the end."""
+
+
+Total = Annotated[BodyTotal | HeaderTotal | RequestTotal | UnknownTotal, Field(discriminator="type")]
+
+
+class Disposition(StrEnum):
+    """What landing does with rows that are already there."""
+
+    APPEND = "append"
+    MERGE = "merge"
+    REPLACE = "replace"
+
+
+class Column(Declaration):
+    """A column of the target: its PostgreSQL type, and where in a record its value stands."""
+
+    type: ColumnType
+    """PostgreSQL type."""
+    path: Expression | None = None
+    """JMESPath of the value within a record; the field of the column's name when not given."""
+
+
+class Target(Declaration):
+    """Where rows land: a table in schema `landing`."""
+
+    table: TableName
+    """The table's name in schema landing."""
+    columns: dict[Identifier, Column] = Field(default_factory=dict)
+    """The table's columns; undeclared fields go into `_extra`. Without any, whole documents land as JSONB."""
+    key: tuple[Identifier, ...] = ()
+    """What makes a row unique; needed to merge."""
+    disposition: Disposition = Disposition.APPEND
+    """append: add, a shard's rows replacing what an earlier run of it left; merge: upsert by key;
+    replace: swap the whole table when every shard is done."""
+
+
+class Limits(Declaration):
+    """What a host bears, and what we bear of a host."""
+
+    concurrency: int = Field(default=4, ge=1, le=64)
+    """Requests in flight at once, a host and shard group."""
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """Requests a second at most, a host and shard group."""
+    max_page_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Bytes of one response's body at most, decompressed."""
+    max_depth: int = Field(default=64, ge=1, le=512)
+    """Levels of nesting in a body at most."""
+    max_pages: int = Field(default=100_000, ge=1)
+    """Pages of one shard at most."""
+
+
+class Timeouts(Declaration):
+    """Seconds: to connect, between two reads, for one request in all."""
+
+    connect_s: float = Field(default=10, gt=0)
+    """Seconds to connect."""
+    read_s: float = Field(default=30, gt=0)
+    """Seconds between two reads."""
+    request_s: float = Field(default=120, gt=0)
+    """Seconds for one request in all."""
+
+
+class Retries(Declaration):
+    """`max_retries` of the collect task; `http_attempts` of one request inside a shard."""
+
+    max_retries: int = Field(default=3, ge=0, le=20)
+    """How often a failed collect task is tried again."""
+    base_s: float | None = Field(default=None, gt=0)
+    """Seconds before the first retry of a task, doubled with each; as in rules/lanes.yaml when not given."""
+    http_attempts: int = Field(default=4, ge=1, le=20)
+    """How often one request is sent at most."""
+    http_backoff_s: float = Field(default=0.5, gt=0)
+    """Seconds before a request is sent again, doubled with each attempt, jittered."""
+    http_max_backoff_s: float = Field(default=30, gt=0)
+    """Seconds between two attempts of a request at most."""
+
+
+class Dedup(Declaration):
+    """How long a submission refuses its equals, and what makes two equal beside url, method and params."""
+
+    ttl_h: float = Field(default=24, gt=0)
+    """Hours for which a submission refuses its equals."""
+    identity: dict[str, Scalar] = Field(default_factory=dict)
+    """What else makes two submissions different."""
+
+
+class Source(Declaration):
+    """A declared thing to collect from."""
+
+    name: Name
+    """The file's name without `.yaml`."""
+    description: str = ""
+    """What it is, for people."""
+    connection: ConnectionId
+    """The Airflow connection: base URL and secrets."""
+    auth: Auth = Auth()
+    """How a request proves who asks."""
+    request: Request = Request()
+    """The request of one page."""
+    records: Expression = "@"
+    """JMESPath of the list of records in a page's body."""
+    paging: Paging = NoPaging()
+    """How the pages are asked for."""
+    total: Total = UnknownTotal()
+    """Where the number of rows stands."""
+    batch_size: int = Field(default=1000, ge=1, le=1_000_000)
+    """Rows of one shard, when paging can be split; also of one page unless page_size says otherwise."""
+    page_size: int | None = Field(default=None, ge=1)
+    """Rows of one page."""
+    target: Target
+    """Where rows land."""
+    schedule: Schedule | None = None
+    """Cron of five fields, or a preset such as @hourly; none: only when submitted."""
+    priority: int = Field(default=5, ge=0, le=10)
+    """8-10 urgent, 4-7 normal, 0-3 bulk."""
+    limits: Limits = Limits()
+    """What the host bears."""
+    timeouts: Timeouts = Timeouts()
+    """How long to wait."""
+    retries: Retries = Retries()
+    """How often to try again."""
+    dedup: Dedup = Dedup()
+    """Which submissions are duplicates."""
+    max_bad_rows: int | None = Field(default=None, ge=0)
+    """Rows of a shard that may not fit their columns before the shard fails; none: any number."""
+    max_failed_shards: int = Field(default=0, ge=0)
+    """Shards that may fail before the task does."""
+    max_active_tasks: int | None = Field(default=None, ge=1)
+    """Collect tasks of this source that may run at once."""
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        from collect_ops.sources.rules import faults_of  # noqa: PLC0415 - rules look at this model
+
+        unreadable = (info.context or {}).get("unreadable", ())
+        if faults := tuple(faults_of(self, unreadable=unreadable)):
+            raise misfits(faults)
+        return self

@@ -1,0 +1,197 @@
+"""From a source and its parameters to the request of one page. Pure.
+
+Promises: a parameter's value stays a value. It cannot add a path segment, a query parameter or a header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
+from collect_ops.sources.declaration import Scalar
+from collect_ops.sources.model import RequestTotal, Source
+from collect_ops.sources.params import Unfit
+from collect_ops.sources.templates import ABSENT, fill_text, fill_value, placeholders, text_of
+from collect_ops.sources.texts import has_control_characters, path_problem
+
+# What may stand in a path as it is (RFC 3986 pchar and "/"); "%" because a declared path may hold escapes.
+_PATH_SAFE = "/%:@!$&'()*+,;=~-._"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedRequest:
+    """A request with its parameters filled in, before authentication and paging.
+
+    Args:
+        method: `GET` or `POST`.
+        path: Percent-encoded as it goes on the wire, with a leading `/`; below the connection's base URL.
+        query: Query parameters, not encoded; each has one value or more.
+        headers: Request headers.
+        body: The JSON body; None means no body.
+        total: The request that tells the total, when the source has one (`total.type: request`).
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    total: RenderedRequest | None = None
+
+
+def check_params(source: Source, given: Mapping[str, object]) -> dict[str, Scalar]:
+    """The parameters of one submission: defaults filled in, values canonical.
+
+    A parameter given as None counts as not given. Checking what was checked changes nothing.
+
+    Args:
+        source: The source.
+        given: Parameters by name, as they came from a form, JSON or a command line.
+
+    Returns:
+        A value for each parameter that has one, in the order of the declaration.
+
+    Raises:
+        ValidationFailed: Unknown names, missing or unfit values; all of them.
+    """
+    values, faults = _checked(source, given)
+    if faults:
+        raise ValidationFailed(f"parameters of source {source.name}", faults)
+    return values
+
+
+def render(source: Source, params: Mapping[str, object], path: str | None = None) -> RenderedRequest:
+    """The request of one page.
+
+    An entry of query, headers or body that names a parameter without a value is left out.
+
+    Args:
+        source: The source.
+        params: Parameters by name; checked here.
+        path: Instead of the source's path; relative to the connection's base URL, may hold `{name}`.
+
+    Raises:
+        ValidationFailed: Parameters or path have faults; all of them.
+    """
+    values, faults = _checked(source, params)
+    template = source.request.path if path is None else path
+    faults += _template_faults(source, template)
+    if not faults:
+        faults += [*_path_faults(template, values), *_header_faults(source, values)]
+    if faults:
+        raise ValidationFailed(f"request of source {source.name}", faults)
+    body = fill_value(source.request.body, values)
+    return RenderedRequest(
+        method=source.request.method,
+        path=_path(template, values),
+        query=_query(source.request.query, values),
+        headers=_headers(source, values),
+        body=None if body is ABSENT else body,
+        total=_total(source, values),
+    )
+
+
+def _total(source: Source, values: Mapping[str, Scalar]) -> RenderedRequest | None:
+    total = source.total
+    if not isinstance(total, RequestTotal):
+        return None
+    if faults := tuple(_path_faults(total.path, values)):
+        raise ValidationFailed(f"count request of source {source.name}", faults)
+    return RenderedRequest(
+        method="GET",
+        path=_path(total.path, values),
+        query=_query(total.query, values),
+        headers=_headers(source, values),
+    )
+
+
+def _checked(source: Source, given: Mapping[str, object]) -> tuple[dict[str, Scalar], list[Fault]]:
+    declared = source.request.params
+    faults = [_unknown(name, given[name], tuple(declared)) for name in given if name not in declared]
+    values: dict[str, Scalar] = {}
+    for name, param in declared.items():
+        value = given.get(name)
+        value = param.default if value is None else value
+        if value is None:
+            if param.required:
+                faults.append(Fault(field=f"params.{name}", value=None, problem="is required and missing"))
+            continue
+        try:
+            values[name] = param.coerce(value)
+        except Unfit as unfit:
+            faults.append(
+                Fault(field=f"params.{name}", value=value, problem=unfit.problem, allowed=unfit.allowed)
+            )
+    return values, faults
+
+
+def _unknown(name: object, value: object, declared: tuple[str, ...]) -> Fault:
+    close = did_you_mean(str(name), declared)
+    known = f"declared are {', '.join(declared)}" if declared else "the source declares none"
+    hint = f"; did you mean {close!r}?" if close else ""
+    return Fault(field=f"params.{name}", value=value, problem=f"is not a parameter: {known}{hint}")
+
+
+def _template_faults(source: Source, template: str) -> Iterator[Fault]:
+    problem = path_problem(template)
+    if problem:
+        yield Fault(field="path", value=template, problem=problem)
+    declared = tuple(source.request.params)
+    for name in placeholders(template):
+        if name not in declared:
+            yield Fault(
+                field="path", value=name, problem="is not a parameter of the source", allowed=declared
+            )
+
+
+def _path(template: str, values: Mapping[str, Scalar]) -> str:
+    filled = fill_text(template, values, quote=lambda text: quote(text, safe=""))
+    encoded = quote(filled, safe=_PATH_SAFE) if isinstance(filled, str) else ""
+    return f"/{encoded.removeprefix('/')}"
+
+
+def _path_faults(template: str, values: Mapping[str, Scalar]) -> Iterator[Fault]:
+    for name in dict.fromkeys(placeholders(template)):
+        if text_of(values.get(name)) == "":
+            yield Fault(
+                field=f"params.{name}",
+                value=values.get(name),
+                problem="stands in the path: must have a value",
+            )
+    # A value of ".." would climb, and so might "x/../.." where a proxy decodes before it routes.
+    rendered = _path(template, values)
+    segments = re.split(r"[/\\]", unquote(rendered))
+    if "." in segments or ".." in segments:
+        yield Fault(field="path", value=rendered, problem="must not hold the segments . or .. once filled")
+
+
+def _query(
+    declared: Mapping[str, Scalar | list[Scalar]], values: Mapping[str, Scalar]
+) -> dict[str, tuple[str, ...]]:
+    query: dict[str, tuple[str, ...]] = {}
+    for name, value in declared.items():
+        items = value if isinstance(value, list) else [value]
+        filled = [fill_value(item, values) for item in items]
+        texts = tuple(text_of(item) for item in filled if item is not ABSENT and item is not None)
+        if texts:
+            query[name] = texts
+    return query
+
+
+def _headers(source: Source, values: Mapping[str, Scalar]) -> dict[str, str]:
+    filled = {name: fill_text(value, values) for name, value in source.request.headers.items()}
+    return {name: value for name, value in filled.items() if isinstance(value, str)}
+
+
+def _header_faults(source: Source, values: Mapping[str, Scalar]) -> Iterator[Fault]:
+    for name, value in _headers(source, values).items():
+        if has_control_characters(value):
+            yield Fault(
+                field=f"headers.{name}",
+                value=value,
+                problem="must not hold line breaks or other control characters",
+            )

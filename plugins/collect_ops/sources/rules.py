@@ -1,0 +1,264 @@
+"""What the parts of a source demand of each other. Pure.
+
+A rule names the fields it reads, so that the faults of a file can be reported all at once: a rule whose
+fields are faulty themselves has nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from collect_ops.kernel.errors import Fault
+from collect_ops.sources.model import (
+    Auth,
+    AuthType,
+    CursorPaging,
+    Disposition,
+    NextUrlPaging,
+    NoPaging,
+    OffsetPaging,
+    PagePaging,
+    RequestTotal,
+    Source,
+)
+from collect_ops.sources.templates import placeholders_within
+from collect_ops.sources.texts import header_name_problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One demand.
+
+    Args:
+        reads: The dotted fields it looks at, with all that is in them.
+        needs: Fields that must be there, whatever is in them.
+        faults: Finds what breaks it.
+    """
+
+    reads: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    faults: Callable[[Source], Iterator[Fault]]
+
+
+def faults_of(source: Source, *, unreadable: Collection[str] = ()) -> Iterator[Fault]:
+    """Where the parts of a source do not fit together.
+
+    Args:
+        source: The source.
+        unreadable: Dotted fields that hold a stand-in, since what was given is faulty itself.
+    """
+    for rule in RULES:
+        if not any(_touches(rule, field) for field in unreadable):
+            yield from rule.faults(source)
+
+
+def _touches(rule: Rule, field: str) -> bool:
+    return any(_overlap(read, field) for read in rule.reads) or any(
+        need == field or need.startswith(f"{field}.") for need in rule.needs
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _templates_name_params(source: Source, part: str) -> Iterator[Fault]:
+    declared = tuple(source.request.params)
+    for field, name in _templates(source):
+        if field.startswith(part) and name not in declared:
+            yield Fault(
+                field=field,
+                value=f"{{{name}}}",
+                problem=f"names no parameter of request.params (for the text itself write {{{{{name}}}}})",
+                allowed=declared,
+            )
+
+
+def _templates(source: Source) -> Iterator[tuple[str, str]]:
+    request = source.request
+    for part in ("path", "query", "headers", "body"):
+        yield from placeholders_within(getattr(request, part), f"request.{part}")
+    if isinstance(source.total, RequestTotal):
+        yield from placeholders_within(source.total.path, "total.path")
+        yield from placeholders_within(source.total.query, "total.query")
+
+
+def _path_params_have_values(source: Source) -> Iterator[Fault]:
+    for field, name in _templates(source):
+        param = source.request.params.get(name)
+        if (
+            field in ("request.path", "total.path")
+            and param
+            and not param.required
+            and param.default in (None, "")
+        ):
+            yield Fault(
+                field=f"request.params.{name}",
+                value=None,
+                problem=f"stands in {field}: must be required, or have a default",
+            )
+
+
+def _params_are_used(source: Source) -> Iterator[Fault]:
+    used = {name for _, name in _templates(source)}
+    for name in source.request.params:
+        if name not in used:
+            yield Fault(
+                field=f"request.params.{name}", value=None, problem=f"is never used: nothing names {{{name}}}"
+            )
+
+
+def _body_needs_post(source: Source) -> Iterator[Fault]:
+    if source.request.method == "GET" and source.request.body is not None:
+        yield Fault(field="request.body", value=None, problem="needs request.method POST")
+
+
+def _body_paging_has_a_body(source: Source) -> Iterator[Fault]:
+    if getattr(source.paging, "location", "query") != "body":
+        return
+    if source.request.method == "GET":
+        yield Fault(field="paging.location", value="body", problem="needs request.method POST")
+    if source.request.body is not None and not isinstance(source.request.body, dict):
+        yield Fault(
+            field="request.body", value=None, problem="must be an object: paging writes its fields into it"
+        )
+
+
+def _paging_params_are_its_own(source: Source) -> Iterator[Fault]:
+    place = "body" if getattr(source.paging, "location", "query") == "body" else "query"
+    declared = getattr(source.request, place)
+    names = [getattr(source.paging, field, None) for field in _PAGING_PARAMS]
+    given = [name for name in names if name is not None]
+    for name in given:
+        if isinstance(declared, dict) and name in declared:
+            yield Fault(field=f"request.{place}.{name}", value=declared[name], problem="is written by paging")
+    if len(set(given)) < len(given):
+        yield Fault(field="paging", value=", ".join(given), problem="gives two of its parameters one name")
+
+
+_PAGING_PARAMS = ("offset_param", "page_param", "cursor_param", "limit_param", "size_param")
+
+
+def _page_size_means_something(source: Source) -> Iterator[Fault]:
+    size, paging = source.page_size, source.paging
+    if size is None:
+        return
+    if isinstance(paging, NoPaging):
+        yield Fault(field="page_size", value=size, problem="means nothing when paging.type is none")
+    elif not isinstance(paging, OffsetPaging | PagePaging) and paging.limit_param is None:
+        yield Fault(field="page_size", value=size, problem="needs paging.limit_param")
+
+
+def _pages_fit_shards(source: Source) -> Iterator[Fault]:
+    size, batch = source.page_size, source.batch_size
+    if size is None or not isinstance(source.paging, OffsetPaging | PagePaging):
+        return
+    if size > batch:
+        yield Fault(field="page_size", value=size, problem=f"must not be above batch_size, {batch}")
+    elif isinstance(source.paging, PagePaging) and batch % size:
+        yield Fault(
+            field="page_size",
+            value=size,
+            problem=f"must divide batch_size, {batch}, so that shards begin with a page",
+        )
+
+
+def _merge_has_a_key(source: Source) -> Iterator[Fault]:
+    if source.target.disposition is Disposition.MERGE and not source.target.key:
+        yield Fault(field="target.key", value=None, problem="is needed to merge")
+
+
+def _key_is_there(source: Source) -> Iterator[Fault]:
+    columns, key = source.target.columns, source.target.key
+    for index, name in enumerate(key):
+        if columns and name not in columns:
+            yield Fault(
+                field=f"target.key.{index}", value=name, problem="is not a column", allowed=tuple(columns)
+            )
+        elif columns and columns[name].type == "jsonb":
+            yield Fault(field=f"target.key.{index}", value=name, problem="must not be a jsonb column")
+        elif not columns and name == "document":
+            yield Fault(
+                field=f"target.key.{index}", value=name, problem="is the column of the whole document"
+            )
+        if name in key[:index]:
+            yield Fault(field=f"target.key.{index}", value=name, problem="is named twice")
+
+
+def _replace_is_whole(source: Source) -> Iterator[Fault]:
+    if source.target.disposition is Disposition.REPLACE and source.max_failed_shards:
+        yield Fault(
+            field="max_failed_shards",
+            value=source.max_failed_shards,
+            problem="must be 0 with disposition replace, which swaps the table only when every shard is done",
+        )
+
+
+def _auth_names_its_place(source: Source) -> Iterator[Fault]:
+    auth = source.auth
+    if auth.type is not AuthType.API_KEY:
+        for field in sorted(auth.model_fields_set & {"location", "name"}):
+            yield Fault(
+                field=f"auth.{field}", value=getattr(auth, field), problem="is for auth.type api_key only"
+            )
+    else:
+        yield from _api_key_faults(source, auth)
+
+
+def _api_key_faults(source: Source, auth: Auth) -> Iterator[Fault]:
+    if auth.location == "query":
+        taken = {*source.request.query, *(getattr(source.paging, field, None) for field in _PAGING_PARAMS)}
+        if auth.name in taken:
+            yield Fault(
+                field="auth.name", value=auth.name, problem="is a query parameter of the request already"
+            )
+        return
+    problem = None if auth.name.lower() == "authorization" else header_name_problem(auth.name)
+    if problem:
+        yield Fault(field="auth.name", value=auth.name, problem=problem)
+    if auth.name.lower() in map(str.lower, source.request.headers):
+        yield Fault(field="auth.name", value=auth.name, problem="is a header of the request already")
+
+
+def _backoff_is_ordered(source: Source) -> Iterator[Fault]:
+    retries = source.retries
+    if retries.http_backoff_s > retries.http_max_backoff_s:
+        yield Fault(
+            field="retries.http_backoff_s",
+            value=retries.http_backoff_s,
+            problem=f"must not be above http_max_backoff_s, {retries.http_max_backoff_s:g}",
+        )
+
+
+def _next_url_is_not_everything(source: Source) -> Iterator[Fault]:
+    # "@" is the whole body: it can be neither an address nor a token, and the first page would be the last.
+    paging = source.paging
+    if isinstance(paging, NextUrlPaging) and paging.next_url.strip() == "@":
+        yield Fault(
+            field="paging.next_url", value=paging.next_url, problem="is the whole body, not an address"
+        )
+    if isinstance(paging, CursorPaging) and paging.cursor.strip() == "@":
+        yield Fault(field="paging.cursor", value=paging.cursor, problem="is the whole body, not a token")
+
+
+RULES: tuple[Rule, ...] = (
+    *(
+        Rule(reads=(part,), needs=("request.params",), faults=partial(_templates_name_params, part=part))
+        for part in ("request.path", "request.query", "request.headers", "request.body", "total")
+    ),
+    Rule(reads=("request.path", "request.params", "total"), faults=_path_params_have_values),
+    Rule(reads=("request", "total"), faults=_params_are_used),
+    Rule(reads=("request.method", "request.body"), faults=_body_needs_post),
+    Rule(reads=("request.method", "request.body", "paging"), faults=_body_paging_has_a_body),
+    Rule(reads=("request.query", "request.body", "paging"), faults=_paging_params_are_its_own),
+    Rule(reads=("paging", "page_size"), faults=_page_size_means_something),
+    Rule(reads=("paging", "page_size", "batch_size"), faults=_pages_fit_shards),
+    Rule(reads=("paging",), faults=_next_url_is_not_everything),
+    Rule(reads=("target.disposition", "target.key"), faults=_merge_has_a_key),
+    Rule(reads=("target.key", "target.columns"), faults=_key_is_there),
+    Rule(reads=("target.disposition", "max_failed_shards"), faults=_replace_is_whole),
+    Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
+    Rule(reads=("retries",), faults=_backoff_is_ordered),
+)

@@ -1,0 +1,146 @@
+"""Which texts will do where: paths, header names and values, expressions, schedules, column types. Pure.
+
+Each `..._problem` returns half a sentence saying what is wrong, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from urllib.parse import unquote
+
+import jmespath
+from croniter import croniter  # type: ignore[import-untyped]
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+# What the HTTP client must write itself, or what carries a secret that belongs in the Airflow connection.
+_CLIENT_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "accept-encoding",
+    }
+)
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+
+SCHEDULE_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+
+_PLAIN_TYPES = (
+    "text",
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "real",
+    "double precision",
+    "numeric",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "interval",
+    "uuid",
+    "jsonb",
+)
+COLUMN_TYPES = (*_PLAIN_TYPES, "numeric(p)", "numeric(p,s)", "varchar", "varchar(n)")
+_SYNONYMS = {
+    "bool": "boolean",
+    "int2": "smallint",
+    "int": "integer",
+    "int4": "integer",
+    "int8": "bigint",
+    "float4": "real",
+    "float8": "double precision",
+    "float": "double precision",
+    "decimal": "numeric",
+    "string": "text",
+    "character varying": "varchar",
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "time without time zone": "time",
+}
+_SIZED = re.compile(r"(numeric|varchar) ?\( ?([0-9]{1,8}) ?(?:, ?([0-9]{1,4}) ?)?\)")
+_MAX_PRECISION = 1000
+_MAX_LENGTH = 10_485_760
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds line breaks, NUL, other control characters or lone surrogates."""
+    return _UNPRINTABLE.search(text) is not None
+
+
+def path_problem(path: str) -> str | None:
+    """Why a path (or a template of one) cannot stand below a connection's base URL."""
+    if _SCHEME.match(path) or path.startswith("//"):
+        return "must be relative to the connection's base URL: no scheme, no host"
+    if "?" in path or "#" in path:
+        return "must be a path only: query parameters go into request.query"
+    if "\\" in path or " " in path or has_control_characters(path):
+        return "must not hold backslashes, spaces or control characters"
+    if _BAD_ESCAPE.search(path):
+        return "holds a % that is not an escape such as %20"
+    if {".", ".."} & set(re.split(r"[/\\]", unquote(path))):
+        return "must not hold the segments . or .."
+    return None
+
+
+def header_name_problem(name: str) -> str | None:
+    """Why a request header cannot be declared."""
+    if not _TOKEN.fullmatch(name):
+        return "is not a header name: letters, digits and - only"
+    if name.lower() in _SECRET_HEADERS:
+        return "carries a secret: use auth, the secret itself belongs in the Airflow connection"
+    if name.lower() in _CLIENT_HEADERS:
+        return "is written by the HTTP client itself"
+    return None
+
+
+def expression_problem(expression: str) -> str | None:
+    """Why a text is not a JMESPath expression."""
+    try:
+        jmespath.compile(expression)
+    except jmespath.exceptions.JMESPathError as error:
+        return f"is not a JMESPath expression: {' '.join(str(error).split())}"
+    return None
+
+
+@cache
+def schedule_problem(schedule: str) -> str | None:
+    """Why a text is not a schedule that Airflow takes."""
+    if schedule in SCHEDULE_PRESETS:
+        return None
+    wanted = f"must be five cron fields such as '0 * * * *', or one of {', '.join(SCHEDULE_PRESETS)}"
+    if schedule.startswith("@") or len(schedule.split()) != 5:
+        return wanted
+    return None if croniter.is_valid(schedule) else wanted
+
+
+def column_type(text: str) -> str | None:
+    """The canonical spelling of a PostgreSQL type that columns may have, or None."""
+    name = " ".join(text.lower().split())
+    base, bracket, rest = name.partition("(")
+    name = _SYNONYMS.get(base.strip(), base.strip()) + bracket + rest
+    if name in _PLAIN_TYPES or name == "varchar":
+        return name
+    sized = _SIZED.fullmatch(name)
+    return _sized_type(sized) if sized else None
+
+
+def _sized_type(sized: re.Match[str]) -> str | None:
+    size, scale = int(sized[2]), sized[3]
+    if sized[1] == "varchar":
+        return f"varchar({size})" if scale is None and 1 <= size <= _MAX_LENGTH else None
+    if not 1 <= size <= _MAX_PRECISION:
+        return None
+    if scale is None:
+        return f"numeric({size})"
+    return f"numeric({size},{int(scale)})" if int(scale) <= size else None

@@ -1,0 +1,29 @@
+"""PostgreSQL: connections, query files, migrations. The only package that knows the driver.
+
+Promises: every statement comes from `include/sql/queries/PACKAGE/VERB_NOUN.sql` or is composed of quoted
+identifiers; no other package imports psycopg. Does not know what the statements mean.
+"""
+
+from collect_ops.storage.postgres import (
+    AsyncConnection,
+    Connection,
+    DatabaseUnavailable,
+    Jsonb,
+    connect,
+    connect_async,
+    errors,
+    sql,
+)
+from collect_ops.storage.queries import query
+
+__all__ = [
+    "AsyncConnection",
+    "Connection",
+    "DatabaseUnavailable",
+    "Jsonb",
+    "connect",
+    "connect_async",
+    "errors",
+    "query",
+    "sql",
+]

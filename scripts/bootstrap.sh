@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs what is missing: Debian packages, uv, Python environments. Does nothing when all is there.
+#
+#   scripts/bootstrap.sh [packages] [testing] [uv] [venv NAME LOCK]
+#
+#   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable
+#   packages         the servers only
+#   testing          what only `make test` needs: chromium looks at the pages, docker-compose parses the Compose file
+#   uv               uv only
+#   venv NAME LOCK   .stack/NAME from LOCK (venv-demo requirements-demo.lock); alone, without the project
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+UV_VERSION=0.13.9
+UV=.stack/uv/bin/uv
+LOCK="${LOCK:-requirements-dev.lock}"
+
+say() { printf 'bootstrap: %s\n' "$*"; }
+die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
+
+# A Python 3.11 of the system; not one of an environment that happens to be active.
+system_python() {
+    local candidate
+    for candidate in /usr/bin/python3.11 /usr/local/bin/python3.11 python3.11 python3; do
+        if command -v "$candidate" >/dev/null &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    die "Python 3.11 is needed (Debian package python3.11)"
+}
+
+# Debian starts a server when its package is configured. policy-rc.d answers 101, `not allowed`, while we install,
+# so that no server on a default port is left running; what stood there before is put back.
+POLICY=/usr/sbin/policy-rc.d
+restore_policy() {
+    rm -f "$POLICY"
+    if [ -e "$POLICY.collect-ops" ]; then mv "$POLICY.collect-ops" "$POLICY"; fi
+}
+
+install_packages() {
+    local missing=("$@")
+    [ "$(id -u)" = 0 ] || die "missing Debian packages: ${missing[*]}; run: sudo apt-get install ${missing[*]}"
+    command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them with this system's package manager"
+    say "installing ${missing[*]}"
+    if [ -e "$POLICY" ]; then mv "$POLICY" "$POLICY.collect-ops"; fi
+    trap restore_policy EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    restore_policy
+    trap - EXIT
+}
+
+ensure_packages() {
+    local missing=()
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql-15)
+    command -v psql >/dev/null || missing+=(postgresql-client-15)
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    # Debian's python3 comes without ensurepip, which making an environment needs.
+    "$(system_python)" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+ensure_testing() {
+    local missing=()
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v docker-compose >/dev/null || missing+=(docker-compose)
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+ensure_uv() {
+    if [ -x "$UV" ] && [ "$("$UV" --version 2>/dev/null | cut -d' ' -f2)" = "$UV_VERSION" ]; then return; fi
+    say "installing uv $UV_VERSION"
+    rm -rf .stack/uv
+    "$(system_python)" -m venv .stack/uv
+    .stack/uv/bin/pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+}
+
+# ensure_venv NAME LOCK [EDITABLE]: the environment holds exactly what the lock says. The stamp is written last, so an
+# interrupted run is done again.
+ensure_venv() {
+    local name="$1" lock="$2" editable="${3:-}" venv stamp wanted
+    venv=".stack/$name"
+    stamp="$venv/.installed-from"
+    [ -f "$lock" ] || die "$lock is missing; make lock writes it"
+    wanted="$(cat "$lock" ${editable:+pyproject.toml} | sha256sum | cut -d' ' -f1) $(pwd)"
+    if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+    ensure_uv
+    say "filling $venv from $lock"
+    rm -f "$stamp"
+    # An environment whose Python is gone (moved checkout, upgraded system) is made anew.
+    if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        "$UV" venv --quiet --clear --python "$(system_python)" "$venv"
+    fi
+    "$UV" pip sync --quiet --python "$venv/bin/python" "$lock"
+    if [ -n "$editable" ]; then
+        "$UV" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+    fi
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+mkdir -p .stack
+# Two make commands at a time must not fill one environment together.
+exec 9>.stack/bootstrap.lock
+flock 9
+
+if [ $# = 0 ]; then
+    ensure_packages
+    ensure_venv venv "$LOCK" editable
+fi
+while [ $# -gt 0 ]; do
+    case "$1" in
+        packages) ensure_packages; shift ;;
+        testing) ensure_testing; shift ;;
+        uv) ensure_packages; ensure_uv; shift ;;
+        venv)
+            [ $# -ge 3 ] || die "usage: scripts/bootstrap.sh venv NAME LOCK"
+            ensure_packages
+            ensure_venv "$2" "$3"
+            shift 3
+            ;;
+        *) die "unknown argument '$1'; allowed: packages, testing, uv, venv NAME LOCK" ;;
+    esac
+done

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# make test: lint, types, import contracts, SQL, then all tests on services of their own, which are stopped whatever
+# happens. The exit code is pytest's, and pytest prints the last line.
+#
+#   scripts/test.sh [--lint-only] [arguments for pytest]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+BIN=.stack/venv/bin
+export STACK_HOME="${TEST_STACK_HOME:-.stack/test}"
+
+scripts/bootstrap.sh
+lint_only=""
+if [ "${1:-}" = --lint-only ]; then lint_only=1; shift; else scripts/bootstrap.sh testing venv venv-demo requirements-demo.lock; fi
+
+step() { printf '\n== %s\n' "$*"; }
+
+# Folders that exist; a part of the project that is not there yet is not an error.
+existing() { local found=() path; for path in "$@"; do if [ -e "$path" ]; then found+=("$path"); fi; done; printf '%s\n' "${found[@]}"; }
+mapfile -t code < <(existing plugins dags config stack demo benchmarks tests)
+mapfile -t sql < <(existing include/sql)
+
+step "ruff";         "$BIN/ruff" check "${code[@]}"; "$BIN/ruff" format --check "${code[@]}"
+step "mypy";         "$BIN/mypy" plugins/collect_ops stack
+step "import-linter"; "$BIN/lint-imports"
+if [ ${#sql[@]} -gt 0 ] && [ -n "${sql[0]}" ]; then step "sqlfluff"; "$BIN/sqlfluff" lint --processes 2 "${sql[@]}"; fi
+if [ -n "$lint_only" ]; then exit 0; fi
+
+step "services"
+stop() { "$BIN/python" -m stack down >/dev/null || echo "the test services did not stop; see make down STACK_HOME=$STACK_HOME" >&2; }
+trap stop EXIT
+trap 'exit 130' INT TERM
+"$BIN/python" -m stack up --only postgres,redis,rabbitmq
+
+step "pytest"
+eval "$("$BIN/python" -m stack env)"
+set +e
+"$BIN/python" -m pytest tests -m "not chaos" "$@"
+code=$?
+set -e
+exit "$code"

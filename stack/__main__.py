@@ -1,0 +1,136 @@
+"""The command line: `python -m stack up|down|restart|status|logs|env|clean`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from stack import bring_up, environment, launch, report, settings
+from stack.env_files import exports
+from stack.faults import StackError
+from stack.layout import Layout
+from stack.programs import NAMES, named
+
+
+def say(line: str) -> None:
+    """A line of progress, at once."""
+    print(line, flush=True)
+
+
+def names_of(text: str | None) -> list[str]:
+    """Comma-separated service names."""
+    return [name for name in (text or "").replace(" ", ",").split(",") if name]
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Start and wait until healthy."""
+    stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say)
+    if not arguments.only:
+        say(report.where_to_click(stack))
+    return 0
+
+
+def down(_: argparse.Namespace) -> int:
+    """Stop everything."""
+    bring_up.down(Layout.from_environment(), say)
+    return 0
+
+
+def restart(arguments: argparse.Namespace) -> int:
+    """Restart services."""
+    bring_up.restart(Layout.from_environment(), names_of(arguments.services), say)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print the table or JSON; 0 when healthy, 1 when not."""
+    lines = report.status(settings.load(Layout.from_environment()))
+    as_json = arguments.json or os.environ.get("JSON") == "1"
+    print(report.as_json(lines) if as_json else report.as_table(lines))
+    return 0 if report.all_healthy(lines) else 1
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print and follow logs."""
+    layout = Layout.from_environment()
+    chosen = names_of(arguments.services)
+    for name in chosen:
+        named([name])
+    files = [layout.logs / f"{name}.log" for name in chosen or (*NAMES, "supervisord")]
+    try:
+        report.follow(files, lines=arguments.lines, keep_on=not arguments.no_follow)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def env(_: argparse.Namespace) -> int:
+    """Print shell exports."""
+    print(exports(environment.person(settings.load(Layout.from_environment()))))
+    return 0
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    """Remove the data, after asking."""
+    layout = Layout.from_environment()
+    if not (arguments.yes or os.environ.get("YES") == "1"):
+        size_mb = bring_up.size_bytes(layout) / 1e6
+        print(
+            f"This removes all data of the stack in {layout.home} ({size_mb:,.0f} MB), its secrets included."
+        )
+        answer = input("Go on? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return 1
+    bring_up.clean(layout, say)
+    return 0
+
+
+def become(arguments: argparse.Namespace) -> int:
+    """Turn into a program; for supervisord only."""
+    launch.become(settings.load(Layout.from_environment()), arguments.program)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's shape."""
+    root = argparse.ArgumentParser(prog="python -m stack", description="The native stack of collect-ops.")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    services = f"comma-separated: {', '.join(NAMES)}"
+    up_command = command("up", up, "start and wait until healthy")
+    up_command.add_argument("--only", metavar="SERVICES", help=services)
+    command("down", down, "stop everything, leftovers of a crash included")
+    command("restart", restart, "restart services").add_argument("services", nargs="?", help=services)
+    status_command = command("status", status, "show every service; exit status 0 when healthy")
+    status_command.add_argument("--json", action="store_true", help="for programs")
+    log_command = command("logs", logs, "show and follow logs")
+    log_command.add_argument("services", nargs="?", help=services)
+    log_command.add_argument("--lines", type=int, default=40, help="old lines to show (40)")
+    log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
+    command("env", env, "print connection settings as shell exports")
+    command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
+    command("become", become, "used by supervisord").add_argument("program", choices=NAMES)
+    return root
+
+
+def main() -> int:
+    """Run a command; an expected error is one message on stderr and exit status 1."""
+    arguments = parser().parse_args()
+    try:
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        return run(arguments)
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Up, down, restart, clean."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+from stack import airflow, health, postgres, processes, supervisor
+from stack.faults import NotHealthy, PortTaken, StackError
+from stack.layout import Layout
+from stack.ports import is_free, variable_of
+from stack.programs import NAMES, PROGRAMS, Program, named
+from stack.settings import Stack, load, load_or_create, read_settings, remember
+
+Say = Callable[[str], None]
+# An Airflow process imports for 10 to 20 s on a slow core, and four of them do so at once.
+HEALTHY_WITHIN_S = 240.0
+
+
+@contextlib.contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Only one up, down or restart at a time; a second waits for the first."""
+    layout.create()
+    with (layout.run / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up(layout: Layout, only: list[str], say: Say) -> Stack:
+    """Start what does not run yet, and wait until it is healthy. Repeatable.
+
+    Args:
+        layout: Where the stack lives.
+        only: Services to start, with what they need; all when empty.
+        say: Called with each line of progress.
+
+    Returns:
+        The running stack.
+
+    Raises:
+        StackError: something did not start; its message says what and shows the log.
+    """
+    wanted = named(only)
+    with alone(layout):
+        running = supervisor.is_up(layout)
+        before = load(layout) if running else None
+        stack = load_or_create(layout)
+        if before is not None and before.ports != stack.ports:
+            remember(layout, ports=before.ports.as_dict())
+            raise StackError("the ports of a running stack cannot be changed: `make down` first")
+        if before is None:
+            _clear(stack, say)
+            supervisor.start(stack)
+        _start(stack, [program for program in wanted if not program.is_airflow], say)
+        _prepare(stack, wanted, say)
+        _start(stack, [program for program in wanted if program.is_airflow], say)
+        already = read_settings(layout).get("wanted", []) if running else []
+        chosen = {*already, *(program.name for program in wanted)}
+        remember(layout, wanted=[name for name in NAMES if name in chosen])
+    return stack
+
+
+def _clear(stack: Stack, say: Say) -> None:
+    """Make room after a crash of supervisord: end what it left, and forget its pauses."""
+    ended = processes.end_everything(stack.layout)
+    if ended:
+        say(f"ended {ended} processes of a stack whose supervisor had died")
+    for note in stack.layout.run.glob("*.starts"):
+        note.unlink()
+    remember(stack.layout, wanted=[])
+    for name, port in stack.ports.as_dict().items():
+        if not is_free(port):
+            raise PortTaken(variable_of(name), port)
+
+
+def _start(stack: Stack, programs: list[Program], say: Say) -> None:
+    """Start programs side by side and wait for each in turn."""
+    states = supervisor.states(stack.layout)
+    began = time.monotonic()
+    for program in programs:
+        if states[program.name].pid:
+            continue
+        if program.configure is not None:
+            program.configure(stack)
+        supervisor.start_program(stack.layout, program.name)
+    for program in programs:
+        seconds = wait(stack, program, say, began)
+        known = "runs already" if states[program.name].pid else f"healthy after {seconds:.1f} s"
+        say(f"{program.name:<14} {known}  {program.address(stack) if program.port(stack) else ''}".rstrip())
+
+
+def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
+    """Wait until a started service is healthy, saying every ten seconds what is missing.
+
+    Returns:
+        Seconds since `began`.
+
+    Raises:
+        NotHealthy: it took longer than `HEALTHY_WITHIN_S`.
+    """
+    said = time.monotonic()
+    deadline = said + HEALTHY_WITHIN_S
+    while True:
+        state = supervisor.states(stack.layout)[program.name]
+        complaint = health.illness(stack, program, state)
+        if complaint is None:
+            return time.monotonic() - began
+        if time.monotonic() > deadline:
+            log = stack.layout.logs / f"{program.name}.log"
+            log_tail = health.tail(log.read_text(errors="replace"))
+            raise NotHealthy(program.name, HEALTHY_WITHIN_S, complaint, log_tail)
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            say(f"{program.name:<14} waiting: {complaint}")
+        time.sleep(0.2)
+
+
+def _prepare(stack: Stack, wanted: list[Program], say: Say) -> None:
+    """Databases, schemas and pools, once PostgreSQL runs."""
+    if not any(program.name == "postgres" for program in wanted):
+        return
+    postgres.create_databases(stack)
+    airflow.migrate_collect_ops(stack, say)
+    if any(program.is_airflow for program in wanted):
+        airflow.prepare(stack, say)
+
+
+def down(layout: Layout, say: Say) -> None:
+    """Stop everything, leftovers of a crash included. Repeatable.
+
+    Raises:
+        StackError: a process could not be ended.
+    """
+    if not layout.run.is_dir():
+        say("nothing runs")
+        return
+    with alone(layout):
+        if supervisor.is_up(layout):
+            _stop_in_order(layout)
+            supervisor.shut_down(layout)
+        ended = processes.end_everything(layout)
+        if ended:
+            say(f"ended {ended} processes that were left over")
+        left = processes.leftovers(layout)
+        if left:
+            raise StackError(f"could not end: {', '.join(str(process.pid) for process in left)}")
+        layout.supervisor_socket.unlink(missing_ok=True)
+        if layout.settings_file.exists():
+            remember(layout, wanted=[])
+        say("everything is stopped")
+
+
+def _stop_in_order(layout: Layout) -> None:
+    """Airflow first, then what it uses, epmd after its node."""
+    airflow_programs = [program.name for program in PROGRAMS.values() if program.is_airflow]
+    for wave in (airflow_programs, ["rabbitmq", "redis", "postgres"], ["epmd"]):
+        supervisor.stop_programs(layout, wave)
+
+
+def restart(layout: Layout, names: list[str], say: Say) -> None:
+    """Restart services, and wait until they are healthy.
+
+    Args:
+        layout: Where the stack lives.
+        names: Services; every one that runs when empty.
+        say: Called with each line of progress.
+
+    Raises:
+        UnknownService: a name is not a service.
+        StackError: the stack does not run, or a service does not come back.
+    """
+    stack = load(layout)
+    for name in names:
+        named([name])
+    if not supervisor.is_up(layout):
+        raise StackError("nothing runs; `make up` starts it")
+    chosen = names or read_settings(layout).get("wanted", [])
+    with alone(layout):
+        order = [PROGRAMS[name] for name in NAMES if name in chosen]
+        for program in reversed(order):
+            supervisor.stop_programs(layout, [program.name])
+        _start(stack, [program for program in order if not program.is_airflow], say)
+        _start(stack, [program for program in order if program.is_airflow], say)
+
+
+def clean(layout: Layout, say: Say) -> None:
+    """Stop everything and remove the stack's data, secrets included; environments and other stacks stay."""
+    down(layout, say)
+    for path in (
+        layout.data,
+        layout.airflow_home,
+        layout.etc,
+        layout.logs,
+        layout.work,
+        layout.run,
+        layout.outside,
+    ):
+        if path.exists():
+            shutil.rmtree(path)
+    for file in (layout.settings_file, layout.secrets_file, layout.home / "summary.json"):
+        file.unlink(missing_ok=True)
+    say(f"removed the data below {layout.home}")
+
+
+def size_bytes(layout: Layout) -> int:
+    """How much the stack's data takes on disk."""
+    roots = (layout.data, layout.airflow_home, layout.logs, layout.outside)
+    return sum(
+        file.lstat().st_size for root in roots if root.exists() for file in root.rglob("*") if file.is_file()
+    )

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Entry point of the containers in docker-compose.yaml: fills in the connections that both stacks share
+# (config/connections.env), then hands over to the image's own entry point.
+set -euo pipefail
+
+derived="$(python -m stack.env_files connections)"
+eval "$derived"
+
+# Only the api-server knows the passwords of the web interface's users.
+if [ -n "${AIRFLOW_ADMIN_PASSWORD:-}" ] && [ -n "${AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE:-}" ]; then
+    (umask 077 && python -m stack.env_files passwords >"$AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
+fi
+
+exec /entrypoint "$@"

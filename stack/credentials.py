@@ -1,0 +1,60 @@
+"""Passwords and keys of a stack: generated once, kept in a file only its owner can read."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+
+from stack.env_files import parse
+
+HEADER = (
+    "# Generated at first start. Remove the stack's data (make clean) before you change what is in here.\n"
+)
+
+
+def password() -> str:
+    """A new password: 192 bits, letters, digits, `-` and `_` only, so that it needs no quoting anywhere."""
+    return secrets.token_urlsafe(24)
+
+
+def generate() -> dict[str, str]:
+    """New secrets for a whole stack."""
+    return {
+        "POSTGRES_SUPERUSER_PASSWORD": password(),
+        "POSTGRES_AIRFLOW_PASSWORD": password(),
+        "POSTGRES_COLLECT_PASSWORD": password(),
+        "REDIS_PASSWORD": password(),
+        "RABBITMQ_PASSWORD": password(),
+        "RABBITMQ_ERLANG_COOKIE": secrets.token_hex(32),
+        # HS512 wants a key of at least 64 bytes.
+        "AIRFLOW_JWT_SECRET": secrets.token_urlsafe(64),
+        "AIRFLOW_API_SECRET_KEY": secrets.token_urlsafe(48),
+        "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "AIRFLOW_ADMIN_PASSWORD": password(),
+        "AIRFLOW_VIEWER_PASSWORD": password(),
+        "AIRFLOW_SERVICE_PASSWORD": password(),
+    }
+
+
+def load_or_generate(path: Path) -> dict[str, str]:
+    """The secrets of the file; what is missing in it (all, at first) is generated and written, mode 0600."""
+    known = parse(path) if path.exists() else {}
+    missing = {key: value for key, value in generate().items() if key not in known}
+    if missing:
+        known |= missing
+        write_private(path, HEADER + "".join(f"{key}={value}\n" for key, value in known.items()))
+    return known
+
+
+def write_private(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replace a file in one step; at no moment can anyone else read it."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

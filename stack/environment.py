@@ -1,0 +1,81 @@
+"""The variables that programs get: what Airflow needs, what people need, and nothing by accident."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from stack import env_files
+from stack.env_files import CONFIG
+from stack.settings import HOST, Stack
+
+# What a child keeps of the caller's environment. The rest stays out: a stray AIRFLOW__* or PG* of the shell
+# that ran `make up` would otherwise rule the stack until its next start.
+KEPT = (
+    "HOME", "LANG", "LC_ALL", "LOGNAME", "TZ", "USER",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+)  # fmt: skip
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STACK_MARK = "COLLECT_OPS_STACK"
+PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
+
+
+def base() -> dict[str, str]:
+    """What every child gets."""
+    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+    python_folder = Path(sys.executable).parent
+    return {"LANG": "C.UTF-8", **kept, "PATH": f"{python_folder}:{SYSTEM_PATH}", "PYTHONUNBUFFERED": "1"}
+
+
+def marks(stack: Stack, program: str) -> dict[str, str]:
+    """The variables by which a process is known to belong to this stack."""
+    return {STACK_MARK: str(stack.layout.home), PROGRAM_MARK: program}
+
+
+def airflow(stack: Stack) -> dict[str, str]:
+    """What the Airflow processes get: shared settings, this stack's addresses and secrets, connections."""
+    checkout, home, places = stack.layout.checkout, stack.layout.airflow_home, stack.places
+    base_url = f"http://{HOST}:{stack.ports.api_server}"
+    return {
+        **env_files.parse(CONFIG / "airflow.env"),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(checkout / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout / "plugins"),
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW__CORE__FERNET_KEY": stack.secrets["AIRFLOW_FERNET_KEY"],
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        env_files.DATABASE_KEY: env_files.database(places),
+        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(stack.ports.api_server),
+        "AIRFLOW__API__SECRET_KEY": stack.secrets["AIRFLOW_API_SECRET_KEY"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": stack.secrets["AIRFLOW_JWT_SECRET"],
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__DAG_PROCESSOR__CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
+        "PYTHONPATH": f"{checkout / 'plugins'}:{checkout / 'config'}",
+        **env_files.addresses(places),
+        **env_files.connections(places),
+    }
+
+
+def person(stack: Stack) -> dict[str, str]:
+    """What `make env` exports: psql, redis-cli, the REST API and the airflow command work with it."""
+    places = stack.places
+    superuser = f"postgres:{stack.secrets['POSTGRES_SUPERUSER_PASSWORD']}"
+    return {
+        STACK_MARK: str(stack.layout.home),
+        "PGHOST": HOST,
+        "PGPORT": str(stack.ports.postgres),
+        "PGUSER": places["POSTGRES_COLLECT_USER"],
+        "PGPASSWORD": places["POSTGRES_COLLECT_PASSWORD"],
+        "PGDATABASE": places["POSTGRES_COLLECT_DB"],
+        "COLLECT_POSTGRES_ADMIN_DSN": f"postgresql://{superuser}@{HOST}:{stack.ports.postgres}/postgres",
+        "REDISCLI_AUTH": stack.secrets["REDIS_PASSWORD"],
+        "COLLECT_REDIS_PORT": str(stack.ports.redis),
+        "COLLECT_AIRFLOW_USER": "admin",
+        "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
+        **airflow(stack),
+    }

@@ -1,0 +1,178 @@
+"""Is a service really well? Each is asked a question that only a working one can answer."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable
+
+import psycopg
+
+from stack import postgres, supervisor
+from stack.faults import NotHealthy
+from stack.programs import Program
+from stack.settings import HOST, Stack
+
+TIMEOUT_S = 3.0
+# Airflow's own threshold for a scheduler; triggerer and dag-processor beat every 5 s as well.
+HEARTBEAT_S = 30.0
+HEARTBEAT = """
+SELECT extract(epoch FROM max(latest_heartbeat)), extract(epoch FROM now() - max(latest_heartbeat))
+FROM job WHERE job_type = %s AND state = 'running'
+"""
+JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
+
+
+class Unwell(Exception):
+    """A probe's answer is not the one of a healthy service; the message says what it was."""
+
+
+def probe_postgres(stack: Stack) -> None:
+    """Both databases answer a query (once they were made)."""
+    with postgres.connect(stack) as connection:
+        connection.execute("SELECT 1")
+
+
+def probe_redis(stack: Stack) -> None:
+    """PING is answered after authentication, and loading from disk is over."""
+    with socket.create_connection((HOST, stack.ports.redis), timeout=TIMEOUT_S) as link:
+        link.sendall(f"AUTH {stack.secrets['REDIS_PASSWORD']}\r\nPING\r\n".encode())
+        answer = b""
+        while answer.count(b"\r\n") < 2:
+            received = link.recv(4096)
+            if not received:
+                break
+            answer += received
+    if answer != b"+OK\r\n+PONG\r\n":
+        raise Unwell(f"PING was answered {answer.decode(errors='replace').strip()!r}")
+
+
+def probe_epmd(stack: Stack) -> None:
+    """The list of names is given out (protocol: length 1, request `n`)."""
+    with socket.create_connection((HOST, stack.ports.epmd), timeout=TIMEOUT_S) as link:
+        link.sendall(b"\x00\x01n")
+        if int.from_bytes(link.recv(4), "big") != stack.ports.epmd:
+            raise Unwell("the answer does not name epmd's own port")
+
+
+def probe_rabbitmq(stack: Stack) -> None:
+    """Our user may enter our virtual host over the management API, no alarm is raised, and AMQP is spoken."""
+    places = stack.places
+    login = f"{places['RABBITMQ_USER']}:{places['RABBITMQ_PASSWORD']}"
+    for path in (f"/api/vhosts/{places['RABBITMQ_VHOST']}", "/api/health/checks/local-alarms"):
+        status, body = _get(stack.ports.rabbitmq_management, path, login)
+        if status != 200:
+            raise Unwell(f"management {path} answered {status}: {body[:200]}")
+    with socket.create_connection((HOST, stack.ports.rabbitmq), timeout=TIMEOUT_S) as link:
+        link.sendall(b"AMQP\x00\x00\x09\x01")
+        if link.recv(1) != b"\x01":  # a method frame: Connection.Start
+            raise Unwell("AMQP 0-9-1 is not spoken")
+
+
+def probe_api_server(stack: Stack) -> None:
+    """The monitor answers and reaches the metadata database."""
+    status, body = _get(stack.ports.api_server, "/api/v2/monitor/health", None)
+    if status != 200:
+        raise Unwell(f"/api/v2/monitor/health answered {status}")
+    database = json.loads(body)["metadatabase"]["status"]
+    if database != "healthy":
+        raise Unwell(f"its metadata database is {database}")
+
+
+def _get(port: int, path: str, login: str | None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+    headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def probe_heartbeat(stack: Stack, program: str, started: float) -> None:
+    """The job's heartbeat in the metadata database is fresh, and not an earlier process's.
+
+    Args:
+        stack: The stack.
+        program: scheduler, dag-processor or triggerer.
+        started: When the present process started, seconds since the epoch.
+    """
+    with postgres.connect(stack, stack.places["POSTGRES_AIRFLOW_DB"]) as connection:
+        row = connection.execute(HEARTBEAT, [JOBS[program]]).fetchone()
+    if row is None or row[0] is None:
+        raise Unwell("no heartbeat yet")
+    if float(row[0]) < started:
+        raise Unwell("no heartbeat since its start")
+    if float(row[1]) > HEARTBEAT_S:
+        raise Unwell(f"last heartbeat {float(row[1]):.0f} s ago")
+
+
+PROBES: dict[str, Callable[[Stack], None]] = {
+    "postgres": probe_postgres,
+    "redis": probe_redis,
+    "epmd": probe_epmd,
+    "rabbitmq": probe_rabbitmq,
+    "api-server": probe_api_server,
+}
+
+
+def illness(stack: Stack, program: Program, state: supervisor.ProcessState) -> str | None:
+    """What is wrong with a service, or None when it is healthy.
+
+    Args:
+        stack: The stack.
+        program: The service.
+        state: What supervisord says about it.
+    """
+    if state.pid == 0:
+        return state.state.lower()
+    return question(stack, program, float(state.since))
+
+
+def question(stack: Stack, program: Program, started: float) -> str | None:
+    """Ask the service itself; its complaint, or None."""
+    try:
+        if program.name in JOBS:
+            probe_heartbeat(stack, program.name, started)
+        else:
+            PROBES[program.name](stack)
+    except (Unwell, OSError, http.client.HTTPException, psycopg.Error, ValueError, KeyError) as error:
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return None
+
+
+def wait_until_healthy(
+    stack: Stack, program: Program, *, timeout_s: float, tick: Callable[[], None] = lambda: None
+) -> float:
+    """Wait for a service, without asking supervisord.
+
+    Args:
+        stack: The stack.
+        program: The service.
+        timeout_s: Seconds to wait at most.
+        tick: Called between two probes.
+
+    Returns:
+        Seconds waited.
+
+    Raises:
+        NotHealthy: it took too long; the end of its log is in the message.
+    """
+    began = time.monotonic()
+    while (complaint := question(stack, program, 0.0)) is not None:
+        if time.monotonic() - began > timeout_s:
+            log = stack.layout.logs / f"{program.name}.log"
+            raise NotHealthy(program.name, timeout_s, complaint, tail(log.read_text(errors="replace")))
+        tick()
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def tail(text: str, lines: int = 20) -> str:
+    """The last lines of a text."""
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,125 @@
+"""RabbitMQ and its epmd: a node of its own on loopback, with the management plugin and no guest user."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import shutil
+from pathlib import Path
+
+from stack.credentials import write_private
+from stack.env_files import CONFIG
+from stack.faults import MissingProgram
+from stack.settings import HOST, Stack
+
+# Debian's /usr/sbin/rabbitmq-server changes to the rabbitmq user, who cannot enter the stack's folder.
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+def configure(stack: Stack) -> None:
+    """Write configuration, plugins, cookie and definitions, which are loaded at every start; repeatable."""
+    home, etc = stack.layout.data / "rabbitmq", stack.layout.etc
+    home.mkdir(mode=0o700, exist_ok=True)
+    cookie = home / ".erlang.cookie"
+    if not cookie.exists():
+        write_private(cookie, stack.secrets["RABBITMQ_ERLANG_COOKIE"], mode=0o400)
+    write_private(etc / "rabbitmq.conf", _conf(stack))
+    write_private(etc / "rabbitmq-definitions.json", json.dumps(_definitions(stack), indent=2))
+    write_private(etc / "rabbitmq-plugins", "[rabbitmq_management].\n")
+    # Debian's /etc/rabbitmq/rabbitmq-env.conf is for the system's node: an empty file takes its place.
+    write_private(etc / "rabbitmq-env.conf", "")
+
+
+def _conf(stack: Stack) -> str:
+    lines = [
+        (CONFIG / "rabbitmq.conf").read_text(),
+        f"listeners.tcp.1 = {HOST}:{stack.ports.rabbitmq}",
+        f"management.tcp.ip = {HOST}",
+        f"management.tcp.port = {stack.ports.rabbitmq_management}",
+        # With definitions at hand the node makes no default user: there is no guest.
+        f"load_definitions = {stack.layout.etc / 'rabbitmq-definitions.json'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _definitions(stack: Stack) -> dict[str, object]:
+    places = stack.places
+    user, vhost = places["RABBITMQ_USER"], places["RABBITMQ_VHOST"]
+    return {
+        "users": [
+            {
+                "name": user,
+                "password_hash": password_hash(places["RABBITMQ_PASSWORD"]),
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": "administrator",  # the management API; tests make virtual hosts of their own with it
+            }
+        ],
+        "vhosts": [{"name": vhost}],
+        "permissions": [{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}],
+    }
+
+
+def password_hash(password: str) -> str:
+    """RabbitMQ's salted SHA-256 form: base64 of salt and hash of salt and password."""
+    salt = secrets.token_bytes(4)
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def node_name(stack: Stack) -> str:
+    """The Erlang node's name."""
+    return f"collect-{stack.layout.stack_id}@localhost"
+
+
+def epmd_environment(stack: Stack) -> dict[str, str]:
+    """Where this stack's own epmd listens; epmd itself and the node read it."""
+    return {"ERL_EPMD_PORT": str(stack.ports.epmd), "ERL_EPMD_ADDRESS": HOST}
+
+
+def environment(stack: Stack) -> dict[str, str]:
+    """What the node gets, so that nothing of the system's node is read or written."""
+    home, etc = stack.layout.data / "rabbitmq", stack.layout.etc
+    return {
+        **epmd_environment(stack),
+        "HOME": str(home),
+        "RABBITMQ_NODENAME": node_name(stack),
+        "RABBITMQ_BASE": str(home),
+        "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(stack.layout.logs),
+        "RABBITMQ_PID_FILE": str(stack.layout.run / "rabbitmq.pid"),
+        "RABBITMQ_CONF_ENV_FILE": str(etc / "rabbitmq-env.conf"),
+        "RABBITMQ_CONFIG_FILE": str(etc / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(etc / "rabbitmq-advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(etc / "rabbitmq-plugins"),
+        "RABBITMQ_FEATURE_FLAGS_FILE": str(home / "feature_flags"),
+        "RABBITMQ_DIST_PORT": str(stack.ports.rabbitmq_distribution),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "ERL_CRASH_DUMP_SECONDS": "0",
+        # The start script then executes the Erlang machine in its own place: the supervised process is the
+        # server, not a shell that dies alone and leaves the server behind.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def command() -> list[str]:
+    """What to execute.
+
+    Raises:
+        MissingProgram: RabbitMQ is not installed.
+    """
+    if not SERVER.exists():
+        raise MissingProgram("rabbitmq-server", "rabbitmq-server")
+    return [str(SERVER)]
+
+
+def epmd_command() -> list[str]:
+    """What to execute for the port mapper.
+
+    Raises:
+        MissingProgram: Erlang is not installed.
+    """
+    epmd = shutil.which("epmd")
+    if epmd is None:
+        raise MissingProgram("epmd", "rabbitmq-server")
+    return [epmd]

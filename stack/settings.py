@@ -1,0 +1,106 @@
+"""One stack with its paths, ports and secrets; what is decided at first start is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stack import ports as port_choice
+from stack.credentials import load_or_generate, write_private
+from stack.faults import StackError
+from stack.layout import Layout
+from stack.ports import Ports
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What every part of the stack is told.
+
+    Args:
+        layout: Paths.
+        ports: Ports on 127.0.0.1.
+        secrets: Passwords and keys by name.
+    """
+
+    layout: Layout
+    ports: Ports
+    secrets: Mapping[str, str] = field(repr=False)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Values for the `${NAME}`s of config/connections.env, here; docker-compose.yaml gives its own."""
+        return {
+            "POSTGRES_HOST": HOST,
+            "POSTGRES_PORT": str(self.ports.postgres),
+            "POSTGRES_AIRFLOW_DB": "airflow",
+            "POSTGRES_AIRFLOW_USER": "airflow",
+            "POSTGRES_COLLECT_DB": "collect_ops",
+            "POSTGRES_COLLECT_USER": "collect_ops",
+            "REDIS_HOST": HOST,
+            "REDIS_PORT": str(self.ports.redis),
+            "RABBITMQ_HOST": HOST,
+            "RABBITMQ_PORT": str(self.ports.rabbitmq),
+            "RABBITMQ_MANAGEMENT_PORT": str(self.ports.rabbitmq_management),
+            "RABBITMQ_VHOST": "collect",
+            "RABBITMQ_USER": "collect_ops",
+            "AIRFLOW_HOST": HOST,
+            "AIRFLOW_PORT": str(self.ports.api_server),
+            "AIRFLOW_SERVICE_USER": "collect_service",
+            **self.secrets,
+        }
+
+
+def exists(layout: Layout) -> bool:
+    """Whether this stack was ever started."""
+    return layout.settings_file.exists() and layout.secrets_file.exists()
+
+
+def load(layout: Layout) -> Stack:
+    """The stack as it was set up.
+
+    Raises:
+        StackError: it was never started.
+    """
+    if not exists(layout):
+        raise StackError(f"there is no stack in {layout.home}; `make up` makes one")
+    remembered = read_settings(layout)
+    return Stack(
+        layout=layout, ports=Ports(**remembered["ports"]), secrets=load_or_generate(layout.secrets_file)
+    )
+
+
+def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) -> Stack:
+    """The stack as it was set up, or a new one; port variables in the environment win and are remembered.
+
+    Raises:
+        BadSetting: a port variable is not a port.
+    """
+    layout.create()
+    remembered = read_settings(layout)
+    if "ports" in remembered and "PORT_BASE" not in environment:
+        ports = Ports(**remembered["ports"]).overridden(environment)
+    else:
+        ports = port_choice.choose(layout.stack_id, environment)
+    remember(layout, ports=ports.as_dict())
+    return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file))
+
+
+def read_settings(layout: Layout) -> dict[str, Any]:
+    """What is remembered; empty before the first start."""
+    if not layout.settings_file.exists():
+        return {}
+    settings: dict[str, Any] = json.loads(layout.settings_file.read_text())
+    return settings
+
+
+def remember(layout: Layout, **changes: object) -> None:
+    """Note settings for the next start."""
+    before = read_settings(layout)
+    after = {**before, **changes}
+    if after != before:
+        write_private(layout.settings_file, json.dumps(after, indent=2) + "\n")

@@ -1,0 +1,179 @@
+"""supervisord: its configuration, and talking to it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from stack import environment
+from stack.credentials import write_private
+from stack.faults import StackError
+from stack.layout import Layout
+from stack.processes import SUPERVISOR
+from stack.programs import PROGRAMS, Program
+from stack.settings import Stack
+
+LOG_BYTES, LOG_BACKUPS = "20MB", 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessState:
+    """What supervisord says about a program.
+
+    Args:
+        pid: 0 when it does not run.
+        state: supervisord's word (`RUNNING`, `STOPPED`, …).
+        since: Start, seconds since the epoch; 0 when it never started.
+    """
+
+    pid: int
+    state: str
+    since: int
+
+
+STOPPED = ProcessState(pid=0, state="STOPPED", since=0)
+
+
+def escaped(value: object) -> str:
+    """A value for the configuration file, where `%` expands."""
+    return str(value).replace("%", "%%")
+
+
+def configuration(stack: Stack) -> str:
+    """The whole configuration file; no secret is in it."""
+    layout = stack.layout
+    head = f"""
+[unix_http_server]
+file={escaped(layout.supervisor_socket)}
+chmod=0700
+
+[supervisord]
+logfile={escaped(layout.logs / "supervisord.log")}
+logfile_maxbytes={LOG_BYTES}
+logfile_backups={LOG_BACKUPS}
+pidfile={escaped(layout.run / "supervisord.pid")}
+childlogdir={escaped(layout.logs)}
+directory={escaped(layout.work)}
+identifier=collect-ops-{layout.stack_id}
+umask=022
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+    return head + "".join(_section(layout, program) for program in PROGRAMS.values())
+
+
+def _section(layout: Layout, program: Program) -> str:
+    # startsecs 0: every end, however soon, is followed by a new start; the pause is in stack/launch.py.
+    return f"""
+[program:{program.name}]
+command="{escaped(sys.executable)}" -m stack become {program.name}
+directory={escaped(layout.checkout)}
+autostart=false
+autorestart=true
+startsecs=0
+stopsignal={program.stop_signal.name.removeprefix("SIG")}
+stopwaitsecs={program.stop_wait_s}
+stopasgroup=false
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={escaped(layout.logs / program.name)}.log
+stdout_logfile_maxbytes={LOG_BYTES}
+stdout_logfile_backups={LOG_BACKUPS}
+"""
+
+
+def proxy(layout: Layout) -> Any:  # noqa: ANN401 (what XML-RPC offers has no type)
+    """The remote interface: `proxy(layout).supervisor.startProcess(name)`. Nothing is sent before a call."""
+    transport = SupervisorTransport(None, None, f"unix://{layout.supervisor_socket}")
+    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+
+def is_up(layout: Layout) -> bool:
+    """Whether supervisord answers."""
+    if not layout.supervisor_socket.exists():
+        return False
+    try:
+        return bool(proxy(layout).supervisor.getState()["statename"] == "RUNNING")
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        return False
+
+
+def start(stack: Stack) -> None:
+    """Start supervisord in the background; it starts no program by itself.
+
+    Raises:
+        StackError: it ended at once, or does not answer.
+    """
+    layout = stack.layout
+    configuration_file = layout.etc / "supervisord.conf"
+    write_private(configuration_file, configuration(stack))
+    layout.supervisor_socket.unlink(missing_ok=True)
+    variables = {
+        **environment.base(),
+        **environment.marks(stack, SUPERVISOR),
+        "STACK_HOME": str(layout.home),
+        "PYTHONPATH": str(layout.checkout),
+    }
+    daemon = Path(sys.executable).with_name("supervisord")
+    done = subprocess.run(
+        [str(daemon), "-c", str(configuration_file)],
+        env=variables, cwd=layout.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        preexec_fn=os.setsid,  # a Ctrl-C in the terminal that ran `make up` is not for the stack
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise StackError(f"supervisord did not start:\n{done.stdout}{done.stderr}")
+    deadline = time.monotonic() + 20
+    while not is_up(layout):
+        if time.monotonic() > deadline:
+            raise StackError(f"supervisord does not answer; see {layout.logs / 'supervisord.log'}")
+        time.sleep(0.1)
+
+
+def states(layout: Layout) -> dict[str, ProcessState]:
+    """What runs, by program; everything is stopped when supervisord does not answer."""
+    if not is_up(layout):
+        return dict.fromkeys(PROGRAMS, STOPPED)
+    return {
+        info["name"]: ProcessState(pid=info["pid"], state=info["statename"], since=info["start"])
+        for info in proxy(layout).supervisor.getAllProcessInfo()
+    }
+
+
+def start_program(layout: Layout, name: str) -> None:
+    """Have a stopped program started; returns at once."""
+    proxy(layout).supervisor.startProcess(name, False)  # noqa: FBT003 (XML-RPC has no keywords)
+
+
+def stop_programs(layout: Layout, names: list[str]) -> None:
+    """Stop programs side by side and wait until they are; killed after their time by supervisord.
+
+    Raises:
+        StackError: one is still there long after its time.
+    """
+    running = {name for name, state in states(layout).items() if name in names and state.pid}
+    for name in running:
+        proxy(layout).supervisor.stopProcess(name, False)  # noqa: FBT003
+    deadline = time.monotonic() + 15 + max((PROGRAMS[name].stop_wait_s for name in running), default=0)
+    while still := {name for name, state in states(layout).items() if name in running and state.pid}:
+        if time.monotonic() > deadline:
+            raise StackError(f"still running long after they were told to stop: {', '.join(sorted(still))}")
+        time.sleep(0.1)
+
+
+def shut_down(layout: Layout) -> None:
+    """End supervisord, and wait until its process has."""
+    remote = proxy(layout).supervisor
+    daemon = psutil.Process(remote.getPID())
+    remote.shutdown()
+    psutil.wait_procs([daemon], timeout=20)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from collect_ops.collectors.errors import AddressRefused, UrlRefused
+from collect_ops.collectors.guard import Guard, GuardedResolver, literal, objection
+
+PUBLIC = [
+    "8.8.8.8",
+    "93.184.216.34",
+    "2606:4700::1111",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+    "2002:808:808::1",
+]
+ALLOWABLE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.0.1",
+    "100.64.0.1",
+    "198.18.0.1",
+    "192.0.2.1",
+    "::1",
+    "fd12::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::127.0.0.1",
+    "64:ff9b::a00:1",
+    "64:ff9b:1::7f00:1",
+    "2002:7f00:1::1",
+    "2606:4700::5efe:10.0.0.1",
+    "fd12::5efe:8.8.8.8",
+    "2001:db8::1",
+]
+NEVER = [
+    "0.0.0.0",
+    "0.1.2.3",
+    "169.254.169.254",
+    "169.254.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    "::",
+    "fe80::1",
+    "ff02::1",
+    "fd00:ec2::254",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::1",
+    "::ffff:0.0.0.0",
+]
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_public_addresses_are_asked(text: str) -> None:
+    assert objection(ip_address(text)) is None
+
+
+@pytest.mark.parametrize("text", ALLOWABLE)
+def test_private_ones_need_the_connections_word(text: str) -> None:
+    found = objection(ip_address(text))
+    assert found is not None
+    assert found.allowable
+    with pytest.raises(AddressRefused, match="allow_private_networks"):
+        Guard().check_address(ip_address(text), "h", "u")
+    Guard(allow_private=True).check_address(ip_address(text), "h", "u")
+
+
+@pytest.mark.parametrize("text", NEVER)
+def test_some_are_never_asked(text: str) -> None:
+    with pytest.raises(AddressRefused, match="never allowed"):
+        Guard(allow_private=True).check_address(ip_address(text), "h", "u")
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1.", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("2130706433", "127.0.0.1"),
+        ("0x7f000001", "127.0.0.1"),
+        ("0x7F.0.0.1", "127.0.0.1"),
+        ("0177.0.0.1", "127.0.0.1"),
+        ("017700000001", "127.0.0.1"),
+        ("[::1]", "::1"),
+        ("::ffff:7f00:1", "::ffff:127.0.0.1"),
+        ("fe80::1%25eth0", "fe80::1%eth0"),
+    ],
+)
+def test_literal_forms(host: str, address: str) -> None:
+    assert literal(host) == ip_address(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "1e100.net", "localhost", "face.b00k", "1.2.3.4.5", "999.1.1.1"]
+)
+def test_these_are_no_addresses(host: str) -> None:
+    assert literal(host) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://h/x", "gopher://h", "http:///x", "http://999.1.1.1/"]
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(UrlRefused, match="allowed are http:// and https://"):
+        Guard(allow_private=True).check_url(URL(url), url)
+
+
+def test_digits_in_other_scripts_are_seen_through() -> None:
+    with pytest.raises(AddressRefused):
+        Guard().check_url(URL("http://①②⑦.⓪.⓪.①/"), "shown")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1"])
+async def test_the_resolver_checks_what_it_gives(host: str) -> None:
+    with pytest.raises(AddressRefused):
+        await GuardedResolver(Guard()).resolve(host, 80)
+    results = await GuardedResolver(Guard(allow_private=True)).resolve(host, 80)
+    assert {ip_address(result["host"]).is_loopback for result in results} == {True}
+
+
+@given(st.integers(0, 2**32 - 1).map(IPv4Address))
+def test_wrapping_an_address_changes_no_verdict(address: IPv4Address) -> None:
+    verdict = objection(address)
+    number = int(address)
+    for wrapped in ((0xFFFF << 32) + number, (0x64FF9B << 96) + number, (0x2002 << 112) + (number << 80)):
+        found = objection(IPv6Address(wrapped))
+        assert (found is None) == (verdict is None)
+        assert found is None or verdict is None or found.allowable == verdict.allowable

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collect_ops.collectors.json_body import TooDeep, Truncated, Unreadable, parse
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+@given(DOCUMENTS, st.booleans())
+def test_it_reads_what_the_standard_library_writes(document: Any, ascii_only: bool) -> None:
+    assert parse(json.dumps(document, ensure_ascii=ascii_only).encode(), max_depth=512) == document
+
+
+@given(DOCUMENTS, st.integers(1, 6))
+def test_depth_is_counted_exactly(document: Any, max_depth: int) -> None:
+    raw = json.dumps(document).encode()
+    if depth(document) > max_depth:
+        with pytest.raises(TooDeep):
+            parse(raw, max_depth=max_depth)
+    else:
+        assert parse(raw, max_depth=max_depth) == document
+
+
+def depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+@pytest.mark.parametrize(
+    "number",
+    [2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**18, 10**19, 10**25, -(10**19), 10**300],
+)
+def test_integers_are_exact(number: int) -> None:
+    for raw in (f"[{number}]", f'{{"a": {number} }}', f"[1.5,{number},2]", f"[[{number}\n]]", f"{number}"):
+        assert parse(raw.encode(), max_depth=9) == json.loads(raw)
+
+
+def test_long_fractions_stay_on_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b'[0.12345678901234567890123, "12345678901234567890123", 1.2345678901234567890123e5]'
+    monkeypatch.setattr("collect_ops.collectors.json_body.json.loads", None)
+    assert parse(raw, max_depth=9) == orjson.loads(raw)
+
+
+def test_lone_surrogates_survive() -> None:
+    assert parse(rb'["\ud800", "\udc00x", "\ud83d\ude00"]', max_depth=9) == ["\ud800", "\udc00x", "😀"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"  \n",
+        b"<html>",
+        b"NaN",
+        b"[Infinity]",
+        b"[-Infinity]",
+        b"1e400",
+        b"[-1e400]",
+        b"[1,]",
+        b"{'a':1}",
+        b"[1] [2]",
+        b'["a\x00b"]',
+        b'["\xff"]',
+        b"[" + b"1" * 5000 + b"]",
+        b'"abc',
+    ],
+)
+def test_what_is_not_json_is_refused(raw: bytes) -> None:
+    with pytest.raises(Unreadable):
+        parse(raw, max_depth=9)
+
+
+@given(DOCUMENTS.filter(lambda document: isinstance(document, dict | list) and document), st.data())
+def test_a_beginning_of_json_is_truncated(document: Any, data: st.DataObject) -> None:
+    raw = orjson.dumps(document, option=orjson.OPT_PASSTHROUGH_DATACLASS) if _fits(document) else b"[1,2]"
+    cut = raw[: data.draw(st.integers(1, len(raw) - 1))]
+    try:
+        cut.decode()
+    except UnicodeDecodeError:
+        return
+    with pytest.raises(Truncated):
+        parse(cut, max_depth=512)
+
+
+def _fits(document: Any) -> bool:
+    try:
+        orjson.dumps(document)
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("raw", "charset"),
+    [
+        ('["ü"]'.encode("latin-1"), "iso-8859-1"),
+        ('["ü"]'.encode("utf-16"), None),
+        ('["ü"]'.encode("utf-8-sig"), None),
+        ('["ü"]'.encode(), "utf-8"),
+    ],
+)
+def test_other_encodings(raw: bytes, charset: str | None) -> None:
+    assert parse(raw, max_depth=9, charset=charset) == ["ü"]
+
+
+@pytest.mark.parametrize("size", [65, 1000, 1100, 100_000])
+def test_deep_documents_are_refused(size: int) -> None:
+    with pytest.raises(TooDeep):
+        parse(b"[" * size + b"]" * size, max_depth=64)
+    with pytest.raises(TooDeep):
+        parse(b'[{"a":"[[[[]]]]"},' + b'{"a":' * size + b"1" + b"}" * size + b"]", max_depth=64)
