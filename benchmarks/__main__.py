@@ -24,16 +24,22 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "latency": latency.run,
     "collect": collect.run,
 }
+#: Of output that goes to a file: the tables need it.
+LOG_WIDTH: Final = 140
 
 
 def main() -> int:
     """Read the command line and run what it names; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all by default"
+    )
     parser.add_argument("--rounds", type=int, help="how often each is measured")
-    parser.add_argument("--document", action="store_true", help="only write docs/benchmarks.md from the results")
+    parser.add_argument(
+        "--document", action="store_true", help="only write docs/benchmarks.md from the results"
+    )
     arguments = parser.parse_args()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     try:
         if arguments.document:
             write_document()

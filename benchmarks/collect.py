@@ -26,7 +26,7 @@ TARGETS: Final[Mapping[str, float | None]] = {
     "bare script": None,
 }
 MEASURED: Final[Mapping[str, str]] = {
-    "dlt append, tuned": "declared columns, parallel fetching, COPY, a normalising process a core; start-up not counted",
+    "dlt append, tuned": "declared columns, parallel fetching, COPY, a normaliser a core; its start not counted",
     "dlt merge, tuned": "the same with a merge by key",
     "stock Airflow": "68 mapped tasks, PostgresHook.insert_rows with executemany, the same Airflow",
     "dlt append, as installed": "dlt's REST source with an offset paginator, nothing set",
@@ -57,7 +57,8 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
         samples={name: [*taken, memory[name]] for name, taken in samples.items()},
         circumstances=before,
         notes=[
-            "All contenders fetch pages of 5,000 rows from the same Datasette; collect-ops: submit by REST to COMPLETED.",
+            "All contenders fetch pages of 5,000 rows from the same Datasette.",
+            "collect-ops is measured from the submission by REST to COMPLETED.",
             "Memory: unique memory (USS) of all processes that do the job, sampled in a round of its own.",
         ],
     )

@@ -15,7 +15,8 @@ from benchmarks.measure import Contender, Sample, Stopwatch
 from benchmarks.peers import bare
 from benchmarks.report import CHECKOUT
 from benchmarks.settings import BenchSettings
-from demo.run import Submission, prepare_connection, submit_flights, wait_until_settled
+from demo.progress import wait_until_settled
+from demo.run import prepare_connection, submit, unpause_needed
 from demo.server import DemoServer
 
 SCRIPT_TIMEOUT_S: Final = 600
@@ -40,11 +41,13 @@ def dlt_merge(settings: BenchSettings, server: DemoServer) -> Contender:
 
 def dlt_arrow(settings: BenchSettings, server: DemoServer) -> Contender:
     """dlt, given Arrow tables, which its user has to make: the fastest way through it."""
-    return _script("dlt append, Arrow tables", settings, server, "dlt_pipeline.py", "--arrow")
+    return _script(
+        "dlt append, Arrow tables", settings, server, "dlt_pipeline.py", "--arrow", "--file-format", "parquet"
+    )
 
 
 def dlt_as_installed(settings: BenchSettings, server: DemoServer) -> Contender:
-    """dlt's REST source with nothing set."""
+    """The REST source of dlt with nothing set."""
     return _script("dlt append, as installed", settings, server, "dlt_pipeline.py", "--as-installed")
 
 
@@ -57,7 +60,12 @@ def _script(name: str, settings: BenchSettings, server: DemoServer, script: str,
             *options,
         ]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SCRIPT_TIMEOUT_S, check=False, cwd=settings.stack.home
+            command,
+            capture_output=True,
+            text=True,
+            timeout=SCRIPT_TIMEOUT_S,
+            check=False,
+            cwd=settings.stack.home,
         )
         if done.returncode != 0:
             raise PeerFailed(peer=name, reason=done.stderr[-2000:])
@@ -74,9 +82,7 @@ def stock_airflow(settings: BenchSettings, server: DemoServer) -> Iterator[Conte
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(__file__).parent / "dags" / f"{STOCK_DAG}.py", target)
     try:
-        settings.airflow.put_connection(
-            "bench_flights", {"conn_type": "http", "host": server.base_url}
-        )
+        settings.airflow.put_connection("bench_flights", {"conn_type": "http", "host": server.base_url})
         settings.airflow.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
         settings.airflow.unpause(STOCK_DAG)
         yield Contender(
@@ -99,17 +105,20 @@ def _run_stock(settings: BenchSettings, server: DemoServer) -> Sample:
         run = settings.airflow.wait_for_run(STOCK_DAG, run_id, SCRIPT_TIMEOUT_S)
     if run["state"] != "success":
         raise PeerFailed(peer="stock Airflow", reason=f"run {run_id} ended as {run['state']}")
-    return _complete("stock Airflow", {"rows": settings.count("bench_stock"), "seconds": watch.seconds}, server)
+    return _complete(
+        "stock Airflow", {"rows": settings.count("bench_stock"), "seconds": watch.seconds}, server
+    )
 
 
 def collect_ops(settings: BenchSettings, server: DemoServer) -> Contender:
     """Ours: submit by REST, through RabbitMQ and Airflow, until the task is COMPLETED."""
     prepare_connection(settings.airflow, server)
+    unpause_needed(settings.airflow)
 
     def run() -> Sample:
         settings.execute("drop table if exists landing.flights")
         with Stopwatch() as watch:
-            submission: Submission = submit_flights(settings.airflow, force=True)
+            submission = submit(settings.airflow, force=True)
             task = wait_until_settled(settings.dsn, submission.task_id, SCRIPT_TIMEOUT_S)
         if task.status != "COMPLETED":
             raise PeerFailed(peer="collect-ops", reason=f"task {submission.task_id} ended as {task.status}")

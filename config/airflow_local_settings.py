@@ -8,8 +8,11 @@ Nothing here may open a socket or start a thread: the parent forks.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
+
+from collect_ops.policies.task_instance import task_instance_mutation_hook
+
+__all__ = ["task_instance_mutation_hook"]
 
 FORKING_COMMANDS = ("scheduler", "celery")
 
@@ -32,19 +35,13 @@ PRELOAD = (
     "redis",
     "tenacity",
     "yaml",
+    # What our own DAGs import at top level, and with it everything a shard group runs.
+    "collect_ops.operators.lane",
+    "collect_ops.operators.submit",
+    "collect_ops.delivery.sweep",
+    "collect_ops.sources.load",
 )
-
-POLICY = "collect_ops.policies.task_instance"
 
 if any(command in sys.argv for command in FORKING_COMMANDS):
     for module in PRELOAD:
         importlib.import_module(module)
-
-try:
-    from collect_ops.policies.task_instance import task_instance_mutation_hook
-except ModuleNotFoundError as missing:
-    # Only the policy itself may be absent; a broken import inside it must not pass for that.
-    if missing.name not in (POLICY, POLICY.rpartition(".")[0]):
-        raise
-else:
-    __all__ = ["task_instance_mutation_hook"]

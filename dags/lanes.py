@@ -57,7 +57,7 @@ def collect_dag(lane: str, rules: LaneRules) -> DAG:
             pool=rules.pool(lane),
             weight_rule="absolute",
             retries=0,
-            map_index_template="{{ task.label }}",
+            map_index_template="{{ task.group_label }}",
         ).expand_kwargs(plan.output)
         groups >> SettleRunOperator(task_id="settle", trigger_rule="all_done", **control)
     return dag

@@ -20,7 +20,7 @@ from demo.run import (
     Submission,
     Summary,
     prepare_connection,
-    submit_flights,
+    submit,
     summarise,
     unpause_needed,
 )
@@ -29,10 +29,13 @@ from demo.settings import DemoSettings
 from demo.show import ProgressView, print_summary
 from demo.verify import verify
 
+#: Of output that goes to a file or a pipe: nothing that a program may look for is broken into lines.
+LOG_WIDTH = 160
+
 
 def main() -> int:
     """Run the demonstration; returns the exit status."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     try:
         summary = demonstrate(console, DemoSettings.load())
     except CollectOpsError as error:
@@ -45,18 +48,20 @@ def demonstrate(console: Console, settings: DemoSettings) -> Summary:
     """All steps, in order; returns what came of them."""
     airflow = settings.airflow()
     server = ensure_running(settings.home)
-    console.print(f"[bold]Data server[/] {server.base_url}  {server.dataset.rows:,} flights, real ones, of 2013")
+    console.print(
+        f"[bold]Data server[/] {server.base_url}  {server.dataset.rows:,} flights, real ones, of 2013"
+    )
     prepare_connection(airflow, server)
     unpause_needed(airflow)
     began = time.monotonic()
-    submission = submit_flights(airflow, force=False)
+    submission = submit(airflow, force=False)
     refused_as = submission.duplicate_of
     if refused_as is not None:
         console.print(
             f"[yellow]Refused:[/] duplicate of task {refused_as}, now {submission.status}. Submitting again with force."
         )
         began = time.monotonic()
-        submission = submit_flights(airflow, force=True)
+        submission = submit(airflow, force=True)
     console.print(f"[bold]Submitted[/] source {SOURCE}: task {submission.task_id}")
     progress = follow(console, settings, submission)
     seconds = time.monotonic() - began
@@ -81,7 +86,9 @@ def follow(console: Console, settings: DemoSettings, submission: Submission) -> 
             view.see(progress)
             live.update(view.render())
 
-        return wait_until_settled(settings.postgres_dsn, submission.task_id, TASK_TIMEOUT_S, on_progress=update)
+        return wait_until_settled(
+            settings.postgres_dsn, submission.task_id, TASK_TIMEOUT_S, on_progress=update
+        )
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from demo.errors import AirflowRefused, NotInTime
+from demo.errors import AirflowRefused, AirflowUnreachable, NotInTime
 
 Json = dict[str, Any]
+#: How long an Airflow that does not answer is waited for, in seconds: its supervisor starts it again.
+PATIENCE_S: Final = 60.0
 HTTP_NOT_FOUND: Final = 404
 HTTP_CONFLICT: Final = 409
 HTTP_UNAUTHORIZED: Final = 401
@@ -24,7 +28,8 @@ FINAL_STATES: Final = frozenset({"success", "failed"})
 class AirflowApi:
     """Airflow's REST API at `base_url`, as `user`.
 
-    Every method raises `AirflowRefused` when the answer is an error that it does not expect.
+    Every method raises `AirflowRefused` when the answer is an error that it does not expect, and
+    `AirflowUnreachable` when there is no answer for a minute.
     """
 
     base_url: str
@@ -61,9 +66,16 @@ class AirflowApi:
         self._expect("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Start a run now; returns its id."""
-        answer = self._expect("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf)})
-        return str(answer["dag_run_id"])
+        """Start a run now; returns its id.
+
+        The id is ours, so that a call whose answer was lost can be repeated: a run that exists counts as started.
+        """
+        run_id = f"rest__{uuid.uuid4().hex}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
+        status, answer = self._send("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+        if status != HTTP_CONFLICT:
+            _demand_success(f"POST dags/{dag_id}/dagRuns", status, answer)
+        return run_id
 
     def run(self, dag_id: str, run_id: str) -> Json:
         """The run as the API shows it (`state`, `start_date`, `end_date`, …)."""
@@ -117,7 +129,9 @@ class AirflowApi:
         return status, answer
 
     def _log_in(self) -> str:
-        status, answer = self._request("POST", "/auth/token", {"username": self.user, "password": self.password})
+        status, answer = self._request(
+            "POST", "/auth/token", {"username": self.user, "password": self.password}
+        )
         _demand_success("POST /auth/token", status, answer)
         return str(answer["access_token"])
 
@@ -129,12 +143,21 @@ class AirflowApi:
         request = urllib.request.Request(  # noqa: S310 - the stack's own address, http
             self.base_url + path, data=payload, headers=headers, method=method
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return answer.status, _parse(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _parse(error.read())
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                    return answer.status, _parse(answer.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, _parse(error.read())
+            except (OSError, http.client.HTTPException) as error:
+                # The server restarts, or did in the middle of an answer. Every call made here can be repeated.
+                if time.monotonic() > deadline:
+                    raise AirflowUnreachable(
+                        url=self.base_url, seconds=PATIENCE_S, reason=str(error)
+                    ) from error
+                time.sleep(0.5)
 
 
 def _parse(content: bytes) -> Json:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import sqlite3
 import subprocess
 import zipfile
@@ -75,7 +74,7 @@ class Dataset:
 
 
 def checksum_rows(rows: Iterable[tuple[object, ...]]) -> str:
-    """SHA-256 of `rows`: values as text, tabs between them, `\\N` for a missing one, a line feed after each row."""
+    r"""SHA-256 of `rows`: values as text, tabs between them, `\N` for a missing one, a line feed after each."""
     digest = hashlib.sha256()
     for row in rows:
         line = "\t".join("\\N" if value is None else str(value) for value in row)
@@ -148,7 +147,7 @@ def _write_sqlite(path: Path, rows: Iterable[list[int | str | None]]) -> None:
         count, last = database.execute(f"select count(*), max(rowid) from {TABLE}").fetchone()
     if (count, last) != (EXPECTED_ROWS, EXPECTED_ROWS):
         raise DatasetDamaged(path=aside, found=f"{count} rows", expected=f"{EXPECTED_ROWS} rows")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def _count(path: Path) -> int:

@@ -68,6 +68,16 @@ class AirflowRefused(CollectOpsError, Permanent):
         super().__init__(f"Airflow answered {status} to {request}: {answer[:500]}")
 
 
+class AirflowUnreachable(CollectOpsError, Transient):
+    """Airflow's REST API does not answer."""
+
+    def __init__(self, *, url: str, seconds: float, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"Airflow at {url} did not answer for {seconds:.0f} s ({reason}); look at: make status"
+        )
+
+
 class SubmissionFailed(CollectOpsError, Permanent):
     """The run that submits the task did not succeed, or told no task."""
 

@@ -104,13 +104,19 @@ def wait_until_settled(
         NotInTime: the task had not ended by then; the task itself goes on.
     """
     deadline = time.monotonic() + timeout_s
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        while True:
-            progress = read_progress(connection, task_id)
-            on_progress(progress)
-            if progress.final:
-                return progress
-            if time.monotonic() > deadline:
-                seen = f"{progress.status}, {progress.shards_done} of {progress.shards_total} shards"
-                raise NotInTime(what=f"end of task {task_id}", seconds=timeout_s, last_seen=seen)
-            time.sleep(poll_s)
+    seen = "nothing yet"
+    while time.monotonic() < deadline:
+        try:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                while time.monotonic() < deadline:
+                    progress = read_progress(connection, task_id)
+                    on_progress(progress)
+                    if progress.final:
+                        return progress
+                    seen = f"{progress.status}, {progress.shards_done} of {progress.shards_total} shards"
+                    time.sleep(poll_s)
+        except psycopg.OperationalError as error:
+            # PostgreSQL restarts: the task goes on, so does the watcher.
+            seen = f"PostgreSQL away: {error}"
+            time.sleep(0.5)
+    raise NotInTime(what=f"end of task {task_id}", seconds=timeout_s, last_seen=seen)

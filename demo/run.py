@@ -12,7 +12,7 @@ from collect_ops.lanes.rules import lane_rules
 from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
 from demo.airflow_api import AirflowApi
 from demo.errors import SubmissionFailed
-from demo.progress import Progress, wait_until_settled
+from demo.progress import Progress
 from demo.server import HOST, DemoServer
 from demo.settings import DemoSettings
 from demo.verify import TABLE, Verification
@@ -25,8 +25,6 @@ SWEEP_DAG: Final = "collect_sweep"
 PARSE_TIMEOUT_S: Final = 180.0
 SUBMIT_TIMEOUT_S: Final = 120.0
 TASK_TIMEOUT_S: Final = 900.0
-
-__all__ = ["wait_until_settled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +123,13 @@ def unpause_needed(airflow: AirflowApi) -> None:
         airflow.unpause(dag_id)
 
 
-def submit_flights(airflow: AirflowApi, *, force: bool) -> Submission:
+def submit(airflow: AirflowApi, source: str = SOURCE, *, force: bool) -> Submission:
     """Submit the source through Airflow's REST API, as anybody would.
 
     Raises:
         SubmissionFailed: the run failed, or told no task.
     """
-    run_id = airflow.trigger(SUBMIT_DAG, {"source": SOURCE, "force": force})
+    run_id = airflow.trigger(SUBMIT_DAG, {"source": source, "force": force})
     page = airflow.run_page(SUBMIT_DAG, run_id)
     answer = _await_answer(airflow, run_id, page)
     return Submission(

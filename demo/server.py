@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +101,19 @@ def serve(home: Path, *, port: int | None = None) -> Iterator[DemoServer]:
         ServerFailed: the server did not answer within a minute.
         ToolMissing: the demo's environment has not been made.
     """
-    process, server = _start(home, port or _free_port(), ends_with_caller=True)
+    launch = _prepare(home, port or _free_port())
+    with launch.log.open("wb") as output:
+        process = subprocess.Popen(
+            launch.command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=launch.environment,
+            preexec_fn=_end_with_parent,
+        )
     try:
+        server = launch.server(process.pid)
+        _wait_until_ready(server, process.poll)
         yield server
     finally:
         _stop(process)
@@ -124,8 +135,8 @@ def ensure_running(home: Path) -> DemoServer:
     if running is not None:
         return running
     last_port = remembered.get("port")
-    port = last_port if last_port and _is_free(last_port) else _free_port()
-    _, server = _start(home, port, ends_with_caller=False)
+    port = last_port if last_port and _becomes_free(last_port) else _free_port()
+    server = _spawn(_prepare(home, port))
     note.write_text(json.dumps({"pid": server.pid, "port": server.port}))
     return server
 
@@ -152,28 +163,62 @@ def _find_running(home: Path, remembered: Mapping[str, int]) -> DemoServer | Non
     return server
 
 
-def _start(home: Path, port: int, *, ends_with_caller: bool) -> tuple[subprocess.Popen[bytes], DemoServer]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Launch:
+    """What is needed to start the server."""
+
+    command: list[str]
+    environment: dict[str, str]
+    dataset: Dataset
+    base_url: str
+    log: Path
+
+    def server(self, pid: int) -> DemoServer:
+        """The server that runs as `pid`."""
+        return DemoServer(base_url=self.base_url, pid=pid, dataset=self.dataset, log=self.log)
+
+
+def _prepare(home: Path, port: int) -> _Launch:
     folder = home / "demo"
     dataset = ensure_dataset(folder, find_uv(home))
-    log = folder / "server.log"
-    base_url = f"http://{HOST}:{port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            _command(folder, dataset, port),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "COLLECT_OPS_STACK": str(home)},
-            start_new_session=not ends_with_caller,
-            preexec_fn=_end_with_parent if ends_with_caller else None,
-        )
-    server = DemoServer(base_url=base_url, pid=process.pid, dataset=dataset, log=log)
+    return _Launch(
+        command=_command(folder, dataset, port),
+        # The mark by which `make down` finds what belongs to its stack.
+        environment={**os.environ, "COLLECT_OPS_STACK": str(home)},
+        dataset=dataset,
+        base_url=f"http://{HOST}:{port}",
+        log=folder / "server.log",
+    )
+
+
+def _spawn(launch: _Launch) -> DemoServer:
+    """Start a server that outlives this process: in a session of its own, waited for by nobody."""
+    output = (os.POSIX_SPAWN_OPEN, 1, launch.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    silence = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    pid = os.posix_spawn(
+        launch.command[0],
+        launch.command,
+        launch.environment,
+        file_actions=[silence, output, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+    )
+    server = launch.server(pid)
     try:
-        _wait_until_ready(process, server)
+        _wait_until_ready(server, lambda: _exit_status(pid))
     except BaseException:
-        _stop(process)
+        if _exit_status(pid) is None:
+            os.kill(pid, signal.SIGKILL)
         raise
-    return process, server
+    return server
+
+
+def _exit_status(pid: int) -> int | None:
+    """The exit status of a child, None while it runs."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # it ended, and was seen to before
+        return 0
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _command(folder: Path, dataset: Dataset, port: int) -> list[str]:
@@ -182,7 +227,15 @@ def _command(folder: Path, dataset: Dataset, port: int) -> list[str]:
     queries = {"flights_page": {"sql": PAGE_SQL}, "flights_count": {"sql": COUNT_SQL}}
     metadata.write_text(json.dumps({"databases": {DATABASE: {"queries": queries}}}, indent=2))
     settings = [part for name, value in SETTINGS.items() for part in ("--setting", name, value)]
-    serve_args = ["serve", "--immutable", str(dataset.path), "--metadata", str(metadata), "--plugins-dir", str(PLUGINS)]
+    serve_args = [
+        "serve",
+        "--immutable",
+        str(dataset.path),
+        "--metadata",
+        str(metadata),
+        "--plugins-dir",
+        str(PLUGINS),
+    ]
     return [str(find_datasette(folder.parent)), *serve_args, "--host", HOST, "--port", str(port), *settings]
 
 
@@ -191,12 +244,13 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], server: DemoServer) -> None:
+def _wait_until_ready(server: DemoServer, exit_status: Callable[[], int | None]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     reason = "no answer yet"
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(url=server.base_url, reason=f"ended with {process.returncode}", log=server.log)
+        status = exit_status()
+        if status is not None:
+            raise ServerFailed(url=server.base_url, reason=f"ended with {status}", log=server.log)
         try:
             found = server.count()
         except (urllib.error.URLError, TimeoutError) as error:
@@ -230,6 +284,16 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def _becomes_free(port: int) -> bool:
+    """Whether the port can be had within two seconds: a process that was just killed still holds its own a little."""
+    deadline = time.monotonic() + 2
+    while not _is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _is_free(port: int) -> bool:

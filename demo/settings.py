@@ -18,6 +18,9 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 NEEDED: Final = (
     "COLLECT_OPS_STACK",
     "COLLECT_POSTGRES_DSN",
+    "COLLECT_POSTGRES_ADMIN_DSN",
+    "COLLECT_REDIS_URL",
+    "COLLECT_AMQP_URL",
     "COLLECT_AIRFLOW_URL",
     "COLLECT_AIRFLOW_USER",
     "COLLECT_AIRFLOW_PASSWORD",
@@ -31,6 +34,9 @@ class DemoSettings:
     Attributes:
         home: the stack's folder.
         postgres_dsn: PostgreSQL, database of the collected data.
+        postgres_admin_dsn: the same server, somebody who may create databases.
+        redis_url: Redis.
+        amqp_url: RabbitMQ, vhost included.
         airflow_url: Airflow's address, no slash at the end.
         airflow_user: who the demonstration is for Airflow.
         airflow_password: that user's password.
@@ -38,6 +44,9 @@ class DemoSettings:
 
     home: Path
     postgres_dsn: str = field(repr=False)
+    postgres_admin_dsn: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    amqp_url: str = field(repr=False)
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
@@ -58,6 +67,9 @@ class DemoSettings:
         return cls(
             home=Path(settings["COLLECT_OPS_STACK"]),
             postgres_dsn=settings["COLLECT_POSTGRES_DSN"],
+            postgres_admin_dsn=settings["COLLECT_POSTGRES_ADMIN_DSN"],
+            redis_url=settings["COLLECT_REDIS_URL"],
+            amqp_url=settings["COLLECT_AMQP_URL"],
             airflow_url=settings["COLLECT_AIRFLOW_URL"].rstrip("/"),
             airflow_user=settings["COLLECT_AIRFLOW_USER"],
             airflow_password=settings["COLLECT_AIRFLOW_PASSWORD"],

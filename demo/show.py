@@ -22,11 +22,14 @@ class ProgressView:
     """A task's progress, drawn."""
 
     began: float = field(default_factory=time.monotonic)
+    first_row_at: float | None = None
     progress: Progress | None = None
 
     def see(self, progress: Progress) -> None:
         """Take in a look at the task."""
         self.progress = progress
+        if progress.status == "RUNNING" and self.first_row_at is None:
+            self.first_row_at = time.monotonic()
 
     def render(self) -> RenderableType:
         """The present state: a bar and a line of figures."""
@@ -41,8 +44,11 @@ class ProgressView:
         progress = self.progress
         if progress is None:
             return "waiting for the task"
-        elapsed = time.monotonic() - self.began
-        rate = progress.rows / elapsed if elapsed > 0 else 0.0
+        now = time.monotonic()
+        elapsed = now - self.began
+        # The rate is that of collecting: the wait for a start would make the remaining time look longer.
+        collecting = now - self.first_row_at if self.first_row_at is not None else 0.0
+        rate = progress.rows / collecting if collecting > 0 else 0.0
         remaining = "-"
         if progress.total_rows and rate:
             remaining = f"{max(progress.total_rows - progress.rows, 0) / rate:.0f} s"
@@ -86,7 +92,9 @@ def print_summary(console: Console, summary: Summary, written_to: Path) -> None:
         "summary": str(written_to),
     }
     if summary.duplicate_of is not None:
-        lines["duplicate"] = f"the same submission was refused as a duplicate of task {summary.duplicate_of} first"
+        lines["duplicate"] = (
+            f"the same submission was refused as a duplicate of task {summary.duplicate_of} first"
+        )
     for name, value in lines.items():
         table.add_row(name, value)
     colour = "red" if summary.faults else "green"

@@ -30,7 +30,7 @@ step "services"
 stop() { "$BIN/python" -m stack down >/dev/null || echo "the test services did not stop; see make down STACK_HOME=$STACK_HOME" >&2; }
 trap stop EXIT
 trap 'exit 130' INT TERM
-"$BIN/python" -m stack up --only postgres,redis,rabbitmq
+"$BIN/python" -m stack up
 
 step "pytest"
 eval "$("$BIN/python" -m stack env)"

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 PAGE_PATH: Final = "/nycflights13/flights_page.json?_shape=objects"
@@ -59,7 +59,7 @@ def tune(*, workers: int, file_rows: int) -> None:
 
 
 def columns() -> dict[str, Any]:
-    """dlt's declaration of the 19 columns."""
+    """The declaration of the 19 columns."""
     declared: dict[str, Any] = {name: {"data_type": "bigint"} for name in INTEGERS}
     declared |= {name: {"data_type": "text"} for name in TEXT}
     return declared | {"time_hour": {"data_type": "timestamp"}}
@@ -67,36 +67,36 @@ def columns() -> dict[str, Any]:
 
 def to_arrow(rows: list[dict[str, Any]]) -> Any:
     """A page as an Arrow table, its time parsed."""
-    import pyarrow
+    import pyarrow as pa  # type: ignore[import-not-found, unused-ignore]
 
-    table = pyarrow.Table.from_pylist(rows)
+    table = pa.Table.from_pylist(rows)
     at = table.schema.get_field_index("time_hour")
-    times = table.column(at).cast(pyarrow.timestamp("us", tz="UTC"))
+    times = table.column(at).cast(pa.timestamp("us", tz="UTC"))
     return table.set_column(at, "time_hour", times)
 
 
 def build_source(base_url: str, *, rows: int, page: int, disposition: str, arrow: bool) -> Any:
     """Offsets from one resource, pages fetched from them by a parallel transformer."""
-    import dlt
+    import dlt  # type: ignore[import-not-found, unused-ignore]
     import orjson
-    from dlt.sources.helpers import requests
+    from dlt.sources.helpers import requests  # type: ignore[import-not-found, unused-ignore]
 
     session = requests.Client().session
 
-    @dlt.resource
+    @dlt.resource  # type: ignore[untyped-decorator, unused-ignore]
     def offsets() -> Iterator[int]:
         yield from range(0, rows, page)
 
     primary_key: Any = KEY if disposition == "merge" else None
 
-    @dlt.transformer(
+    @dlt.transformer(  # type: ignore[untyped-decorator, unused-ignore]
         name=f"flights_{disposition}",
         write_disposition=disposition,
         primary_key=primary_key,
         columns=columns(),
         parallelized=True,
     )
-    def flights(offset: int) -> Callable[[], Any]:
+    def flights(offset: int) -> Any:
         answer = session.get(f"{base_url}{PAGE_PATH}&offset={offset}&limit={page}")
         answer.raise_for_status()
         found = orjson.loads(answer.content)["rows"]
@@ -107,7 +107,7 @@ def build_source(base_url: str, *, rows: int, page: int, disposition: str, arrow
 
 def build_declared_source(base_url: str, *, page: int) -> Any:
     """What dlt's own tutorial leads to: its REST source, declared, nothing set."""
-    from dlt.sources.rest_api import rest_api_resources
+    from dlt.sources.rest_api import rest_api_resources  # type: ignore[import-not-found, unused-ignore]
 
     (flights,) = rest_api_resources(
         {

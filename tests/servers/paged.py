@@ -377,8 +377,9 @@ class PagedServer:
         return web.Response(body=b"[" * depth + b"]" * depth, content_type="application/json")
 
     async def _strange(self, request: web.Request) -> web.Response:
-        """Rows that are JSON and fit no PostgreSQL text: a lone surrogate, a NUL; and integers beyond 64 bits."""
-        body = rb'{"rows":[{"id":1,"name":"\ud800"},{"id":2,"name":"a\u0000b"},{"id":123456789012345678901234567890}]}'
+        """JSON that fits no PostgreSQL text: a lone surrogate, a NUL; and an integer beyond 64 bits."""
+        rows = rb'{"id":1,"name":"\ud800"},{"id":2,"name":"a\u0000b"},{"id":123456789012345678901234567890}'
+        body = b'{"rows":[' + rows + b"]}"
         return web.Response(body=body, content_type="application/json")
 
     async def _slow(self, request: web.Request) -> web.Response:
@@ -411,7 +412,7 @@ def main() -> None:
     parser.add_argument("--gzip", action="store_true")
     options = parser.parse_args()
     with PagedServer(rows=options.rows, cap=options.cap, gzip=options.gzip, port=options.port) as server:
-        print(f"serving {server.rows} rows on {server.base_url}", flush=True)  # noqa: T201
+        print(f"serving {server.rows} rows on {server.base_url}", flush=True)
         threading.Event().wait()
 
 

@@ -7,17 +7,27 @@ at: nothing is prefetched beyond what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from collect_ops.broker.connection import BrokerUnavailable
-from collect_ops.broker.topology import open_channel
+from collect_ops.broker.topology import close_connection, open_channel
 from collect_ops.kernel.errors import CollectOpsError, Permanent
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two answers to heartbeats (the broker gives up after two missed, 60 s each).
+_HEARTBEAT_PAUSE_S = 5.0
+_NOT_FOUND = 404
 
 
 class QueueMissing(CollectOpsError, Permanent):
@@ -52,6 +62,8 @@ class Consumer:
 
     def __init__(self, amqp_url: str) -> None:
         self._connection, self._channel = open_channel(amqp_url)
+        # A missing queue closes the channel that asked, and what was taken on it would be delivered again.
+        self._questions: BlockingChannel | None = None
 
     def __enter__(self) -> Consumer:
         return self
@@ -68,11 +80,11 @@ class Consumer:
             QueueMissing: There is no such queue.
         """
         try:
-            return int(self._channel.queue_declare(queue=queue, passive=True).method.message_count)
-        except ChannelClosedByBroker as error:
-            raise QueueMissing(queue, error.reply_text) from error
+            if self._questions is None or not self._questions.is_open:
+                self._questions = self._connection.channel()
+            return int(self._questions.queue_declare(queue=queue, passive=True).method.message_count)
         except AMQPError as error:
-            raise BrokerUnavailable(error) from error
+            raise _told(queue, error) from error
 
     def take(self, queue: str, limit: int, *, wait_s: float = 0.2) -> list[Delivery]:
         """Take up to `limit` messages, highest priority first.
@@ -99,7 +111,7 @@ class Consumer:
                     break
             self._channel.cancel()
         except AMQPError as error:
-            raise BrokerUnavailable(error) from error
+            raise _told(queue, error) from error
         return taken
 
     def ack(self, tags: Iterable[int]) -> None:
@@ -110,12 +122,39 @@ class Consumer:
         """Return messages to their place in the queue."""
         self._each(tags, lambda tag: self._channel.basic_nack(tag, requeue=True))
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection.is_open:
-            self._connection.close()
+    def reject(self, tags: Iterable[int]) -> None:
+        """Refuse messages for good: the queue's dead-letter exchange gets them; without one they are gone."""
+        self._each(tags, lambda tag: self._channel.basic_nack(tag, requeue=False))
 
-    def _each(self, tags: Iterable[int], act: Any) -> None:
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Answer heartbeats from a thread while the caller works on what it took.
+
+        Without it the broker cuts off a caller that works for two minutes, and delivers its messages again.
+        Within it, no other method of the consumer may be called. A loss in between shows at the next call.
+        """
+        done = threading.Event()
+        thread = threading.Thread(target=self._answer_heartbeats, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Close the connection; one that is lost already is closed enough."""
+        close_connection(self._connection)
+
+    def _answer_heartbeats(self, done: threading.Event) -> None:
+        while not done.wait(_HEARTBEAT_PAUSE_S):
+            try:
+                self._connection.process_data_events(0)
+            except AMQPError as error:
+                log.warning("connection lost while its messages were worked on: they come again: %r", error)
+                return
+
+    def _each(self, tags: Iterable[int], act: Callable[[int], None]) -> None:
         # Acks are not answered: a loop of them is one write, not a round trip each.
         try:
             for tag in tags:
@@ -123,6 +162,12 @@ class Consumer:
             self._connection.process_data_events(0)
         except AMQPError as error:
             raise BrokerUnavailable(error) from error
+
+
+def _told(queue: str, error: AMQPError) -> CollectOpsError:
+    if isinstance(error, ChannelClosedByBroker) and error.reply_code == _NOT_FOUND:
+        return QueueMissing(queue, error.reply_text)
+    return BrokerUnavailable(error)
 
 
 def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:

@@ -48,7 +48,6 @@ class _Batch:
     refused: set[int] = field(default_factory=set)
     failure: str | None = None
     lost: bool = False  # the connection ended, as opposed to a time-out or a refusal
-    sent: bool = False
 
     @property
     def unanswered(self) -> bool:
@@ -120,7 +119,7 @@ class Publisher:
         finally:
             loop.close()
 
-    # The loop runs only while a batch waits. A connection that died in between is noticed when the next one is sent.
+    # The loop runs only while a batch waits. A connection that died in between is noticed with the next batch.
 
     def _attempt(self, messages: Sequence[OutgoingMessage]) -> _Batch:
         self._batch = batch = _Batch(messages)
@@ -131,7 +130,7 @@ class Publisher:
         except (AMQPError, OSError, BrokerUnavailable) as error:
             batch.failure, batch.lost = repr(error), True
         finally:
-            # Also after an error of ours (a body that is no bytes): confirms still under way must not reach the next.
+            # Also after an error of ours (a body that is no bytes): confirms under way must not reach the next.
             if not finished:
                 self.close()
         return batch
@@ -165,7 +164,9 @@ class Publisher:
     def _on_open_error(self, _connection: pika.SelectConnection, error: BaseException) -> None:
         self._stop(f"RabbitMQ did not accept the connection: {error!r}")
 
-    def _on_connection_closed(self, _connection: pika.SelectConnection, reason: BaseException) -> None:
+    def _on_connection_closed(self, connection: pika.SelectConnection, reason: BaseException) -> None:
+        if connection is not self._connection:  # we close it
+            return
         self._channel, self._batch.lost = None, True
         self._stop(f"connection closed: {reason!r}")
 
@@ -175,7 +176,9 @@ class Publisher:
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm, callback=lambda _frame: self._send())
 
-    def _on_channel_closed(self, _channel: Channel, reason: BaseException) -> None:
+    def _on_channel_closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel is not self._channel:
+            return
         self._channel = None
         self._stop(f"channel closed: {reason!r}")
 
@@ -188,7 +191,6 @@ class Publisher:
             self._stop("channel is closed")
             return
         batch = self._batch
-        batch.sent = True
         for index, message in enumerate(batch.messages):
             batch.waiting[self._next_tag] = index
             self._next_tag += 1

@@ -8,17 +8,21 @@ picks the rung, so that the routing key (the lane) survives the way back.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from collect_ops.broker.connection import connect_blocking
+from collect_ops.broker.connection import BrokerUnavailable, connect_blocking
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 
+log = logging.getLogger(__name__)
+
 RETRY_DELAY_HEADER = "retry-delay-s"
+_PRECONDITION_FAILED = 406
 
 
 class TopologyMismatch(CollectOpsError, Permanent):
@@ -31,6 +35,14 @@ class TopologyMismatch(CollectOpsError, Permanent):
             f"{kind}: drain it, delete it (rabbitmqctl delete_queue {name}), and start again; tasks that were in it "
             f"are published again from PostgreSQL"
         )
+
+
+class TopologyRefused(CollectOpsError, Permanent):
+    """The broker does not let us declare something, though it does not exist in another form."""
+
+    def __init__(self, kind: str, name: str, reply: str) -> None:
+        self.name = name
+        super().__init__(f"{kind} {name} cannot be declared: {reply}; the user needs configure rights on it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +87,10 @@ def open_channel(amqp_url: str) -> tuple[pika.BlockingConnection, BlockingChanne
         BrokerUnavailable: RabbitMQ did not accept the connection.
     """
     connection = connect_blocking(amqp_url)
-    return connection, connection.channel()
+    try:
+        return connection, connection.channel()
+    except AMQPError as error:
+        raise BrokerUnavailable(error) from error
 
 
 def declare(amqp_url: str, topology: Topology) -> None:
@@ -83,6 +98,8 @@ def declare(amqp_url: str, topology: Topology) -> None:
 
     Raises:
         TopologyMismatch: Something exists in another form.
+        TopologyRefused: The user may not declare it.
+        BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
     """
     connection, channel = open_channel(amqp_url)
     try:
@@ -91,26 +108,49 @@ def declare(amqp_url: str, topology: Topology) -> None:
         for queue in topology.queues:
             _declare_queue(channel, queue)
         for binding in topology.bindings:
-            channel.queue_bind(
-                queue=binding.queue,
-                exchange=binding.exchange,
-                routing_key=binding.routing_key,
-                arguments=binding.arguments,
-            )
+            _bind(channel, binding)
+    except AMQPError as error:
+        raise BrokerUnavailable(error) from error
     finally:
+        close_connection(connection)
+
+
+def close_connection(connection: pika.BlockingConnection) -> None:
+    """Close a connection; one that is lost already is closed enough."""
+    try:
         if connection.is_open:
             connection.close()
+    except AMQPError as error:
+        log.info("RabbitMQ connection was lost before it was closed: %r", error)
 
 
 def _declare_exchange(channel: BlockingChannel, exchange: Exchange) -> None:
     try:
         channel.exchange_declare(exchange=exchange.name, exchange_type=exchange.type, durable=True)
     except ChannelClosedByBroker as error:
-        raise TopologyMismatch("exchange", exchange.name, {"type": exchange.type}, error.reply_text) from error
+        raise _refusal("exchange", exchange.name, {"type": exchange.type}, error) from error
 
 
 def _declare_queue(channel: BlockingChannel, queue: Queue) -> None:
     try:
         channel.queue_declare(queue=queue.name, durable=True, arguments=queue.arguments)
     except ChannelClosedByBroker as error:
-        raise TopologyMismatch("queue", queue.name, queue.arguments, error.reply_text) from error
+        raise _refusal("queue", queue.name, queue.arguments, error) from error
+
+
+def _bind(channel: BlockingChannel, binding: Binding) -> None:
+    try:
+        channel.queue_bind(
+            queue=binding.queue,
+            exchange=binding.exchange,
+            routing_key=binding.routing_key,
+            arguments=binding.arguments,
+        )
+    except ChannelClosedByBroker as error:
+        raise TopologyRefused("binding", f"{binding.exchange} -> {binding.queue}", error.reply_text) from error
+
+
+def _refusal(kind: str, name: str, wanted: dict[str, Any], error: ChannelClosedByBroker) -> CollectOpsError:
+    if error.reply_code == _PRECONDITION_FAILED:
+        return TopologyMismatch(kind, name, wanted, error.reply_text)
+    return TopologyRefused(kind, name, error.reply_text)

@@ -1,7 +1,5 @@
 """The command's groups, and how its failures end."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
-
 from __future__ import annotations
 
 import sys

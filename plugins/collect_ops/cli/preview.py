@@ -1,7 +1,5 @@
 """The first page of a source, as it would be collected."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
-
 from __future__ import annotations
 
 import contextlib
@@ -9,16 +7,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.sources.model import AuthType, OffsetPaging, PagePaging, Source
+from collect_ops.sources.model import AuthType, OffsetPaging, PagePaging, RequestTotal, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from collect_ops.collectors.endpoint import Endpoint
-    from collect_ops.collectors.page import Page
 
 _REDACTED = "***"
 
@@ -30,7 +25,7 @@ class Preview:
     Args:
         records: The records, as they came, at most as many as were asked for.
         received: How many the page held.
-        total: The total the page named, when it did.
+        total: The total that the page, or a request of its own, named.
         request: Masked description of the request.
     """
 
@@ -102,17 +97,19 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
     request = render(source, params)
     endpoint = endpoint_of(source)
     splits = isinstance(source.paging, OffsetPaging | PagePaging)
+    counted_apart = isinstance(source.total, RequestTotal)
     span = Span(offset=0, size=min(rows, source.page_size or source.batch_size) if splits else None)
-    async with HttpCollector(source, request, endpoint) as collector:
-        pages = cast("AsyncGenerator[Page, None]", collector.pages(span))
-        async with contextlib.aclosing(pages):
-            async for page in pages:
-                return Preview(
-                    records=page.records[:rows],
-                    received=len(page.records),
-                    total=page.total,
-                    request=page.request,
-                )
+    async with (
+        HttpCollector(source, request, endpoint) as collector,
+        contextlib.aclosing(collector.pages(span)) as pages,
+    ):
+        async for page in pages:
+            return Preview(
+                records=page.records[:rows],
+                received=len(page.records),
+                total=await collector.total() if counted_apart else page.total,
+                request=page.request,
+            )
     return Preview(records=(), received=0, total=None, request={})
 
 

@@ -1,7 +1,5 @@
 """`collect-ops schemas`: the JSON Schemas beside what they describe."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
-
 from __future__ import annotations
 
 from pathlib import Path

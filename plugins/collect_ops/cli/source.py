@@ -1,7 +1,5 @@
 """`collect-ops source …`: declarations, checked and looked at."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run, so that --help is quick
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any

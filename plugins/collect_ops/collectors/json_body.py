@@ -108,16 +108,27 @@ def _integer(digits: bytes) -> int:
 
 
 def _deeper_than(document: Json, body: bytes, max_depth: int) -> bool:
-    # Every container has an opening bracket, and each row that is one spends its own, beside those of the path
-    # that may be deep. So for flat rows counting brackets is proof, and no walk is needed; brackets within
-    # strings only make it needed more often.
-    openers = body.count(b"[") + body.count(b"{")
+    # Every container has an opening bracket, and each row that is one spends its own, beside those of the
+    # path that may be deep. So for flat rows counting brackets is proof, and no walk is needed; brackets
+    # within strings only make it needed more often.
+    openers = _count_up_to(body, b"[", max_depth) + body.count(b"{")
     if openers <= max_depth:
         return False
     rows = _longest_list(document)
     if rows and set(map(type, rows)) <= {dict, list} and openers - len(rows) + 1 <= max_depth:
         return False
     return _depth_over(document, max_depth)
+
+
+def _count_up_to(body: bytes, byte: bytes, limit: int) -> int:
+    # find() skips what is not there far faster than count() walks, and rows have few arrays, if any. Beyond
+    # the limit the exact number does not matter: the walk decides.
+    position = -1
+    for found in range(limit):
+        position = body.find(byte, position + 1)
+        if position < 0:
+            return found
+    return len(body)
 
 
 def _longest_list(document: Json) -> list[Any]:

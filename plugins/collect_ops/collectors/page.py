@@ -44,7 +44,7 @@ class Page:
         next_position: What to resume from after this page; None when the shard is finished.
         total: The source's total, when this page names it.
         wire_bytes: Size of the body as it travelled.
-        attempts: Requests it took, failed ones included.
+        attempts: 1, and one more for each request that failed before it came.
         request: Masked description: method, url, headers.
         response: Masked description: status, headers of interest.
     """

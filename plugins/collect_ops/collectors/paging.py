@@ -180,8 +180,8 @@ class OffsetPager(Pager):
 class PagePager(Pager):
     """Page number and page size.
 
-    Position: `offset`, the next row; `size`, the page size to ask for; `honoured`, whether the server has filled
-    a page of that size.
+    Position: `offset`, the next row; `size`, the page size to ask for; `honoured`, whether the server has
+    filled a page of that size.
 
     Where page N begins depends on the size the server really uses, so a silent cap moves every page but the
     first: a page that is shorter than asked, of a size never seen filled, may hold rows from elsewhere. It

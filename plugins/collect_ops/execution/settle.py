@@ -141,7 +141,7 @@ def _land_replacement(
     if outcome.status in (TaskStatus.COMPLETED, TaskStatus.PARTIAL) and sums.done == sums.shards:
         if swap(connection, source.target, task_id) is Swap.SUPERSEDED:
             return Outcome(status=outcome.status, reason="a newer task has replaced the target; these rows were dropped")
-    elif outcome.status.final:
+    elif outcome.status is TaskStatus.PARTIAL:  # a DEAD task keeps its rows: a redrive goes on from them
         drop_aside(connection, source.target, task_id)
     return outcome
 

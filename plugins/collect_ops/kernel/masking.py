@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
@@ -51,6 +52,7 @@ _MEMBER = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def sounds_secret(name: str) -> bool:
     """Whether a header, query parameter or member of this name is likely to hold a secret."""
     name = unquote(name)
@@ -70,22 +72,13 @@ def mask(value: Anything, *, secrets: Iterable[str] = ()) -> Anything:
     Returns:
         Mappings as dicts, sequences as lists (tuples as tuples); what holds no secret as it was.
     """
-    return _Masker.knowing(secrets).masked(value, 0)
+    return _masker(frozenset(secrets)).masked(value, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Masker:
     mask: str
     known: re.Pattern[str] | None
-
-    @classmethod
-    def knowing(cls, secrets: Iterable[str]) -> _Masker:
-        """A masker for these secrets and their encoded forms."""
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        if not forms:
-            return cls(mask=MASK, known=None)
-        longest_first = sorted(forms, key=len, reverse=True)
-        return cls(mask=_mask_outside(forms), known=re.compile("|".join(map(re.escape, longest_first))))
 
     def masked(self, value: Anything, depth: int) -> Anything:
         match value:
@@ -141,6 +134,16 @@ class _Masker:
     def _known_masked(self, text: str) -> str:
         # One pass is enough: what replaces a secret occurs in none, so nothing new can form around it.
         return self.known.sub(lambda _: self.mask, text) if self.known else text
+
+
+@lru_cache(maxsize=64)
+def _masker(secrets: frozenset[str]) -> _Masker:
+    """The masker of these secrets and their encoded forms; the same few come with every request."""
+    forms = {form for secret in secrets if secret for form in _forms(secret)}
+    if not forms:
+        return _Masker(mask=MASK, known=None)
+    longest_first = sorted(forms, key=len, reverse=True)
+    return _Masker(mask=_mask_outside(forms), known=re.compile("|".join(map(re.escape, longest_first))))
 
 
 def _forms(secret: str) -> set[str]:

@@ -17,7 +17,7 @@ class LandingPage:
     """The records of one page.
 
     Args:
-        records: JSON values in the order they came.
+        records: JSON values in the order they came; no NaN or infinity, which JSON does not have.
         fetched_at: When the page was asked for, in database time, with its zone. Decides which of two fetches
             of a key is the later one.
         page: The page's number within its shard, from 0.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -83,7 +82,7 @@ class PlanRunOperator(BaseOperator):
         planned = plan(tasks_of(context), run_id, backends(), lane_rules(), endpoint, actor=actor_of(context))
         if planned.skipped and not planned.groups:
             raise AirflowSkipException("; ".join(planned.skipped))
-        return [asdict(group) for group in planned.groups]
+        return [{"run_id": g.run_id, "group_no": g.group_no, "group_label": g.label} for g in planned.groups]
 
 
 class ShardGroupOperator(BaseOperator):
@@ -92,17 +91,18 @@ class ShardGroupOperator(BaseOperator):
     Args:
         run_id: The run that the group belongs to.
         group_no: Its number in the run.
-        label: What the mapped instance is called (`flights 0-49,999`).
+        group_label: What the mapped instance is called (`flights 0-49,999`). Not `label`: a serialized operator has a
+            property of that name, and Airflow cannot read the DAG back.
     """
 
-    template_fields = ("run_id", "group_no", "label")
+    template_fields = ("run_id", "group_no", "group_label")
     ui_color = "#d9efe0"
 
-    def __init__(self, *, run_id: str, group_no: int, label: str, **kwargs: Any) -> None:
+    def __init__(self, *, run_id: str, group_no: int, group_label: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
         self.group_no = group_no
-        self.label = label
+        self.group_label = group_label
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns rows, shards by outcome and seconds; skipped when the group is closed."""

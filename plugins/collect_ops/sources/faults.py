@@ -78,7 +78,7 @@ def _stripped(annotation: Annotation) -> Annotation:
     return annotation
 
 
-def _origin(annotation: Annotation) -> Any:
+def _origin(annotation: Annotation) -> Annotation:
     return get_origin(annotation)
 
 

@@ -384,7 +384,7 @@ class Source(Declaration):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
-        from collect_ops.sources.rules import faults_of  # noqa: PLC0415 - rules look at this model
+        from collect_ops.sources.rules import faults_of
 
         unreadable = (info.context or {}).get("unreadable", ())
         if faults := tuple(faults_of(self, unreadable=unreadable)):

@@ -199,7 +199,10 @@ def _replace_is_whole(source: Source) -> Iterator[Fault]:
 def _auth_names_its_place(source: Source) -> Iterator[Fault]:
     auth = source.auth
     if auth.type is not AuthType.API_KEY:
-        for field in sorted(auth.model_fields_set & {"location", "name"}):
+        # What equals the default is no fault: a stored declaration is dumped whole and read again.
+        for field in ("location", "name"):
+            if getattr(auth, field) == Auth.model_fields[field].default:
+                continue
             yield Fault(
                 field=f"auth.{field}", value=getattr(auth, field), problem="is for auth.type api_key only"
             )

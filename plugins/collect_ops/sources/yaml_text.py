@@ -20,7 +20,7 @@ MAX_BYTES = 1024 * 1024
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, less what surprises; notes duplicate keys as faults."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's way
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -8,6 +8,7 @@ import ipaddress
 import resource
 import socket
 import ssl
+import traceback
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -89,6 +90,7 @@ async def failure(base_url: str, declared: Source, kind: type[CollectorError], *
         await collect(base_url, declared, **changes)
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value.__dict__)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert isinstance(caught.value, Transient) != isinstance(caught.value, Permanent)
     return str(caught.value)
 

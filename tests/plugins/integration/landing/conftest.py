@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
+from psycopg.conninfo import make_conninfo
 
 from collect_ops.storage import AsyncConnection, Connection, connect, connect_async, sql
 from collect_ops.storage.migrate import migrate
-from psycopg.conninfo import make_conninfo
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,19 +14,44 @@ from hypothesis import strategies as st
 
 from collect_ops.landing import Landed, Lander, LandingPage, Origin, ensure_target
 from collect_ops.sources.model import Column, Disposition, Source, Target
-from collect_ops.storage import AsyncConnection, Connection, Jsonb, connect_async
+from collect_ops.storage import Connection, Jsonb, connect_async
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-COLUMNS = {"a_text": "text", "a_doc": "jsonb", "a_number": "numeric", "a_float": "double precision", "n": "int"}
+COLUMNS = {
+    "a_text": "text",
+    "a_doc": "jsonb",
+    "a_number": "numeric",
+    "a_float": "double precision",
+    "n": "int",
+}
 
 # NUL and surrogates make bad rows; other tests are about them.
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(
-    ["null", "\\.", '],["', "\\", '"', '\\"', "\\n", "\\u0041", "\r\n", "\x01\x02\x03", ",", "{", "[", "\\\\n"]
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12
+) | st.sampled_from(
+    [
+        "null",
+        "\\.",
+        '],["',
+        "\\",
+        '"',
+        '\\"',
+        "\\n",
+        "\\u0041",
+        "\r\n",
+        "\x01\x02\x03",
+        ",",
+        "{",
+        "[",
+        "\\\\n",
+    ]
 )
 numbers = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | texts | numbers
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
 )
 records = st.fixed_dictionaries(
     {"n": st.integers(-(2**31), 2**31 - 1)},
@@ -96,7 +120,9 @@ def test_any_record_is_stored_as_an_insert_with_parameters_would(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pages=st.lists(
-        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=6), min_size=1, max_size=5
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=6),
+        min_size=1,
+        max_size=5,
     ),
     seed=st.integers(0, 1000),
 )

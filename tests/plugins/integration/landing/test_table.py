@@ -81,7 +81,7 @@ def test_all_that_does_not_fit_is_named_with_what_would_mend_it(db: Connection) 
     code = caught.value.differences[0]
     assert (code.has, code.wants) == ("character varying(3)", "character varying(5)")
     for difference in caught.value.differences:
-        db.execute(difference.remedy)  # type: ignore[call-overload]
+        db.execute(difference.remedy)
     ensure_target(db, wanted)
     with pytest.raises(TargetMismatch, match="PRIMARY KEY"):
         ensure_target(db, a_target({"id": "int"}))
@@ -94,7 +94,8 @@ def test_a_view_in_the_tables_place_is_a_mismatch(db: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    "declared", ["int) ; drop table x", "nosuchtype", "varchar(0)", "int[]", "text collate c", "numeric(5,2,1)"]
+    "declared",
+    ["int) ; drop table x", "nosuchtype", "varchar(0)", "int[]", "text collate c", "numeric(5,2,1)"],
 )
 def test_a_type_that_is_none_is_refused(db: Connection, declared: str) -> None:
     # The model of a source knows the types too; landing does not rely on it where text becomes DDL.

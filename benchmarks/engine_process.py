@@ -1,0 +1,137 @@
+"""One shard group, no Airflow: what the engine makes of the demo's rows, in a process of its own.
+
+The collect task is stored as a claim would leave it, planned as one shard group, and run. Prints
+`{"rows": …, "seconds": …}`; seconds are the group's, as those of the bare script are: from the first request to
+the last commit, its own start and the planning not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import hashlib
+import json
+import sys
+import time
+from typing import Final
+
+import orjson
+
+from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.execution.group import GroupResult, run_group
+from collect_ops.execution.plan import GroupRef, TaskAttempt, plan
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rules import LaneRules, lane_rules
+from collect_ops.sources.load import get_source
+from collect_ops.sources.model import Source
+from collect_ops.storage import Connection, Jsonb, connect, query
+from collect_ops.storage.migrate import migrate
+
+RUN_ID: Final = "benchmark"
+LANE: Final = "normal"
+ACTOR: Final = "benchmark"
+
+STORE_SQL: Final = """
+    insert into collect.task (source, source_version, dedup_key, priority, lane, status, moved_by, submitted_by,
+                              submitted_via, attempt, max_retries, run_id, groups_reserved, claimed_at)
+    values (%(source)s, %(version)s, %(version)s, 5, %(lane)s, 'CLAIMED', %(actor)s, %(actor)s, 'cli', 1, 0,
+            %(run_id)s, 1, now())
+    returning id
+"""
+
+
+def main() -> int:
+    """Read the command line, run the group, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument(
+        "--dsn", required=True, help="a database of its own: its collected rows are removed first"
+    )
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--amqp", required=True)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--concurrency", type=int)
+    parser.add_argument("--profile", help="write cProfile's figures to this file")
+    arguments = parser.parse_args()
+    backends = Backends(postgres_dsn=arguments.dsn, redis_url=arguments.redis, amqp_url=arguments.amqp)
+    cpu = time.process_time()
+    result, seconds = run(backends, arguments.base_url, arguments.concurrency, arguments.profile)
+    figures = {"rows": result.rows, "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+    print(json.dumps({**figures, "shards": result.done, "failed": result.failed}))
+    return 0 if result.rows == arguments.rows else 1
+
+
+def run(
+    backends: Backends, base_url: str, concurrency: int | None, profile: str | None
+) -> tuple[GroupResult, float]:
+    """Store, plan and run the task; returns what the group did and how long it took, in seconds."""
+    source = _source(concurrency)
+    rules = _one_group_a_task(lane_rules())
+    endpoint = Endpoint(base_url=base_url, allow_private_networks=True)
+    with connect(backends.postgres_dsn) as connection:
+        migrate(connection)
+        task_id = _store(connection, source)
+    planned = plan(
+        [TaskAttempt(task_id=task_id, attempt=1)], RUN_ID, backends, rules, lambda _: endpoint, actor=ACTOR
+    )
+    (group,) = planned.groups
+    if profile:
+        return _profiled(group, backends, rules, endpoint, profile)
+    return _timed(group, backends, rules, endpoint)
+
+
+def _timed(
+    group: GroupRef, backends: Backends, rules: LaneRules, endpoint: Endpoint
+) -> tuple[GroupResult, float]:
+    began = time.perf_counter()
+    result = asyncio.run(
+        run_group(
+            group.run_id, group.group_no, backends, rules, lambda _: endpoint, node="bench", actor=ACTOR
+        )
+    )
+    return result, time.perf_counter() - began
+
+
+def _profiled(
+    group: GroupRef, backends: Backends, rules: LaneRules, endpoint: Endpoint, path: str
+) -> tuple[GroupResult, float]:
+    profiler = cProfile.Profile()
+    with profiler:
+        outcome = _timed(group, backends, rules, endpoint)
+    profiler.dump_stats(path)
+    return outcome
+
+
+def _source(concurrency: int | None) -> Source:
+    source = get_source("flights")
+    if concurrency is None:
+        return source
+    return source.model_copy(update={"limits": source.limits.model_copy(update={"concurrency": concurrency})})
+
+
+def _one_group_a_task(rules: LaneRules) -> LaneRules:
+    lanes = {name: lane.model_copy(update={"groups_per_task": 1}) for name, lane in rules.lanes.items()}
+    return rules.model_copy(update={"lanes": lanes})
+
+
+def _store(connection: Connection, source: Source) -> int:
+    """Remove what an earlier run left, and store the task as a claim would leave it."""
+    connection.execute("drop table if exists landing.flights")
+    connection.execute("delete from collect.shard_group where run_id = %s", (RUN_ID,))
+    connection.execute("delete from collect.task where moved_by is not null")
+    definition = source.model_dump(mode="json")
+    version = hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
+    connection.execute(
+        query("admission/insert_source_version"),
+        {"hash": version, "source": source.name, "definition": Jsonb(definition)},
+    )
+    values = {"source": source.name, "version": version, "lane": LANE, "actor": ACTOR, "run_id": RUN_ID}
+    row = connection.execute(STORE_SQL, values).fetchone()
+    if row is None:
+        raise LookupError("storing the task returned no id")
+    return int(row["id"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""Requests to a source's server: sent where they may go, tried again when that helps, read within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from collect_ops import __version__
+from collect_ops.collectors.answer import Answer, beginning_of, document_of, refusal
+from collect_ops.collectors.credentials import Credentials
+from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
+from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.errors import (
+    CertificateRefused,
+    CollectorError,
+    ConnectionBroken,
+    EncodingUnknown,
+    HostBusy,
+    HostUnreachable,
+    PageTooLarge,
+    RedirectRefused,
+    RequestTimedOut,
+    UrlRefused,
+)
+from collect_ops.collectors.guard import Guard, GuardedResolver
+from collect_ops.collectors.pacing import Pacer
+from collect_ops.collectors.page import Json
+from collect_ops.collectors.retry import RetryNotice, wait_before_retry
+from collect_ops.kernel.masking import mask
+from collect_ops.sources.model import Source
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# aiohttp's 64 KiB would pause the socket two dozen times in a page of 1.5 MB.
+_READ_BUFFER_BYTES = 256 * 1024
+# Cursors in links grow beyond aiohttp's 8 KiB.
+_MAX_HEADER_BYTES = 64 * 1024
+_ERROR_BODY_BYTES = 4096
+_SHOWN_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "date",
+    "etag",
+    "last-modified",
+    "server",
+)
+_DEFAULT_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": f"collect-ops/{__version__}",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request, before credentials.
+
+    Args:
+        method: `GET` or `POST`.
+        url: Where it goes.
+        headers: The source's own headers.
+        body: The JSON body.
+    """
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+    @property
+    def key(self) -> int:
+        """The same for the same request."""
+        return hash((self.method, self.url, self.body))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What came of a call.
+
+    Args:
+        answer: The response.
+        document: Its body as JSON.
+        attempts: 1, and one more for each request that failed before.
+    """
+
+    answer: Answer
+    document: Json
+    attempts: int
+
+
+class HttpClient:
+    """Sends calls to one source's server; an async context manager around one keep-alive session.
+
+    Args:
+        source: The source, for its limits, time-outs and retries.
+        endpoint: The connection's base URL and credentials.
+        concurrency: Requests under way at most.
+        requests_per_s: Requests a second at most; None means no limit.
+        on_retry: Told of every request that is tried again.
+
+    Raises:
+        CredentialsMissing: The connection lacks what the source's authentication needs.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        endpoint: Endpoint,
+        *,
+        concurrency: int,
+        requests_per_s: float | None,
+        on_retry: Callable[[RetryNotice], None] | None,
+    ) -> None:
+        self._source = source
+        self._on_retry = on_retry
+        self._credentials = Credentials.of(source, endpoint)
+        self._guard = Guard(allow_private=endpoint.allow_private_networks)
+        self._concurrency = concurrency
+        self._slots = asyncio.Semaphore(concurrency)
+        self._pacer = Pacer(requests_per_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._shown_headers: dict[tuple[bool, str], dict[str, str]] = {}
+
+    async def __aenter__(self) -> Self:
+        timeouts = self._source.timeouts
+        # The cookie jar is a dummy: what one source sets must not follow us to another request.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._concurrency, resolver=GuardedResolver(self._guard), use_dns_cache=False
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.read_s
+            ),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def fetch(self, call: Call) -> Fetched:
+        """The answer to a call, tried again within the source's `retries` when it fails for now.
+
+        Raises:
+            CollectorError: One of its subclasses says what is wrong.
+        """
+        retries = self._source.retries
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self._exchange(call)
+                return Fetched(answer=answer, document=document_of(answer, self._source), attempts=attempt)
+            except CollectorError as error:
+                wait_s = wait_before_retry(error, attempt, retries, random.random)
+                if wait_s is None:
+                    raise
+                if isinstance(error, HostBusy) and error.retry_after_s is not None:
+                    self._pacer.hold(error.retry_after_s)
+                if self._on_retry is not None:
+                    notice = RetryNotice(
+                        attempt=attempt, attempts=retries.http_attempts, wait_s=wait_s, error=error
+                    )
+                    self._on_retry(notice)
+            await asyncio.sleep(wait_s)
+
+    async def _exchange(self, call: Call) -> Answer:
+        """One attempt: the request, its redirects, and a success read to its end."""
+        limit_s = self._source.timeouts.request_s
+        shown = self.shown(call.url)
+        async with self._slots:
+            await self._pacer.turn()
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await self._followed(call)
+            except TimeoutError as error:
+                raise self._timed_out(shown, error) from error
+            except (aiohttp.ClientError, OSError) as error:
+                # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
+                raise self._translated(shown, error) from None
+
+    async def _followed(self, call: Call) -> Answer:
+        for _ in range(_MAX_REDIRECTS + 1):
+            shown = self.shown(call.url)
+            self._guard.check_url(call.url, shown)
+            sent_at = time.monotonic()
+            async with self._send(call) as response:
+                if response.status not in _REDIRECTS:
+                    return await self._read(call, response, shown, sent_at)
+                call = self._redirected(call, response, shown)
+        raise RedirectRefused(shown, f"more than {_MAX_REDIRECTS} redirects")
+
+    def _send(self, call: Call) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            raise RuntimeError("HttpClient is used outside of its `async with`")
+        headers = CIMultiDict(_DEFAULT_HEADERS)
+        headers.update(self._credentials.headers_for(call.url, call.headers))
+        return self._session.request(
+            call.method,
+            self._credentials.dress(call.url),
+            headers=headers,
+            data=call.body,
+            allow_redirects=False,
+        )
+
+    def _redirected(self, call: Call, response: aiohttp.ClientResponse, shown: str) -> Call:
+        location = response.headers.get("Location")
+        if not location:
+            raise RedirectRefused(shown, f"answered {response.status} without a Location")
+        try:
+            url = self._credentials.strip(call.url.join(URL(location)).with_fragment(None))
+        except ValueError as error:
+            raise RedirectRefused(
+                shown, f"answered {response.status} with a Location that is no URL"
+            ) from error
+        # RFC 9110 15.4: 307 and 308 repeat the request; after the others a POST becomes a GET, as every
+        # client does.
+        if response.status in (307, 308) or call.method == "GET":
+            return replace(call, url=url)
+        headers = {name: value for name, value in call.headers.items() if name.lower() != "content-type"}
+        return Call(method="GET", url=url, headers=headers)
+
+    async def _read(self, call: Call, response: aiohttp.ClientResponse, shown: str, sent_at: float) -> Answer:
+        success = 200 <= response.status < 300
+        limit = self._source.limits.max_page_bytes
+        body, wire_bytes = await (
+            _body(response, limit, shown) if success else _beginning(response, min(limit, _ERROR_BODY_BYTES))
+        )
+        answer = Answer(
+            status=response.status,
+            headers=response.headers,
+            links=tuple(response.headers.getall("Link", ())),
+            body=body,
+            wire_bytes=wire_bytes,
+            url=str(call.url),
+            shown=shown,
+            sent_at=sent_at,
+            received_at=time.monotonic(),
+            trusted=self._credentials.trusts(call.url),
+        )
+        if success:
+            return answer
+        beginning = mask(beginning_of(body), secrets=self._credentials.secrets)
+        raise refusal(answer, self._source, beginning, datetime.now(UTC))
+
+    def _timed_out(self, shown: str, error: TimeoutError) -> CollectorError:
+        timeouts = self._source.timeouts
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return RequestTimedOut(shown, "connect_s", timeouts.connect_s)
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return RequestTimedOut(shown, "read_s", timeouts.read_s)
+        return RequestTimedOut(shown, "request_s", timeouts.request_s)
+
+    def _translated(self, shown: str, error: aiohttp.ClientError | OSError) -> CollectorError:
+        # aiohttp's texts hold URLs.
+        reason = mask(str(error) or type(error).__name__, secrets=self._credentials.secrets)
+        match error:
+            case aiohttp.ClientConnectorCertificateError():
+                return CertificateRefused(shown, reason)
+            case aiohttp.ClientConnectorError():
+                return HostUnreachable(shown, reason)
+            case aiohttp.InvalidURL():
+                return UrlRefused(shown, reason)
+            case _:
+                return ConnectionBroken(shown, reason)
+
+    def shown(self, url: URL | str) -> str:
+        """A URL as it may be shown."""
+        shown: str = mask(str(url), secrets=self._credentials.secrets)
+        return shown
+
+    def without_credentials(self, url: str) -> str:
+        """A URL as it may be stored: no user info, and no key of ours that a server repeats in its links."""
+        return str(self._credentials.strip(URL(url)))
+
+    def described_call(self, call: Call) -> dict[str, Any]:
+        """A call as it may be shown: method, url, headers."""
+        trusted = self._credentials.trusts(call.url)
+        headers = self._shown_headers.get((trusted, call.method))
+        if headers is None:
+            # The same for every page; masking is not.
+            headers = mask(
+                dict(self._credentials.headers_for(call.url, call.headers)), secrets=self._credentials.secrets
+            )
+            self._shown_headers[trusted, call.method] = headers
+        return {"method": call.method, "url": self.shown(call.url), "headers": headers}
+
+    def described_answer(self, answer: Answer) -> dict[str, Any]:
+        """A response as it may be shown: status, url, headers of interest, size."""
+        interesting = {
+            name: value
+            for name, value in answer.headers.items()
+            if name.lower() in _SHOWN_HEADERS or "ratelimit" in name.lower()
+        }
+        described: dict[str, Any] = mask(
+            {"status": answer.status, "url": answer.shown, "headers": interesting, "bytes": len(answer.body)},
+            secrets=self._credentials.secrets,
+        )
+        return described
+
+
+async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) -> tuple[bytes, int]:
+    """The decompressed body and its size on the wire; never more than the limit in memory."""
+    encoding = response.headers.get("Content-Encoding", "")
+    decoder = decoder_for(encoding, limit_bytes)
+    if decoder is None:
+        raise EncodingUnknown(shown, encoding)
+    if response.content_length is not None and response.content_length > limit_bytes:
+        raise PageTooLarge(shown, limit_bytes, response.content_length)
+    wire_bytes = 0
+    try:
+        async for piece in response.content.iter_any():
+            wire_bytes += len(piece)
+            decoder.feed(piece)
+        return decoder.finish(), wire_bytes
+    except OverLimit as error:
+        raise PageTooLarge(shown, limit_bytes, None) from error
+    except BrokenEncoding as error:
+        raise ConnectionBroken(shown, f"content encoding {encoding}: {error}") from error
+
+
+async def _beginning(response: aiohttp.ClientResponse, limit_bytes: int) -> tuple[bytes, int]:
+    """The beginning of an error's body; it only explains, so what cannot be read of it does not matter."""
+    if decoder_for(response.headers.get("Content-Encoding", ""), 0) is None or response.headers.get(
+        "Content-Encoding"
+    ):
+        return b"", 0
+    try:
+        body = await response.content.read(limit_bytes)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        body = b""
+    return body, len(body)

@@ -1,0 +1,1 @@
+"""Airflow sensors: waiting, deferred where it takes long."""

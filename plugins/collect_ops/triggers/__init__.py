@@ -1,0 +1,1 @@
+"""Airflow triggers: what the triggerer watches for sensors and assets."""

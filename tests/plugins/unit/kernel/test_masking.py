@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from collect_ops.kernel.masking import MASK, MAX_DEPTH, mask, sounds_secret
+
+SECRETS = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from texts(name)
+            yield from texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def around(secret: str, value: Any) -> Any:
+    """A nested value that holds the secret in many ways."""
+    return {
+        "plain": secret,
+        f"name {secret}": value,
+        "list": [f"a{secret}b", (secret, secret * 2), [secret, value]],
+        "bytes": f"x{secret}".encode("utf-8", errors="surrogatepass"),
+        "password": secret,
+        "deep": {"deeper": [{"deepest": f"{secret}{secret[0]}"}]},
+    }
+
+
+@given(
+    SECRETS,
+    st.one_of(
+        st.integers(), st.floats(), st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.integers())
+    ),
+)
+@example(["*"], "***")
+@example(["***", "*"], {"token": "x"})
+@example(["x", "*b"], "xb")
+@example(["#", "*", "•"], "•#*")
+@example(["1"], 2011)
+@example(["ab", "bc"], "abc")
+def test_no_given_secret_survives(secrets: list[str], value: Any) -> None:
+    for one in secrets:
+        masked = mask(around(one, value), secrets=secrets)
+        for text in texts(masked):
+            assert not any(secret in text for secret in secrets)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=3, max_size=20))
+def test_encoded_forms_do_not_survive(secret: str) -> None:
+    encoded = base64.b64encode(secret.encode()).decode()
+    for form in (quote(secret, safe=""), quote_plus(secret), encoded):
+        assert form not in mask(f"before {form} after", secrets=[secret]).replace("before", "").replace(
+            "after", ""
+        )
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text("abc /.")),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["id", "name", "rows"]), inner),
+        max_leaves=10,
+    )
+)
+def test_what_holds_no_secret_stays_as_it_is(value: Any) -> None:
+    assert mask(value, secrets=["XYZ"]) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization", "proxy-authorization", "Cookie", "Set-Cookie", "X-Api-Key", "api_key", "apiKey",
+        "APIKEY", "key", "access_token", "nextPageToken", "password", "PGPASSWORD", "client_secret",
+        "X-Amz-Signature", "sig", "pwd", "sessionId", "private%5Fkey", "X-Auth",
+    ],
+)  # fmt: skip
+def test_names_that_sound_secret(name: str) -> None:
+    assert sounds_secret(name)
+    assert mask({name: "abc"}) == {name: MASK}
+    assert mask([(name, "abc")]) == [(name, MASK)]
+    assert "abc" not in mask(f"https://host/p?a=1&{name}=abc&b=2")
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "monkey", "keyboard", "author", "signal", "passenger", "Content-Type", "offset"]
+)
+def test_names_that_do_not(name: str) -> None:
+    assert mask({name: "abc"}) == {name: "abc"}
+    assert mask(f"https://host/p?{name}=abc") == f"https://host/p?{name}=abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("amqp://user:pw@host:1/v", "amqp://***@host:1/v"),
+        ("redis://:pw@host/0?a=b", "redis://***@host/0?a=b"),
+        ("host=h password='p w' user=u", "host=h password='***' user=u"),
+        ("Authorization: Basic dXNlcjpwdw==", "Authorization: ***"),
+        ("sent Bearer abc.def-ghi to h", "sent Bearer *** to h"),
+        ("{'X-Api-Key': 'abc', 'a': 'b'}", "{'X-Api-Key': ***"),
+        ('{"token": "a\\"b", "n": 1}', '{"token": "***", "n": 1}'),
+        ("HTTP 401 for https://h/x?api_key=k1&page=2", "HTTP 401 for https://h/x?api_key=***&page=2"),
+        ("unexpected token: <", "unexpected token: <"),
+    ],
+)
+def test_secrets_within_texts(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+def test_shapes_are_kept() -> None:
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    value = {"a": (1, "x"), "at": moment, "none": None, "token": None, "secret": "", "set": {"q"}}
+    assert mask(value) == {
+        "a": (1, "x"),
+        "at": moment,
+        "none": None,
+        "token": None,
+        "secret": "",
+        "set": ["q"],
+    }
+    assert mask({b"Cookie": b"a=b"}) == {"Cookie": MASK}
+
+
+def test_endless_nesting_is_cut() -> None:
+    value: Any = "leaf"
+    for _ in range(5000):
+        value = [value]
+    masked = mask(value)
+    depth = 0
+    while isinstance(masked, list):
+        masked, depth = masked[0], depth + 1
+    assert (masked, depth) == (MASK, MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a://", '"a', "x-", "a=", '"a":"', "'", "='", "%", '"a": "\\"', "a:", 'token="', "-", "["]
+)
+def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    began = time.process_time()
+    mask(text, secrets=["secret"])
+    assert time.process_time() - began < 2

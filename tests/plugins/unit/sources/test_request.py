@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from yarl import URL
+
+from collect_ops.kernel.errors import ValidationFailed
+from collect_ops.sources.request import check_params, render
+from tests.plugins.unit.sources.factories import make_requesting, make_source
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+IN_PATH = make_requesting(path="/v1/{id}/rows", params={"id": {"required": True}})
+
+
+def problems(failed: pytest.ExceptionInfo[ValidationFailed]) -> dict[str, str]:
+    return {fault.field: fault.problem for fault in failed.value.faults}
+
+
+@given(TEXT)
+@example("..")
+@example(".")
+@example("../admin")
+@example("a/../../admin")
+@example("a\\..\\b")
+@example("%2e%2e")
+@example("?x=1#y")
+@example("//host/")
+@example("é ü/%")
+def test_a_value_in_the_path_stays_one_segment(value: str) -> None:
+    if {".", ".."} & set(value.replace("\\", "/").split("/")):
+        with pytest.raises(ValidationFailed, match="segments"):
+            render(IN_PATH, {"id": value})
+        return
+    path = render(IN_PATH, {"id": value}).path
+    before, segment, after = path.removeprefix("/").split("/")
+    assert (before, unquote(segment), after) == ("v1", value, "rows")
+    # The client's own idea of an address changes nothing of it.
+    url = URL(f"http://host/base{path}", encoded=True)
+    assert (url.host, url.raw_path, url.query_string, url.fragment) == ("host", f"/base{path}", "", "")
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), TEXT), TEXT)
+def test_a_value_in_the_query_stays_a_value(values: dict[str, str], more: str) -> None:
+    source = make_requesting(
+        query={"q": "{a}", "r": ["{b}", "x{c}", 1], "fixed": more.replace("{", "")},
+        params={"a": {}, "b": {}, "c": {}},
+    )
+    query = render(source, values).query
+    assert query.get("q") == ((values["a"],) if "a" in values else None)
+    expected = [values[name] if name == "b" else f"x{values[name]}" for name in ("b", "c") if name in values]
+    assert query["r"] == (*expected, "1")
+    assert query["fixed"] == (more.replace("{", ""),)
+
+
+@given(TEXT)
+def test_a_value_cannot_add_a_header(value: str) -> None:
+    source = make_requesting(headers={"X-For": "for {a}"}, params={"a": {"required": True}})
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        with pytest.raises(ValidationFailed, match="control characters"):
+            render(source, {"a": value})
+    else:
+        assert render(source, {"a": value}).headers == {"X-For": f"for {value}"}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["n", "day", "on"]), st.sampled_from(["7", 7, "2024-01-01", "true", True, None, "x"])
+    )
+)
+def test_checking_twice_is_checking_once(given_params: dict[str, Any]) -> None:
+    params = {"n": {"type": "integer", "default": 3}, "day": {"type": "date"}, "on": {"type": "boolean"}}
+    source = make_requesting(query={"n": "{n}", "day": "{day}", "on": "{on}"}, params=params)
+    try:
+        checked = check_params(source, given_params)
+    except ValidationFailed:
+        return
+    assert check_params(source, checked) == checked
+    assert render(source, checked) == render(source, given_params)
+
+
+def test_defaults_are_filled_in_and_types_kept_in_the_body() -> None:
+    source = make_requesting(
+        method="POST",
+        body={"n": "{n}", "list": ["{flag}", "{missing}"], "text": "at {n}"},
+        params={"n": {"type": "integer", "default": 3}, "flag": {"type": "boolean"}, "missing": {}},
+    )
+    rendered = render(source, {"flag": "true"})
+    assert rendered.method == "POST"
+    assert rendered.body == {"n": 3, "list": [True], "text": "at 3"}
+    assert check_params(source, {"n": None}) == check_params(source, {"n": "3"}) == {"n": 3}
+
+
+def test_all_faults_are_named_at_once() -> None:
+    source = make_requesting(
+        query={"limit": "{limit}", "kind": "{kind}", "who": "{who}"},
+        params={"limit": {"type": "integer"}, "kind": {"allowed": ["a", "b"]}, "who": {"required": True}},
+    )
+    with pytest.raises(ValidationFailed) as failed:
+        render(source, {"limt": 5, "limit": "x", "kind": "c"}, "../up/{kin}")
+    assert problems(failed)["params.limt"].endswith("did you mean 'limit'?")
+    assert set(problems(failed)) == {"params.limt", "params.limit", "params.kind", "params.who", "path"}
+    assert len(failed.value.faults) == 6
+    assert "allowed: a, b" in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://other/x",
+        "HTTPS://other/x",
+        "//other/x",
+        "/a/../b",
+        "/a/%2e%2E/b",
+        "/a/%2f..%2Fb",
+        "/a\\b",
+        "/a?b=c",
+        "/a#b",
+        "/a b",
+        "/a\nb",
+        "/100%",
+        "/\ud800",
+    ],
+)
+def test_a_path_stays_below_the_base_url(path: str) -> None:
+    with pytest.raises(ValidationFailed, match="path"):
+        render(make_source(), {}, path)
+
+
+def test_a_path_may_be_overridden() -> None:
+    assert render(IN_PATH, {"id": "7"}, "v2/{id}").path == "/v2/7"
+    assert render(IN_PATH, {"id": "7"}, "/v2/é:x%20").path == "/v2/%C3%A9:x%20"
+    assert render(make_source(), {}, "").path == "/"
+
+
+def test_a_value_in_the_path_is_not_empty() -> None:
+    with pytest.raises(ValidationFailed, match="must have a value"):
+        render(IN_PATH, {"id": ""})
+
+
+def test_the_count_request_is_filled_as_well() -> None:
+    source = make_source(
+        request={
+            "path": "/rows",
+            "headers": {"X-A": "b"},
+            "query": {"k": "{k}"},
+            "params": {"k": {"default": "z"}},
+        },
+        total={"type": "request", "path": "/count/{k}", "query": {"k": "{k}"}, "value": "n"},
+    )
+    total = render(source, {"k": "a b"}).total
+    assert total is not None
+    assert (total.method, total.path, total.query, total.headers) == (
+        "GET",
+        "/count/a%20b",
+        {"k": ("a b",)},
+        {"X-A": "b"},
+    )
+    with pytest.raises(ValidationFailed, match="segments"):
+        render(source, {"k": ".."})
+    assert render(make_source(), {}).total is None
