@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,14 @@ from benchmarks.measure import Contender, Sample, Stopwatch
 from benchmarks.peers import bare
 from benchmarks.report import CHECKOUT
 from benchmarks.settings import BenchSettings
+from benchmarks.stock_airflow import shipped_airflow
+from demo.airflow_api import AirflowApi
 from demo.progress import wait_until_settled
 from demo.run import prepare_connection, submit, unpause_needed
 from demo.server import DemoServer
 
 SCRIPT_TIMEOUT_S: Final = 600
+SERVER_CONNECTION: Final = "bench_flights"
 STOCK_DAG: Final = "bench_stock_flights"
 DAG_PARSE_TIMEOUT_S: Final = 180
 
@@ -76,24 +80,45 @@ def _script(name: str, settings: BenchSettings, server: DemoServer, script: str,
 
 
 @contextmanager
-def stock_airflow(settings: BenchSettings, server: DemoServer) -> Iterator[Contender]:
-    """The stock DAG in the same Airflow; its file is in the DAG folder for the length of the block."""
+def stock_dag(settings: BenchSettings, server: DemoServer) -> Iterator[Contender]:
+    """The stock DAG in this project's Airflow; its file is in the DAG folder for the length of the block."""
+    airflow, name = settings.airflow, "stock DAG in our Airflow"
     target = CHECKOUT / "dags" / "_bench" / f"{STOCK_DAG}.py"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(__file__).parent / "dags" / f"{STOCK_DAG}.py", target)
     try:
-        settings.airflow.put_connection("bench_flights", {"conn_type": "http", "host": server.base_url})
-        settings.airflow.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
-        settings.airflow.unpause(STOCK_DAG)
-        yield Contender(
-            name="stock Airflow", run=lambda: _run_stock(settings, server), trees=settings.scheduler_pids
-        )
+        airflow.put_connection(SERVER_CONNECTION, {"conn_type": "http", "host": server.base_url})
+        airflow.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
+        airflow.unpause(STOCK_DAG)
+        run = partial(_run_stock, name, settings, airflow, server)
+        yield Contender(name=name, run=run, trees=settings.scheduler_pids)
     finally:
         shutil.rmtree(target.parent)
-        settings.airflow.delete_dag(STOCK_DAG)
+        airflow.delete_dag(STOCK_DAG)
+        airflow.delete_connection(SERVER_CONNECTION)
 
 
-def _run_stock(settings: BenchSettings, server: DemoServer) -> Sample:
+@contextmanager
+def stock_airflow(settings: BenchSettings, server: DemoServer) -> Iterator[Contender]:
+    """The stock DAG in an Airflow as it is shipped, beside ours."""
+    name = "stock Airflow"
+    postgres = settings.dsn.replace("postgresql://", "postgres://", 1)
+    connections = {
+        "collect_postgres": postgres,
+        SERVER_CONNECTION: json.dumps({"conn_type": "http", "host": server.base_url}),
+    }
+    with shipped_airflow(settings, connections) as shipped:
+        shipped.api.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
+        shipped.api.unpause(STOCK_DAG)
+
+        def run() -> Sample:
+            with shipped.awake():
+                return _run_stock(name, settings, shipped.api, server)
+
+        yield Contender(name=name, run=run, trees=lambda: shipped.scheduler_pids)
+
+
+def _run_stock(name: str, settings: BenchSettings, airflow: AirflowApi, server: DemoServer) -> Sample:
     columns = {name: kind for name, kind in bare.COLUMNS.items() if name != "content_hash"}
     definitions = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     settings.execute(
@@ -101,12 +126,21 @@ def _run_stock(settings: BenchSettings, server: DemoServer) -> Sample:
         f"create table bench_stock ({definitions}, primary key ({', '.join(bare.KEY)}))",
     )
     with Stopwatch() as watch:
-        run_id = settings.airflow.trigger(STOCK_DAG, {})
-        run = settings.airflow.wait_for_run(STOCK_DAG, run_id, SCRIPT_TIMEOUT_S)
+        run_id = airflow.trigger(STOCK_DAG, {})
+        run = airflow.wait_for_run(STOCK_DAG, run_id, SCRIPT_TIMEOUT_S)
     if run["state"] != "success":
-        raise PeerFailed(peer="stock Airflow", reason=f"run {run_id} ended as {run['state']}")
-    return _complete(
-        "stock Airflow", {"rows": settings.count("bench_stock"), "seconds": watch.seconds}, server
+        raise PeerFailed(peer=name, reason=f"run {run_id} ended as {run['state']}")
+    return _complete(name, {"rows": settings.count("bench_stock"), "seconds": watch.seconds}, server)
+
+
+def remove_tables(settings: BenchSettings) -> None:
+    """Remove what the peers have landed."""
+    settings.execute(
+        "drop table if exists bench_bare",
+        "drop table if exists bench_stock",
+        "drop schema if exists bench_dlt_append cascade",
+        "drop schema if exists bench_dlt_merge cascade",
+        "drop schema if exists bench_dlt_merge_staging cascade",
     )
 
 

@@ -21,11 +21,12 @@ from demo.progress import wait_until_settled
 from demo.run import SUBMIT_DAG, submit, unpause_needed
 
 DEFAULT_ROUNDS: Final = 9
-SOURCE: Final = "bench_one_row"
-CONNECTION: Final = "bench_one_row"
+#: A source that the project ships; for the length of the benchmark its connection leads to a server of ours.
+SOURCE: Final = "example_single"
+CONNECTION: Final = "example_api"
 PAUSE_S: Final = 2.0
 TIMEOUT_S: Final = 120.0
-ANSWER: Final = b'{"rows": [{"id": 1, "name": "one"}]}'
+ANSWER: Final = b'{"rows": [{"id": 1, "name": "one", "at": "2026-01-01"}], "total": 1}'
 
 
 @dataclass(slots=True)
@@ -85,8 +86,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     airflow = settings.airflow
     unpause_needed(airflow)
     samples: list[Sample] = []
-    with serve_one_row() as server:
-        _connect(airflow, server)
+    with serve_one_row() as server, _connection(airflow, server):
         _once(settings, server)  # the first one after a start pays for imports
         for number in range(1, count + 1):
             time.sleep(PAUSE_S)  # idle again: the run before has ended
@@ -103,7 +103,9 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     )
 
 
-def _connect(airflow: AirflowApi, server: OneRowServer) -> None:
+@contextmanager
+def _connection(airflow: AirflowApi, server: OneRowServer) -> Iterator[None]:
+    """The source's connection leads to the server; afterwards there is none again."""
     airflow.put_connection(
         CONNECTION,
         {
@@ -112,6 +114,10 @@ def _connect(airflow: AirflowApi, server: OneRowServer) -> None:
             "extra": '{"allow_private_networks": true}',
         },
     )
+    try:
+        yield
+    finally:
+        airflow.delete_connection(CONNECTION)
 
 
 def _once(settings: BenchSettings, server: OneRowServer) -> Sample:
@@ -126,7 +132,8 @@ def _once(settings: BenchSettings, server: OneRowServer) -> Sample:
         raise PeerFailed(peer="collect-ops", reason=reason)
     figures: dict[str, Any] = {
         "admitted_s": admitted - began,
-        "first_byte_s": server.asked_at[0] - began,
+        # The first request asks for the total, in the run's plan; the last one is the page's.
+        "first_byte_s": server.asked_at[-1] - began,
         "seconds": ended - began,
     }
     return figures
@@ -139,7 +146,7 @@ def _rows(samples: Sequence[Sample], count: int) -> list[Row]:
             ours=median(samples, "first_byte_s"),
             target=Target(of="ours", sign="<=", value=3.0),
             unit="s",
-            measured="POST of the submitting run to the source's server being asked; median",
+            measured="POST of the submitting run to the source's server being asked for the page; median",
             rounds=count,
         ),
         Row(

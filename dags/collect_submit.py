@@ -18,7 +18,11 @@ with DAG(
     doc_md="Admits one collect task. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `message`.",
     params={
         "source": Param(
-            None, type="string", enum=source_names(), title="Source", description="A file of include/sources, without .yaml"
+            None,
+            type="string",
+            enum=source_names(),
+            title="Source",
+            description="A file of include/sources, without .yaml",
         ),
         "params": Param(
             {},
@@ -41,7 +45,7 @@ with DAG(
             description="0 to 10; empty takes the source's",
         ),
         "force": Param(
-            False,
+            default=False,
             type="boolean",
             title="Force",
             description="Admit even when an equal task is under way or was collected within the source's window",

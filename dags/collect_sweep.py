@@ -21,5 +21,9 @@ with DAG(
     doc_md="Publishes what the broker has not confirmed, repairs what crashes left over, wakes lanes with messages.",
 ):
     SweepOperator(
-        task_id="sweep", pool=lane_rules().control.pool, priority_weight=100_000, weight_rule="absolute", retries=0
+        task_id="sweep",
+        pool=lane_rules().control.pool,
+        priority_weight=100_000,
+        weight_rule="absolute",
+        retries=0,
     )

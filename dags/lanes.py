@@ -8,7 +8,12 @@ from airflow.sdk import DAG, Asset, AssetWatcher
 
 from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
-from collect_ops.operators.lane import ClaimLaneOperator, PlanRunOperator, SettleRunOperator, ShardGroupOperator
+from collect_ops.operators.lane import (
+    ClaimLaneOperator,
+    PlanRunOperator,
+    SettleRunOperator,
+    ShardGroupOperator,
+)
 from collect_ops.triggers.lane import LaneTrigger
 
 # Control tasks go before shard groups whatever their priority: a claim that waits holds up a lane.

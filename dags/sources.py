@@ -33,7 +33,9 @@ def source_dag(source: Source) -> DAG:
             source=source.name,
             submitted_via="schedule",
             # A scheduled run is another submission than its neighbours: its data interval counts for dedup.
-            identity={"data_interval": "{{ data_interval_start | string if data_interval_start else run_id }}"},
+            identity={
+                "data_interval": "{{ data_interval_start | string if data_interval_start else run_id }}"
+            },
             wait_for_completion=True,
             outlets=[landed],
             pool=lane_rules().control.pool,

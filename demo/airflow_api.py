@@ -45,6 +45,12 @@ class AirflowApi:
             status, answer = self._send("PATCH", f"/api/v2/connections/{connection_id}", body)
         _demand_success("connections", status, answer)
 
+    def delete_connection(self, connection_id: str) -> None:
+        """Remove the connection; nothing happens when it is not there."""
+        status, answer = self._send("DELETE", f"/api/v2/connections/{connection_id}")
+        if status != HTTP_NOT_FOUND:
+            _demand_success(f"connections/{connection_id}", status, answer)
+
     def wait_for_dag(self, dag_id: str, timeout_s: float) -> None:
         """Return when Airflow knows the DAG: a new file is found by the next scan of its folder.
 

@@ -109,7 +109,7 @@ def serve(home: Path, *, port: int | None = None) -> Iterator[DemoServer]:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=launch.environment,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     try:
         server = launch.server(process.pid)
@@ -239,7 +239,7 @@ def _command(folder: Path, dataset: Dataset, port: int) -> list[str]:
     return [str(find_datasette(folder.parent)), *serve_args, "--host", HOST, "--port", str(port), *settings]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Runs in the child before Datasette: have the kernel end it when its parent is gone, however that went."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

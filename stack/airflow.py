@@ -65,6 +65,15 @@ def migrate_collect_ops(stack: Stack, say: Callable[[str], None]) -> None:
         run(stack, [sys.executable, "-m", "collect_ops.storage.migrate"])
 
 
+def declare_topology(stack: Stack) -> None:
+    """Declare the exchanges and queues of collect-ops, so that the first task finds its lane.
+
+    Raises:
+        CommandFailed: one of them exists in another form; its message says what to do.
+    """
+    run(stack, [sys.executable, "-m", "collect_ops.cli", "topology"])
+
+
 def run(stack: Stack, command: list[str]) -> None:
     """Run a set-up command with the environment of the Airflow processes.
 

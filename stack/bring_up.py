@@ -119,7 +119,9 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
 
 
 def _prepare(stack: Stack, wanted: list[Program], say: Say) -> None:
-    """Databases, schemas and pools, once PostgreSQL runs."""
+    """Databases, schemas, pools and queues, once what holds them runs."""
+    if any(program.name == "rabbitmq" for program in wanted):
+        airflow.declare_topology(stack)
     if not any(program.name == "postgres" for program in wanted):
         return
     postgres.create_databases(stack)

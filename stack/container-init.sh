@@ -8,3 +8,4 @@ pools="$(mktemp --suffix=.json)"
 python -m stack.pools >"$pools"
 airflow pools import "$pools"
 python -m collect_ops.storage.migrate
+collect-ops topology

@@ -93,7 +93,7 @@ stdout_logfile_backups={LOG_BACKUPS}
 """
 
 
-def proxy(layout: Layout) -> Any:  # noqa: ANN401 (what XML-RPC offers has no type)
+def proxy(layout: Layout) -> Any:
     """The remote interface: `proxy(layout).supervisor.startProcess(name)`. Nothing is sent before a call."""
     transport = SupervisorTransport(None, None, f"unix://{layout.supervisor_socket}")
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)

@@ -51,7 +51,9 @@ def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, A
         "target": source.target.table,
         "identity": {**source.dedup.identity, **identity},
     }
-    return hashlib.sha256(orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)).digest()
+    return hashlib.sha256(
+        orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)
+    ).digest()
 
 
 def priority_of(requested: int | None, source: Source) -> int:

@@ -99,7 +99,11 @@ class AdmissionService:
             if stored.admitted:
                 self._publish(connection, stored.admitted, admitted_s=time.perf_counter() - began)
         if self._runs is not None and stored.admitted:
-            wake({candidate.lane for candidate in stored.admitted}, self._runs, Wakeups(self._backends.redis_url))
+            wake(
+                {candidate.lane for candidate in stored.admitted},
+                self._runs,
+                Wakeups(self._backends.redis_url),
+            )
         return [answer for answer in answers if answer is not None]
 
     def _validate(self, submission: Submission) -> dict[str, Any]:
@@ -139,7 +143,7 @@ class AdmissionService:
         answers: dict[int, Admission] = {}
         hints = self._hints.read([fields["dedup_key"] for fields in valid.values() if not fields["force"]])
         with connection.transaction():
-            fresh = store.register(connection, {fields["request_id"] for fields in valid.values()})
+            fresh = store.register(connection, list({fields["request_id"] for fields in valid.values()}))
             ids = store.new_task_ids(connection, len(valid))
             candidates: list[store.Candidate] = []
             repeated: dict[int, str] = {}
@@ -178,7 +182,9 @@ class AdmissionService:
         self, connection: Connection, candidates: Sequence[store.Candidate], hints: Mapping[bytes, int]
     ) -> tuple[list[store.Candidate], list[store.Candidate]]:
         """Who gets a key, and who duplicates its holder. A hint counts only if PostgreSQL agrees."""
-        hinted = [candidate for candidate in candidates if candidate.dedup_key in hints and not candidate.force]
+        hinted = [
+            candidate for candidate in candidates if candidate.dedup_key in hints and not candidate.force
+        ]
         held = store.holders(connection, [c.dedup_key for c in hinted], live_only=True) if hinted else {}
         duplicates = [candidate for candidate in hinted if candidate.dedup_key in held]
         known = {candidate.task_id for candidate in duplicates}
@@ -207,7 +213,13 @@ class AdmissionService:
         published_s = time.perf_counter() - began
         traces = []
         for c in admitted:
-            request = {"source": c.source, "params": c.params, "path": c.path, "via": c.submitted_via, "by": c.submitted_by}
+            request = {
+                "source": c.source,
+                "params": c.params,
+                "path": c.path,
+                "via": c.submitted_via,
+                "by": c.submitted_by,
+            }
             response = {"priority": c.priority, "lane": c.lane, "forced": c.force}
             traces.append(
                 TraceRow(task_id=c.task_id, stage=Stage.ADMIT, attempt=0, duration_s=admitted_s, request=request,

@@ -33,7 +33,9 @@ class Candidate:
 
 def answers(connection: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What was answered to these request ids, and where those tasks stand now."""
-    rows = connection.execute(query("admission/select_answers"), {"request_ids": list(request_ids)}).fetchall()
+    rows = connection.execute(
+        query("admission/select_answers"), {"request_ids": list(request_ids)}
+    ).fetchall()
     return {row["request_id"]: row for row in rows}
 
 

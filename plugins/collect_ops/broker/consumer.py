@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -35,7 +35,9 @@ class QueueMissing(CollectOpsError, Permanent):
 
     def __init__(self, queue: str, reply: str) -> None:
         self.queue = queue
-        super().__init__(f"queue {queue} is not there ({reply}); the topology is declared by `collect-ops topology`")
+        super().__init__(
+            f"queue {queue} is not there ({reply}); the topology is declared by `collect-ops topology`"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class Consumer:
         # A missing queue closes the channel that asked, and what was taken on it would be delivered again.
         self._questions: BlockingChannel | None = None
 
-    def __enter__(self) -> Consumer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -116,7 +118,7 @@ class Consumer:
 
     def ack(self, tags: Iterable[int]) -> None:
         """Ack messages: their work is committed, or they are stale."""
-        self._each(tags, lambda tag: self._channel.basic_ack(tag))
+        self._each(tags, self._channel.basic_ack)
 
     def give_back(self, tags: Iterable[int]) -> None:
         """Return messages to their place in the queue."""

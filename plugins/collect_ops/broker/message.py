@@ -29,7 +29,9 @@ class TaskMessage:
 
     def encode(self) -> bytes:
         """The JSON body."""
-        return orjson.dumps({"schema": SCHEMA_VERSION, "task_id": self.task_id, "generation": self.generation})
+        return orjson.dumps(
+            {"schema": SCHEMA_VERSION, "task_id": self.task_id, "generation": self.generation}
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> TaskMessage:

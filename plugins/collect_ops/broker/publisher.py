@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from types import TracebackType
+from typing import Self
 
 import pika
 from pika.channel import Channel
@@ -72,7 +73,7 @@ class Publisher:
         self._next_tag = 1
         self._batch = _Batch(())
 
-    def __enter__(self) -> Publisher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -96,9 +97,15 @@ class Publisher:
         if batch.failure:
             log.warning("published %d of %d messages: %s", len(batch.confirmed), len(messages), batch.failure)
         if batch.unroutable:
-            log.error("no queue took %d of %d messages: is the topology declared?", len(batch.unroutable), len(messages))
+            log.error(
+                "no queue took %d of %d messages: is the topology declared?",
+                len(batch.unroutable),
+                len(messages),
+            )
         return Published(
-            confirmed=frozenset(batch.confirmed), unroutable=frozenset(batch.unroutable), failure=batch.failure
+            confirmed=frozenset(batch.confirmed),
+            unroutable=frozenset(batch.unroutable),
+            failure=batch.failure,
         )
 
     def close(self) -> None:
@@ -183,7 +190,9 @@ class Publisher:
         self._stop(f"channel closed: {reason!r}")
 
     def _on_timeout(self) -> None:
-        self._stop(f"{len(self._batch.waiting)} confirms missing after {self._timeout_s:g} s (blocked by an alarm?)")
+        self._stop(
+            f"{len(self._batch.waiting)} confirms missing after {self._timeout_s:g} s (blocked by an alarm?)"
+        )
 
     def _send(self) -> None:
         channel = self._channel
@@ -201,9 +210,13 @@ class Publisher:
                 headers={**(message.headers or {}), _INDEX_HEADER: index},
                 message_id=message.message_id,
             )
-            channel.basic_publish(message.exchange, message.routing_key, message.body, properties, mandatory=True)
+            channel.basic_publish(
+                message.exchange, message.routing_key, message.body, properties, mandatory=True
+            )
 
-    def _on_return(self, _channel: Channel, _method: object, properties: pika.BasicProperties, _body: bytes) -> None:
+    def _on_return(
+        self, _channel: Channel, _method: object, properties: pika.BasicProperties, _body: bytes
+    ) -> None:
         # The broker returns an unroutable message before it confirms it.
         self._batch.unroutable.add(int((properties.headers or {})[_INDEX_HEADER]))
 

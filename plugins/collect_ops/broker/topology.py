@@ -147,7 +147,9 @@ def _bind(channel: BlockingChannel, binding: Binding) -> None:
             arguments=binding.arguments,
         )
     except ChannelClosedByBroker as error:
-        raise TopologyRefused("binding", f"{binding.exchange} -> {binding.queue}", error.reply_text) from error
+        raise TopologyRefused(
+            "binding", f"{binding.exchange} -> {binding.queue}", error.reply_text
+        ) from error
 
 
 def _refusal(kind: str, name: str, wanted: dict[str, Any], error: ChannelClosedByBroker) -> CollectOpsError:

@@ -6,16 +6,22 @@ import sys
 
 import typer
 
-from collect_ops.cli import schemas, source
+from collect_ops.cli import operations, schemas, source, task
 
 app = typer.Typer(
     name="collect-ops",
-    help="Collect data at scale under Apache Airflow: declare sources, check them, look at their data.",
+    help="Collect data at scale under Apache Airflow: declare sources, submit tasks, follow them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(source.app, name="source")
+app.command("submit")(task.submit)
+app.command("status")(task.status)
+app.command("watch")(task.watch)
+app.command("trace")(task.trace)
+app.command("topology")(operations.topology)
+app.command("sweep")(operations.sweep)
 app.command("schemas")(schemas.schemas)
 
 

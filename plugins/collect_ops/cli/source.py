@@ -114,10 +114,11 @@ def preview(
 
     from collect_ops.cli import preview as previews
     from collect_ops.cli.output import print_json, print_table
+    from collect_ops.cli.params import parse_params
     from collect_ops.sources.load import get_source
 
     source = get_source(name)
-    found = asyncio.run(previews.preview(source, _params(param or []), rows=rows))
+    found = asyncio.run(previews.preview(source, parse_params(param or []), rows=rows))
     if as_json:
         print_json(
             {
@@ -189,14 +190,3 @@ def _paths(names: list[str] | None) -> list[Any]:
             raise UnknownSource(name, declared)
         paths.append(Path(name) if looks_like_path else declared[name])
     return paths
-
-
-def _params(pairs: list[str]) -> dict[str, str]:
-    from collect_ops.kernel.errors import Fault, ValidationFailed
-
-    faults = [
-        Fault(field="--param", value=pair, problem="must be NAME=VALUE") for pair in pairs if "=" not in pair
-    ]
-    if faults:
-        raise ValidationFailed("command line", faults)
-    return dict(pair.split("=", 1) for pair in pairs)

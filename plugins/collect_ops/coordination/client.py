@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
 __all__ = ["RedisError", "connect", "connect_async"]
 
-_OPTIONS = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0, "health_check_interval": 15}
+_OPTIONS: dict[str, Any] = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0, "health_check_interval": 15}
 
 
 def connect(redis_url: str) -> redis.Redis:

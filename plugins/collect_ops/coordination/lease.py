@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Self
 
 import redis.asyncio
 from redis.asyncio.lock import Lock
@@ -77,7 +78,7 @@ class Leases:
         self._held: set[Lease] = set()
         self._renewal: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Leases:
+    async def __aenter__(self) -> Self:
         self._renewal = asyncio.create_task(self._renew())
         return self
 
@@ -102,11 +103,18 @@ class Leases:
             wait: Whether to wait for a lease that is held.
         """
         name = keys.lease(task_id, shard_no)
-        lock: Lock | None = Lock(self._redis, name, timeout=self._lease_s, blocking_timeout=self._wait_s, sleep=0.25)
+        lock: Lock | None = Lock(
+            self._redis, name, timeout=self._lease_s, blocking_timeout=self._wait_s, sleep=0.25
+        )
         try:
             taken = await lock.acquire(blocking=wait) if lock is not None else False
         except RedisError as error:
-            log.warning("no lease for shard %s of task %s, going on under its fencing token: %r", shard_no, task_id, error)
+            log.warning(
+                "no lease for shard %s of task %s, going on under its fencing token: %r",
+                shard_no,
+                task_id,
+                error,
+            )
             lock, taken = None, True
         if not taken:
             yield None
@@ -130,7 +138,9 @@ class Leases:
         try:
             await lease.renew()
         except LockNotOwnedError:
-            log.warning("lease %s is gone (expired or flushed); going on while the fencing token is ours", lease.name)
+            log.warning(
+                "lease %s is gone (expired or flushed); going on while the fencing token is ours", lease.name
+            )
             self._held.discard(lease)
         except RedisError as error:
             log.warning("lease %s not renewed: %r", lease.name, error)

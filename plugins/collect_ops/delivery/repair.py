@@ -68,7 +68,7 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
     started = settled = 0
     with connect(backends.postgres_dsn, application_name="collect-ops repair") as connection:
         for row in connection.execute(query("delivery/select_stalled"), {"older_than_s": QUIET_S}).fetchall():
-            did = _repair_task(row, backends, rules, runs, actor, lanes)
+            did = _repair_task(connection, row, backends, rules, runs, actor, lanes)
             started += did == "started"
             settled += did == "settled"
         publications = [*_overdue(connection, backends, rules, actor), *_released(connection, actor)]
@@ -90,14 +90,22 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
 
 
 def _repair_task(
-    row: dict[str, Any], backends: Backends, rules: LaneRules, runs: Runs, actor: str, lanes: set[str]
+    connection: Connection,
+    row: dict[str, Any],
+    backends: Backends,
+    rules: LaneRules,
+    runs: Runs,
+    actor: str,
+    lanes: set[str],
 ) -> str | None:
     """Repair one quiet task; returns what was done, None when it was left alone."""
-    final = row["shards_total"] is not None and row["open_shards"] == 0 and row["status"] != TaskStatus.CLAIMED
+    final = (
+        row["shards_total"] is not None and row["open_shards"] == 0 and row["status"] != TaskStatus.CLAIMED
+    )
     try:
         state = runs.state(row["dag_id"], row["run_id"])
         if not final and state is RunState.MISSING and row["status"] == TaskStatus.CLAIMED:
-            runs.start(row["dag_id"], row["run_id"], run_conf(row["id"], row["attempt"], row["priority"], row["lane"]))
+            runs.start(row["dag_id"], row["run_id"], _conf(connection, row))
             log.warning("task %s was claimed and had no run: %s started", row["id"], row["run_id"])
             return "started"
     except RunsUnavailable as error:
@@ -119,7 +127,15 @@ def _repair_task(
     return "settled"
 
 
-def _overdue(connection: Connection, backends: Backends, rules: LaneRules, actor: str) -> list[dict[str, Any]]:
+def _conf(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    members = connection.execute(query("delivery/select_run_tasks"), {"run_id": row["run_id"]}).fetchall()
+    priority = max((member["priority"] for member in members), default=row["priority"])
+    return run_conf([(member["id"], member["attempt"]) for member in members], priority, row["lane"])
+
+
+def _overdue(
+    connection: Connection, backends: Backends, rules: LaneRules, actor: str
+) -> list[dict[str, Any]]:
     depths = _depths(backends)
     found: list[dict[str, Any]] = []
     for lane, rule in rules.lanes.items():

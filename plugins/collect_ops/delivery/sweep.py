@@ -28,14 +28,11 @@ class Swept:
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
-        counts = {
-            "outbox": asdict(self.outbox),
-            "repair": asdict(self.repaired),
+        return {
+            "outbox": {**asdict(self.outbox), "lanes": sorted(self.outbox.lanes)},
+            "repair": {**asdict(self.repaired), "lanes": sorted(self.repaired.lanes)},
             "woken": list(self.woken),
         }
-        for part in ("outbox", "repair"):
-            counts[part]["lanes"] = sorted(counts[part]["lanes"])  # type: ignore[call-overload,index]
-        return counts
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
@@ -56,4 +53,6 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     repaired = repair.run_once(backends, rules, runs, actor=actor)
     with Consumer(backends.amqp_url) as consumer:
         waiting = [lane for lane in rules.lanes if consumer.depth(rules.queue(lane)) > 0]
-    return Swept(outbox=published, repaired=repaired, woken=tuple(wake(waiting, runs, Wakeups(backends.redis_url))))
+    return Swept(
+        outbox=published, repaired=repaired, woken=tuple(wake(waiting, runs, Wakeups(backends.redis_url)))
+    )

@@ -147,7 +147,9 @@ class _GroupRun:
         async with contextlib.AsyncExitStack() as stack:
             started = await self._with_database(self._start)
             if started is None:
-                self._result.skipped = "the group is closed: its run was repaired or settled, or it had ended before"
+                self._result.skipped = (
+                    "the group is closed: its run was repaired or settled, or it had ended before"
+                )
                 return
             self._result.label = started["label"]
             await self._with_database(lambda connection: self._load(connection, stack, started))
@@ -198,7 +200,9 @@ class _GroupRun:
             requests_per_s=started["requests_per_s"],
             on_retry=lambda notice: log.warning("asking again: %s", notice),
         )
-        return TaskKit(source=source, collector=await stack.enter_async_context(collector), lander=Lander(source))
+        return TaskKit(
+            source=source, collector=await stack.enter_async_context(collector), lander=Lander(source)
+        )
 
     async def _work(self, leases: Leases) -> None:
         """One worker: shards one after the other, on a connection of its own."""
@@ -224,7 +228,9 @@ class _GroupRun:
             if connection is not None:
                 await connection.close()
 
-    async def _run_shard(self, connection: AsyncConnection, leases: Leases, shard: ShardTask) -> ShardEnd | None:
+    async def _run_shard(
+        self, connection: AsyncConnection, leases: Leases, shard: ShardTask
+    ) -> ShardEnd | None:
         """Run a shard; None when somebody else holds its lease: it is put back, and waited for the next time."""
         key = (shard.task_id, shard.shard_no)
         async with leases.hold(*key, wait=key in self._held_once) as lease:
@@ -234,7 +240,13 @@ class _GroupRun:
                 return None
             clock = await DatabaseClock.read(connection)
             end = await ShardRun(
-                connection, self._kits[shard.task_id], shard, clock, lease, actor=self._actor, on_page=self._count_page
+                connection,
+                self._kits[shard.task_id],
+                shard,
+                clock,
+                lease,
+                actor=self._actor,
+                on_page=self._count_page,
             ).run()
         self._count(end)
         return end
@@ -246,7 +258,13 @@ class _GroupRun:
         if row is None or row["open"] > 0:
             return
         settled = await asyncio.to_thread(
-            settle, shard.task_id, shard.attempt, self._backends, self._rules, actor=self._actor, run_over=False
+            settle,
+            shard.task_id,
+            shard.attempt,
+            self._backends,
+            self._rules,
+            actor=self._actor,
+            run_over=False,
         )
         if settled is not None:
             self._result.settled.append(settled)
@@ -262,7 +280,8 @@ class _GroupRun:
 
     async def _connect(self) -> AsyncConnection:
         return await connect_async(
-            self._backends.postgres_dsn, application_name=f"collect-ops {self._result.run_id}/{self._result.group_no}"
+            self._backends.postgres_dsn,
+            application_name=f"collect-ops {self._result.run_id}/{self._result.group_no}",
         )
 
     async def _with_database(self, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:

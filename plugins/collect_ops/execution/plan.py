@@ -11,7 +11,7 @@ from typing import Any
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
-from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, split
+from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group, split
 from collect_ops.journal.trace import Stage, TraceRow, describe_error, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import CollectOpsError, Transient
@@ -58,7 +58,13 @@ class Plan:
 
 
 def plan(
-    tasks: Sequence[TaskAttempt], run_id: str, backends: Backends, rules: LaneRules, endpoint_of: EndpointOf, *, actor: str
+    tasks: Sequence[TaskAttempt],
+    run_id: str,
+    backends: Backends,
+    rules: LaneRules,
+    endpoint_of: EndpointOf,
+    *,
+    actor: str,
 ) -> Plan:
     """Plan a run's tasks.
 
@@ -73,20 +79,20 @@ def plan(
         endpoint_of: The endpoint of an Airflow connection, by its id.
         actor: Who plans, for the task log.
     """
-    groups: list[GroupRef] = []
-    skipped: list[str] = []
     with connect(backends.postgres_dsn, application_name="collect-ops plan") as connection:
+        planning = _Planning(connection, run_id, rules, endpoint_of, shared=len(tasks))
         for each in tasks:
             row = connection.execute(
-                query("execution/dispatch_task"), {"task_id": each.task_id, "attempt": each.attempt, "actor": actor}
+                query("execution/dispatch_task"),
+                {"task_id": each.task_id, "attempt": each.attempt, "run_id": run_id, "actor": actor},
             ).fetchone()
             if row is None:
-                skipped.append(_why_not(connection, each))
-                continue
-            groups.extend(_plan_task(connection, row, run_id, rules, endpoint_of, start=len(groups)))
-    for reason in skipped:
+                planning.skipped.append(_why_not(connection, each))
+            else:
+                planning.plan_task(row)
+    for reason in planning.skipped:
         log.info("skipped: %s", reason)
-    return Plan(groups=tuple(groups), skipped=tuple(skipped))
+    return Plan(groups=tuple(planning.groups.values()), skipped=tuple(planning.skipped))
 
 
 def _why_not(connection: Connection, wanted: TaskAttempt) -> str:
@@ -99,36 +105,89 @@ def _why_not(connection: Connection, wanted: TaskAttempt) -> str:
     )
 
 
-def _plan_task(
-    connection: Connection,
-    row: dict[str, Any],
-    run_id: str,
-    rules: LaneRules,
-    endpoint_of: EndpointOf,
-    *,
-    start: int,
-) -> list[GroupRef]:
-    began = time.perf_counter()
-    source = Source.model_validate(row["definition"])
-    try:
-        total = row["total_rows"]
-        if row["shards_total"] is None:
-            total = asyncio.run(_count(source, row, endpoint_of))
-        _ensure_tables(connection, source, row["id"])
-    except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
-        _record_failure(connection, row, error, time.perf_counter() - began)
-        return []
-    planned = _write(connection, row, source, total, run_id, rules, start)
-    trace = TraceRow(
-        task_id=row["id"],
-        stage=Stage.PLAN,
-        attempt=row["attempt"],
-        duration_s=time.perf_counter() - began,
-        rows=total,
-        response={"groups": [ref.label for ref in planned], "total": total},
-    )
-    write_traces(connection, [trace])
-    return planned
+class _Planning:
+    """The planning of one run.
+
+    In a run of several tasks those of one shard share group 0: a mapped instance a task would cost more than the work.
+    """
+
+    def __init__(
+        self, connection: Connection, run_id: str, rules: LaneRules, endpoint_of: EndpointOf, *, shared: int
+    ) -> None:
+        self._connection = connection
+        self._run_id = run_id
+        self._rules = rules
+        self._endpoint_of = endpoint_of
+        self._shared = shared
+        self.groups: dict[int, GroupRef] = {}
+        self.skipped: list[str] = []
+
+    def plan_task(self, row: dict[str, Any]) -> None:
+        """Count, split and store one task, which has just been dispatched."""
+        began = time.perf_counter()
+        try:
+            source = Source.model_validate(row["definition"])
+            total = row["total_rows"]
+            if row["shards_total"] is None:
+                total = asyncio.run(_count(source, row, self._endpoint_of))
+            _ensure_tables(self._connection, source, row["id"])
+        except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
+            _record_failure(self._connection, row, error, time.perf_counter() - began)
+            return
+        planned = self._store(row, source, total)
+        trace = TraceRow(
+            task_id=row["id"],
+            stage=Stage.PLAN,
+            attempt=row["attempt"],
+            duration_s=time.perf_counter() - began,
+            rows=total,
+            response={"groups": [group.label for group in planned], "total": total},
+        )
+        write_traces(self._connection, [trace])
+
+    def _store(self, row: dict[str, Any], source: Source, total: int | None) -> list[GroupRef]:
+        """Shards and groups, in one transaction under the task's lock."""
+        with self._connection.transaction():
+            locked = self._connection.execute(
+                query("execution/lock_planned"), {"task_id": row["id"], "attempt": row["attempt"]}
+            ).fetchone()
+            if locked is None:
+                log.warning(
+                    "task %s attempt %s was taken away while it was planned", row["id"], row["attempt"]
+                )
+                return []
+            shards_total = locked["shards_total"]
+            if shards_total is None:
+                shards = split(source, total)
+                shards_total = len(shards)
+                _insert_shards(self._connection, row["id"], shards)
+            groups = self._deal(row, source, _unfinished(self._connection, row["id"]))
+            self._connection.execute(
+                query("execution/record_plan"),
+                {"task_id": row["id"], "shards_total": shards_total, "total_rows": total},
+            )
+        return groups
+
+    def _deal(self, row: dict[str, Any], source: Source, unfinished: Sequence[ShardSpan]) -> list[GroupRef]:
+        if not unfinished:
+            return []
+        if self._shared > 1 and len(unfinished) == 1:
+            dealt = [shared_group(source, unfinished, self._shared)]
+            first = 0
+        else:
+            dealt = group(source, unfinished, self._width(row["lane"]))
+            first = max(self.groups, default=0 if self._shared > 1 else -1) + 1
+        refs = [GroupRef(run_id=self._run_id, group_no=first + g.number, label=g.label) for g in dealt]
+        for ref, planned in zip(refs, dealt, strict=True):
+            _open_group(self._connection, row, ref, planned)
+            self.groups[ref.group_no] = ref
+        return refs
+
+    def _width(self, lane: str) -> int:
+        """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""
+        own = 1
+        free = self._rules.lanes[lane].slots - used_slots(self._connection, lane) + own
+        return max(1, min(self._rules.lanes[lane].groups_per_task, free))
 
 
 async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> int | None:
@@ -142,41 +201,6 @@ def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None
         ensure_target(connection, source.target)
         if source.target.disposition is Disposition.REPLACE:
             ensure_aside(connection, source.target, task_id)
-
-
-def _write(
-    connection: Connection,
-    row: dict[str, Any],
-    source: Source,
-    total: int | None,
-    run_id: str,
-    rules: LaneRules,
-    start: int,
-) -> list[GroupRef]:
-    """Shards and groups, in one transaction under the task's lock."""
-    task_id = row["id"]
-    with connection.transaction():
-        locked = connection.execute(
-            query("execution/lock_planned"), {"task_id": task_id, "attempt": row["attempt"]}
-        ).fetchone()
-        if locked is None:
-            log.warning("task %s attempt %s was taken away while it was planned", task_id, row["attempt"])
-            return []
-        shards_total = locked["shards_total"]
-        if shards_total is None:
-            shards = split(source, total)
-            shards_total = len(shards)
-            _insert_shards(connection, task_id, shards)
-        unfinished = _unfinished(connection, task_id)
-        width = _width(connection, row["lane"], rules)
-        groups = group(source, unfinished, width) if unfinished else []
-        for each in groups:
-            _open_group(connection, row, run_id, start, each)
-        connection.execute(
-            query("execution/record_plan"),
-            {"task_id": task_id, "shards_total": shards_total, "total_rows": total},
-        )
-    return [GroupRef(run_id=run_id, group_no=start + each.number, label=each.label) for each in groups]
 
 
 def _insert_shards(connection: Connection, task_id: int, shards: Sequence[ShardSpan]) -> None:
@@ -193,36 +217,30 @@ def _insert_shards(connection: Connection, task_id: int, shards: Sequence[ShardS
 
 def _unfinished(connection: Connection, task_id: int) -> list[ShardSpan]:
     rows = connection.execute(query("execution/select_unfinished"), {"task_id": task_id}).fetchall()
-    return [ShardSpan(number=row["shard_no"], offset=row["span_offset"], size=row["span_size"]) for row in rows]
+    return [
+        ShardSpan(number=row["shard_no"], offset=row["span_offset"], size=row["span_size"]) for row in rows
+    ]
 
 
-def _width(connection: Connection, lane: str, rules: LaneRules) -> int:
-    """Groups this task may have: what the lane has free, its own reservation included, within the rule's width."""
-    own = 1
-    free = rules.lanes[lane].slots - used_slots(connection, lane) + own
-    return max(1, min(rules.lanes[lane].groups_per_task, free))
-
-
-def _open_group(connection: Connection, row: dict[str, Any], run_id: str, start: int, each: PlannedGroup) -> None:
-    group_no = start + each.number
+def _open_group(connection: Connection, row: dict[str, Any], ref: GroupRef, planned: PlannedGroup) -> None:
     connection.execute(
         query("execution/insert_group"),
         {
-            "run_id": run_id,
-            "group_no": group_no,
+            "run_id": ref.run_id,
+            "group_no": ref.group_no,
             "lane": row["lane"],
-            "label": each.label,
-            "concurrency": each.concurrency,
-            "requests_per_s": each.requests_per_s,
+            "label": ref.label,
+            "concurrency": planned.concurrency,
+            "requests_per_s": planned.requests_per_s,
         },
     )
     connection.execute(
         query("execution/assign_shards"),
         {
             "task_id": row["id"],
-            "run_id": run_id,
-            "shard_nos": [shard.number for shard in each.shards],
-            "group_nos": [group_no] * len(each.shards),
+            "run_id": ref.run_id,
+            "shard_nos": [shard.number for shard in planned.shards],
+            "group_nos": [ref.group_no] * len(planned.shards),
         },
     )
 
@@ -238,5 +256,13 @@ def _record_failure(connection: Connection, row: dict[str, Any], error: Exceptio
     )
     write_traces(
         connection,
-        [TraceRow(task_id=row["id"], stage=Stage.PLAN, attempt=row["attempt"], duration_s=duration_s, error=described)],
+        [
+            TraceRow(
+                task_id=row["id"],
+                stage=Stage.PLAN,
+                attempt=row["attempt"],
+                duration_s=duration_s,
+                error=described,
+            )
+        ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from collect_ops.lanes.rules import RetryRule
@@ -58,7 +59,7 @@ def group(source: Source, shards: Sequence[ShardSpan], width: int) -> list[Plann
     """
     width = max(1, min(width, len(shards), source.limits.concurrency))
     cuts = [round(index * len(shards) / width) for index in range(width + 1)]
-    chunks = [tuple(shards[a:b]) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+    chunks = [tuple(shards[a:b]) for a, b in pairwise(cuts) if a < b]
     rate = source.limits.requests_per_s
     return [
         PlannedGroup(
@@ -70,6 +71,23 @@ def group(source: Source, shards: Sequence[ShardSpan], width: int) -> list[Plann
         )
         for number, chunk in enumerate(chunks)
     ]
+
+
+def shared_group(source: Source, shards: Sequence[ShardSpan], tasks: int) -> PlannedGroup:
+    """The group that the small tasks of a shared run have in common.
+
+    Args:
+        source: Theirs.
+        shards: Of one of them.
+        tasks: How many tasks share the run.
+    """
+    return PlannedGroup(
+        number=0,
+        shards=tuple(shards),
+        label=f"{source.name}, {tasks} tasks",
+        concurrency=source.limits.concurrency,
+        requests_per_s=source.limits.requests_per_s,
+    )
 
 
 def _share(total: int, index: int, parts: int) -> int:
@@ -156,18 +174,22 @@ def settle_outcome(
         return _lost(attempt, sums)
     if sums.failed == 0:
         return _all_done(attempt, sums)
+    return _some_failed(attempt, sums, retry, base_s=base_s, chance=chance)
+
+
+def _some_failed(
+    attempt: Attempt, sums: ShardSums, retry: RetryRule, *, base_s: float | None, chance: float
+) -> Outcome:
     reason = f"{sums.failed} of {sums.shards} shards failed; shard {sums.first_failed}: {_message(sums.first_error)}"
-    retryable = sums.failed - sums.permanent
-    if sums.permanent > attempt.max_failed_shards:
-        return Outcome(status=TaskStatus.DEAD, reason=reason)
-    if retryable and attempt.retry_count < attempt.max_retries:
+    hopeless = sums.permanent > attempt.max_failed_shards
+    retryable = sums.failed > sums.permanent and attempt.retry_count < attempt.max_retries
+    if retryable and not hopeless:
         delay_s = retry_delay_s(
             attempt.retry_count + 1, retry, base_s=base_s, chance=chance, retry_after_s=sums.retry_after_s
         )
         return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
-    if sums.failed <= attempt.max_failed_shards:
-        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
-    return Outcome(status=TaskStatus.DEAD, reason=reason)
+    tolerable = sums.failed <= attempt.max_failed_shards
+    return Outcome(status=TaskStatus.PARTIAL if tolerable else TaskStatus.DEAD, reason=reason)
 
 
 def _plan_failed(
@@ -191,9 +213,15 @@ def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
 
 
 def _lost(attempt: Attempt, sums: ShardSums) -> Outcome:
-    where = f"{sums.shards - sums.done - sums.failed} shards unfinished" if attempt.planned else "before planning ended"
+    where = (
+        f"{sums.shards - sums.done - sums.failed} shards unfinished"
+        if attempt.planned
+        else "before planning ended"
+    )
     if attempt.lost_count + 1 >= MAX_LOST:
-        return Outcome(status=TaskStatus.DEAD, reason=f"the attempt was lost ({where}), {MAX_LOST} times in all")
+        return Outcome(
+            status=TaskStatus.DEAD, reason=f"the attempt was lost ({where}), {MAX_LOST} times in all"
+        )
     return Outcome(status=TaskStatus.QUEUED, reason=f"the attempt was lost ({where}); runs again")
 
 

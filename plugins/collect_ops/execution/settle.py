@@ -16,7 +16,8 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.policy import Attempt, Outcome, ShardSums, settle_outcome
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
-from collect_ops.landing.table import Swap, drop_aside, swap
+from collect_ops.landing.model import Swap
+from collect_ops.landing.table import drop_aside, swap
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
@@ -68,7 +69,13 @@ def settle(
             with Publisher(backends.amqp_url) as publisher:
                 publish(connection, publisher, rules, follow_up)
     lanes = frozenset(publication.lane for publication in follow_up if publication.delay_s <= 0)
-    log.info("task %s attempt %s: %s%s", task_id, attempt, settled.status, f" ({settled.reason})" if settled.reason else "")
+    log.info(
+        "task %s attempt %s: %s%s",
+        task_id,
+        attempt,
+        settled.status,
+        f" ({settled.reason})" if settled.reason else "",
+    )
     return Settled(
         task_id=task_id, attempt=attempt, status=settled.status, reason=settled.reason, lanes=lanes
     )
@@ -109,7 +116,7 @@ def _settle(
             sums,
             rules.retry,
             base_s=source.retries.base_s,
-            chance=random.random(),  # noqa: S311 - jitter, not a secret
+            chance=random.random(),
         )
         outcome = _land_replacement(connection, source, task_id, sums, outcome)
         moved = _move(connection, task, sums_row, outcome, actor, run_over=run_over)
@@ -140,7 +147,9 @@ def _land_replacement(
         return outcome
     if outcome.status in (TaskStatus.COMPLETED, TaskStatus.PARTIAL) and sums.done == sums.shards:
         if swap(connection, source.target, task_id) is Swap.SUPERSEDED:
-            return Outcome(status=outcome.status, reason="a newer task has replaced the target; these rows were dropped")
+            return Outcome(
+                status=outcome.status, reason="a newer task has replaced the target; these rows were dropped"
+            )
     elif outcome.status is TaskStatus.PARTIAL:  # a DEAD task keeps its rows: a redrive goes on from them
         drop_aside(connection, source.target, task_id)
     return outcome
@@ -191,7 +200,17 @@ def _move(
 
 def _result(task: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
     """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds."""
-    names = ("shards", "done", "failed", "pages", "rows_fetched", "rows_landed", "bad_rows", "bytes", "http_retries")
+    names = (
+        "shards",
+        "done",
+        "failed",
+        "pages",
+        "rows_fetched",
+        "rows_landed",
+        "bad_rows",
+        "bytes",
+        "http_retries",
+    )
     merged = {name: sums[name] for name in names}
     merged["total_rows"] = task["total_rows"] if task["total_rows"] is not None else sums["source_total"]
     merged["seconds"] = {

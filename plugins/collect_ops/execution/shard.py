@@ -131,7 +131,11 @@ class ShardRun:
         try:
             await self._collect(taken)
         except _Fenced:
-            log.warning("shard %s of task %s: fenced off, nothing more lands", self._shard.shard_no, self._shard.task_id)
+            log.warning(
+                "shard %s of task %s: fenced off, nothing more lands",
+                self._shard.shard_no,
+                self._shard.task_id,
+            )
             return ShardEnd.FENCED
         except Exception as error:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
@@ -256,7 +260,9 @@ class ShardRun:
         described["retry_after_s"] = getattr(error, "retry_after_s", None)
         log.error("shard %s of task %s failed: %s", shard.shard_no, shard.task_id, error, exc_info=error)
         async with self._connection.transaction():
-            await self._fetchone("execution/fail_shard", {**self._key, "token": self._token, "error": Jsonb(described)})
+            await self._fetchone(
+                "execution/fail_shard", {**self._key, "token": self._token, "error": Jsonb(described)}
+            )
             trace = TraceRow(
                 task_id=shard.task_id,
                 shard_no=shard.shard_no,

@@ -28,7 +28,9 @@ def backends() -> Backends:
 
 async def backends_of_async() -> Backends:
     """The same inside the triggerer, where connections are read asynchronously."""
-    found = {name: await Connection.async_get(name) for name in (POSTGRES_CONN_ID, REDIS_CONN_ID, RABBITMQ_CONN_ID)}
+    found = {
+        name: await Connection.async_get(name) for name in (POSTGRES_CONN_ID, REDIS_CONN_ID, RABBITMQ_CONN_ID)
+    }
     return backends_of(found.__getitem__)
 
 
@@ -51,7 +53,11 @@ def rest_runs() -> RestRuns:
     connection = Connection.get(AIRFLOW_CONN_ID)
     host = connection.host or "127.0.0.1"
     base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
-    return RestRuns(f"{base}:{connection.port}" if connection.port else base, connection.login or "", connection.password or "")
+    return RestRuns(
+        f"{base}:{connection.port}" if connection.port else base,
+        connection.login or "",
+        connection.password or "",
+    )
 
 
 def endpoint(connection_id: str) -> Endpoint:
@@ -88,4 +94,6 @@ def _management_url(rabbitmq: Connection) -> str | None:
     if not url:
         return None
     scheme, _, rest = str(url).partition("://")
-    return f"{scheme}://{quote(rabbitmq.login or '', safe='')}:{quote(rabbitmq.password or '', safe='')}@{rest}"
+    return (
+        f"{scheme}://{quote(rabbitmq.login or '', safe='')}:{quote(rabbitmq.password or '', safe='')}@{rest}"
+    )

@@ -92,7 +92,7 @@ class RabbitMQHook(BaseHook):
         """Address of the management API with credentials; None when the connection names none."""
         return management_url_of(self.get_connection(self.rabbitmq_conn_id))
 
-    def get_conn(self) -> Any:  # noqa: ANN401 -- naming its type would import pika here
+    def get_conn(self) -> Any:
         """An open `pika.BlockingConnection`; the caller closes it.
 
         Raises:

@@ -56,7 +56,8 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     """Class, message and stack of an exception, as JSON, masked."""
     stack = "".join(traceback.format_exception(error)).splitlines()[-_STACK_LINES:]
     described = {"class": type(error).__name__, "message": str(error), "stack": "\n".join(stack)}
-    return _storable(mask(described))
+    storable: dict[str, Any] = _storable(mask(described))
+    return storable
 
 
 def write_traces(connection: Connection, rows: Sequence[TraceRow]) -> None:

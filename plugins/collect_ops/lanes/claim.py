@@ -19,8 +19,8 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
-from collect_ops.lanes.capacity import room as room_of
-from collect_ops.lanes.policy import Candidate, Decision, decide
+from collect_ops.lanes.capacity import room
+from collect_ops.lanes.policy import Candidate, Sorted
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunsUnavailable, collect_dag_id, wake
@@ -28,7 +28,7 @@ from collect_ops.storage import Connection, connect, query
 
 log = logging.getLogger(__name__)
 
-#: Messages looked at in one go when the head of the queue is stale.
+#: Messages looked at in one go, once the first few were stale or small.
 BLOCK = 500
 #: A claim ends after this, in seconds, and wakes itself for the rest: the lane DAG must stay short.
 TIME_LIMIT_S = 1.0
@@ -59,16 +59,6 @@ class Claimed:
     more: bool = False
 
 
-@dataclass(slots=True)
-class _Taken:
-    """Messages in hand, by what happens to them after the commit."""
-
-    done: list[int] = field(default_factory=list)
-    back: list[int] = field(default_factory=list)
-    defer: list[tuple[Candidate, Delivery]] = field(default_factory=list)
-    malformed: list[tuple[Delivery, MalformedMessage]] = field(default_factory=list)
-
-
 def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Claimed:
     """Claim what the lane has room for and start its runs.
 
@@ -87,30 +77,30 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
     """
     wakeups = Wakeups(backends.redis_url)
     wakeups.clear(lane)
-    result, taken = Claimed(lane=lane), _Taken()
     with (
         connect(backends.postgres_dsn, application_name=f"collect-ops claim {lane}") as connection,
         Consumer(backends.amqp_url) as consumer,
-        Publisher(backends.amqp_url) as publisher,
     ):
+        claiming = _Claim(lane, rules, connection, consumer, actor)
         with connection.transaction():
-            if not _locked(connection, lane):
-                result.busy = True
-                return result
-            _claim_until_full(connection, consumer, rules, result, taken, actor)
-        _settle_messages(connection, consumer, publisher, rules, lane, taken)
-    start_runs(result.runs, runs)
-    if result.more:
+            if not claiming.locked():
+                return Claimed(lane=lane, busy=True)
+            claiming.take_until_full()
+            done = claiming.commit()
+        with Publisher(backends.amqp_url) as publisher:
+            claiming.settle_messages(publisher)
+    start_runs(done.runs, runs)
+    if done.more:
         wake([lane], runs, wakeups)
     log.info(
-        "lane %s: claimed %d, held %d, deferred %d, stale %d, malformed %d",
-        lane, result.claimed, result.held, result.deferred, result.stale, result.malformed,
+        "lane %s: claimed %d tasks in %d runs, held %d, deferred %d, stale %d, malformed %d",
+        lane, done.claimed, len(done.runs), done.held, done.deferred, done.stale, done.malformed,
     )  # fmt: skip
-    return result
+    return done
 
 
 def start_runs(runs_to_start: Sequence[ClaimedRun], runs: Runs) -> None:
-    """Start runs; one that could not be started is the repair pass's: its task is CLAIMED and names it."""
+    """Start runs; one that could not be started is the repair pass's: its tasks are CLAIMED and name it."""
     for run in runs_to_start:
         try:
             runs.start(run.dag_id, run.run_id, run.conf)
@@ -118,193 +108,234 @@ def start_runs(runs_to_start: Sequence[ClaimedRun], runs: Runs) -> None:
             log.error("run %s not started, repair will: %s", run.run_id, error)
 
 
-def run_conf(task_id: int, attempt: int, priority: int, lane: str) -> dict[str, Any]:
-    """The conf of a collect run: ids and what the cluster policy needs, nothing large."""
-    return {"tasks": [{"task_id": task_id, "attempt": attempt}], "priority": priority, "lane": lane}
+def run_conf(tasks: Sequence[tuple[int, int]], priority: int, lane: str) -> dict[str, Any]:
+    """The conf of a collect run: ids and what the cluster policy needs, nothing large.
+
+    Args:
+        tasks: Task ids with their attempts.
+        priority: 0-10, of the run's most urgent task.
+        lane: Lane name.
+    """
+    named = [{"task_id": task_id, "attempt": attempt} for task_id, attempt in tasks]
+    return {"tasks": named, "priority": priority, "lane": lane}
 
 
-def _locked(connection: Connection, lane: str) -> bool:
-    row = connection.execute(query("lanes/lock_lane"), {"lane": lane}).fetchone()
-    return bool(row and row["locked"])
+class _Claim:
+    """One claim: messages in hand, and what becomes of them at the commit and after it."""
 
+    def __init__(
+        self, lane: str, rules: LaneRules, connection: Connection, consumer: Consumer, actor: str
+    ) -> None:
+        self._lane = lane
+        self._rules = rules
+        self._connection = connection
+        self._consumer = consumer
+        self._actor = actor
+        self._began = time.perf_counter()
+        self._result = Claimed(lane=lane)
+        self._sorted = Sorted(room=0, active={})
+        self._deliveries: dict[int, Delivery] = {}  # by task id: the newest message of each
+        self._stale: list[int] = []
+        self._malformed: list[tuple[Delivery, MalformedMessage]] = []
 
-def _claim_until_full(
-    connection: Connection, consumer: Consumer, rules: LaneRules, result: Claimed, taken: _Taken, actor: str
-) -> None:
-    result.room = room = room_of(connection, result.lane, rules)
-    deadline = time.monotonic() + TIME_LIMIT_S
-    block = room
-    while room > 0:
-        deliveries = consumer.take(rules.queue(result.lane), block)
-        if not deliveries:
-            return
-        claimed = _claim_block(connection, rules, deliveries, room, result, taken, actor)
-        room -= claimed
-        block = BLOCK if claimed == 0 else room
-        if time.monotonic() > deadline:
-            result.more = room > 0
-            return
+    def locked(self) -> bool:
+        """Whether this claim is the lane's only one, until its transaction ends."""
+        row = self._connection.execute(query("lanes/lock_lane"), {"lane": self._lane}).fetchone()
+        return bool(row and row["locked"])
 
+    def take_until_full(self) -> None:
+        """Take messages, highest priority first, until nothing more fits, the queue is empty or the time is up."""
+        self._sorted.room = self._result.room = room(self._connection, self._lane, self._rules)
+        deadline = time.monotonic() + TIME_LIMIT_S
+        block = self._sorted.room
+        while self._sorted.takes_more:
+            deliveries = self._consumer.take(self._rules.queue(self._lane), block)
+            if not deliveries:
+                return
+            left = len(self._sorted.leave)
+            self._sort(deliveries)
+            # Full but for shared runs, and the block held something that cannot share: enough has been looked at.
+            if self._sorted.room == 0 and len(self._sorted.leave) > left:
+                return
+            block = BLOCK
+            if time.monotonic() > deadline:
+                self._result.more = True
+                return
 
-def _claim_block(
-    connection: Connection,
-    rules: LaneRules,
-    deliveries: Sequence[Delivery],
-    room: int,
-    result: Claimed,
-    taken: _Taken,
-    actor: str,
-) -> int:
-    began = time.perf_counter()
-    named = _decode(deliveries, result, taken)
-    candidates = _candidates(connection, named)
-    by_id = {message.task_id: delivery for delivery, message in named}
-    current = {candidate.task_id for candidate in candidates}
-    active = _active(connection, candidates)
-    decision = decide(candidates, room=room, active=active)
-    _hold(connection, decision, actor)
-    rows = _move(connection, decision, result.lane, actor)
-    result.claimed += len(rows)
-    result.held += len(decision.hold)
-    result.deferred += len(decision.defer)
-    result.stale += len(named) - len(candidates)
-    for delivery, message in named:
-        if message.task_id not in current:
-            taken.done.append(delivery.tag)
-    taken.done.extend(by_id[c.task_id].tag for c in (*decision.claim, *(held for held, _ in decision.hold)))
-    taken.back.extend(by_id[c.task_id].tag for c in decision.leave)
-    taken.defer.extend((c, by_id[c.task_id]) for c in decision.defer)
-    duration_s = time.perf_counter() - began
-    write_traces(
-        connection,
-        [
-            TraceRow(
-                task_id=row["id"],
-                stage=Stage.CLAIM,
-                attempt=row["attempt"],
-                duration_s=duration_s,
-                response={"lane": result.lane, "run_id": row["run_id"], "waited_s": round(row["waited_s"], 3)},
+    def commit(self) -> Claimed:
+        """Move the tasks; the caller's transaction commits it."""
+        self._hold()
+        rows = self._move()
+        self._result.claimed = len(rows)
+        self._result.held = len(self._sorted.hold)
+        self._result.deferred = len(self._sorted.defer)
+        self._result.stale = len(self._stale)
+        self._result.malformed = len(self._malformed)
+        self._result.runs = self._named_runs(rows)
+        self._trace(rows)
+        return self._result
+
+    def settle_messages(self, publisher: Publisher) -> None:
+        """After the commit: ack what is done, give back what stays, send what is not due up the ladder again."""
+        claimed = [candidate for run in self._sorted.runs for candidate in run]
+        held = [candidate for candidate, _ in self._sorted.hold]
+        self._consumer.give_back(self._tags(self._sorted.leave))
+        self._consumer.ack([*self._stale, *self._tags(claimed), *self._tags(held)])
+        if self._sorted.defer:
+            again = [self._again(candidate) for candidate in self._sorted.defer]
+            confirmed = {p.task_id for p in publish(self._connection, publisher, self._rules, again)}
+            self._consumer.ack(self._tags([c for c in self._sorted.defer if c.task_id in confirmed]))
+        if self._malformed:
+            dead = publisher.publish(
+                [_dead(delivery, error, self._rules) for delivery, error in self._malformed]
             )
-            for row in rows
-        ],
-    )
-    result.runs.extend(
-        ClaimedRun(
-            dag_id=collect_dag_id(result.lane),
-            run_id=row["run_id"],
-            conf=run_conf(row["id"], row["attempt"], row["priority"], result.lane),
-        )
-        for row in rows
-    )
-    return len(rows)
+            self._consumer.ack([self._malformed[index][0].tag for index in sorted(dead.confirmed)])
 
+    def _sort(self, deliveries: Sequence[Delivery]) -> None:
+        named = self._decode(deliveries)
+        candidates = self._candidates(named)
+        current = {candidate.task_id for candidate in candidates}
+        for message in named:
+            if message.task_id not in current:
+                self._stale.append(self._deliveries.pop(message.task_id).tag)
+        self._sorted.sort(candidates, self._active(candidates))
 
-def _decode(
-    deliveries: Sequence[Delivery], result: Claimed, taken: _Taken
-) -> list[tuple[Delivery, TaskMessage]]:
-    """Bodies read; of two messages of one task only the newest generation stays, the other is stale."""
-    newest: dict[int, tuple[Delivery, TaskMessage]] = {}
-    for delivery in deliveries:
-        try:
-            message = TaskMessage.decode(delivery.body)
-        except MalformedMessage as error:
-            result.malformed += 1
-            taken.malformed.append((delivery, error))
-            continue
-        known = newest.get(message.task_id)
-        if known is not None:
-            stale = known if known[1].generation < message.generation else (delivery, message)
-            taken.done.append(stale[0].tag)
-            result.stale += 1
-            if stale[0] is delivery:
+    def _decode(self, deliveries: Sequence[Delivery]) -> list[TaskMessage]:
+        """Bodies read; a second message of a task in hand is stale, or makes the first one so."""
+        named: dict[int, TaskMessage] = {}
+        for delivery in deliveries:
+            try:
+                message = TaskMessage.decode(delivery.body)
+            except MalformedMessage as error:
+                self._malformed.append((delivery, error))
                 continue
-        newest[message.task_id] = (delivery, message)
-    return list(newest.values())
+            rival = named.get(message.task_id)
+            in_hand = message.task_id in self._deliveries
+            if in_hand and (rival is None or rival.generation >= message.generation):
+                self._stale.append(delivery.tag)
+                continue
+            if rival is not None:
+                self._stale.append(self._deliveries[message.task_id].tag)
+            named[message.task_id] = message
+            self._deliveries[message.task_id] = delivery
+        return list(named.values())
 
-
-def _candidates(connection: Connection, named: Sequence[tuple[Delivery, TaskMessage]]) -> list[Candidate]:
-    rows = connection.execute(
-        query("lanes/lock_named"),
-        {
-            "task_ids": [message.task_id for _, message in named],
-            "generations": [message.generation for _, message in named],
-        },
-    ).fetchall()
-    found = {
-        row["id"]: Candidate(
-            task_id=row["id"],
-            generation=row["generation"],
-            attempt=row["attempt"],
-            source=row["source"],
-            priority=row["priority"],
-            retry_count=row["retry_count"],
-            due_in_s=row["due_in_s"],
-            max_active_tasks=row["max_active_tasks"],
-        )
-        for row in rows
-    }
-    return [found[message.task_id] for _, message in named if message.task_id in found]
-
-
-def _active(connection: Connection, candidates: Sequence[Candidate]) -> dict[str, int]:
-    limited = sorted({c.source for c in candidates if c.max_active_tasks is not None})
-    if not limited:
-        return {}
-    rows = connection.execute(query("lanes/count_active"), {"sources": limited}).fetchall()
-    return {row["source"]: row["active"] for row in rows}
-
-
-def _hold(connection: Connection, decision: Decision, actor: str) -> None:
-    if decision.hold:
-        connection.execute(
-            query("lanes/hold_tasks"),
+    def _candidates(self, named: Sequence[TaskMessage]) -> list[Candidate]:
+        rows = self._connection.execute(
+            query("lanes/lock_named"),
             {
-                "task_ids": [candidate.task_id for candidate, _ in decision.hold],
-                "generations": [candidate.generation for candidate, _ in decision.hold],
-                "reasons": [reason for _, reason in decision.hold],
-                "actor": actor,
+                "task_ids": [message.task_id for message in named],
+                "generations": [message.generation for message in named],
             },
+        ).fetchall()
+        found = {row["id"]: _candidate(row) for row in rows}
+        return [found[message.task_id] for message in named if message.task_id in found]
+
+    def _active(self, candidates: Sequence[Candidate]) -> dict[str, int]:
+        limited = sorted({c.source for c in candidates if c.max_active_tasks is not None})
+        if not limited:
+            return {}
+        rows = self._connection.execute(query("lanes/count_active"), {"sources": limited}).fetchall()
+        return {row["source"]: row["active"] for row in rows}
+
+    def _hold(self) -> None:
+        if self._sorted.hold:
+            self._connection.execute(
+                query("lanes/hold_tasks"),
+                {
+                    "task_ids": [candidate.task_id for candidate, _ in self._sorted.hold],
+                    "generations": [candidate.generation for candidate, _ in self._sorted.hold],
+                    "reasons": [reason for _, reason in self._sorted.hold],
+                    "actor": self._actor,
+                },
+            )
+
+    def _move(self) -> list[dict[str, Any]]:
+        """Claim the tasks: a run of its own a task, or one named by this claim for those that share."""
+        if not self._sorted.runs:
+            return []
+        named = [(self._shared_run_id() if len(run) > 1 else None, run) for run in self._sorted.runs]
+        return self._connection.execute(
+            query("lanes/claim_tasks"),
+            {
+                "task_ids": [c.task_id for _, run in named for c in run],
+                "generations": [c.generation for _, run in named for c in run],
+                "run_ids": [run_id for run_id, run in named for _ in run],
+                "reserved": [int(place == 0) for _, run in named for place in range(len(run))],
+                "dag_id": collect_dag_id(self._lane),
+                "actor": self._actor,
+            },
+        ).fetchall()
+
+    def _shared_run_id(self) -> str:
+        row = self._connection.execute("SELECT nextval('collect.claim_id') AS id").fetchone()
+        if row is None:
+            raise LookupError("the sequence collect.claim_id gave no number")
+        return f"claim-{row['id']}"
+
+    def _named_runs(self, rows: Sequence[dict[str, Any]]) -> list[ClaimedRun]:
+        by_run: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_run.setdefault(row["run_id"], []).append(row)
+        return [
+            ClaimedRun(
+                dag_id=collect_dag_id(self._lane),
+                run_id=run_id,
+                conf=run_conf(
+                    [(row["id"], row["attempt"]) for row in members],
+                    max(row["priority"] for row in members),
+                    self._lane,
+                ),
+            )
+            for run_id, members in by_run.items()
+        ]
+
+    def _trace(self, rows: Sequence[dict[str, Any]]) -> None:
+        duration_s = time.perf_counter() - self._began
+        write_traces(
+            self._connection,
+            [
+                TraceRow(
+                    task_id=row["id"],
+                    stage=Stage.CLAIM,
+                    attempt=row["attempt"],
+                    duration_s=duration_s,
+                    response={
+                        "lane": self._lane,
+                        "run_id": row["run_id"],
+                        "waited_s": round(row["waited_s"], 3),
+                    },
+                )
+                for row in rows
+            ],
+        )
+
+    def _tags(self, candidates: Sequence[Candidate]) -> list[int]:
+        return [self._deliveries[candidate.task_id].tag for candidate in candidates]
+
+    def _again(self, candidate: Candidate) -> Publication:
+        return Publication(
+            task_id=candidate.task_id,
+            generation=candidate.generation,
+            priority=candidate.priority,
+            lane=self._lane,
+            delay_s=candidate.due_in_s or 0.0,
+            retry_count=candidate.retry_count,
         )
 
 
-def _move(connection: Connection, decision: Decision, lane: str, actor: str) -> list[dict[str, Any]]:
-    if not decision.claim:
-        return []
-    return connection.execute(
-        query("lanes/claim_tasks"),
-        {
-            "task_ids": [candidate.task_id for candidate in decision.claim],
-            "generations": [candidate.generation for candidate in decision.claim],
-            "run_ids": [None] * len(decision.claim),
-            "dag_id": collect_dag_id(lane),
-            "actor": actor,
-        },
-    ).fetchall()
-
-
-def _settle_messages(
-    connection: Connection, consumer: Consumer, publisher: Publisher, rules: LaneRules, lane: str, taken: _Taken
-) -> None:
-    """After the commit: ack what is done, give back what stays, send what is not due up the ladder again."""
-    consumer.give_back(taken.back)
-    consumer.ack(taken.done)
-    if taken.defer:
-        again = [
-            Publication(
-                task_id=candidate.task_id,
-                generation=candidate.generation,
-                priority=candidate.priority,
-                lane=lane,
-                delay_s=candidate.due_in_s or 0.0,
-                retry_count=candidate.retry_count,
-            )
-            for candidate, _ in taken.defer
-        ]
-        confirmed = {publication.task_id for publication in publish(connection, publisher, rules, again)}
-        consumer.ack([delivery.tag for candidate, delivery in taken.defer if candidate.task_id in confirmed])
-    if taken.malformed:
-        dead = publisher.publish([_dead(delivery, error, rules) for delivery, error in taken.malformed])
-        consumer.ack([taken.malformed[index][0].tag for index in sorted(dead.confirmed)])
+def _candidate(row: dict[str, Any]) -> Candidate:
+    return Candidate(
+        task_id=row["id"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        source=row["source"],
+        priority=row["priority"],
+        retry_count=row["retry_count"],
+        small=bool(row["small"]),
+        due_in_s=row["due_in_s"],
+        max_active_tasks=row["max_active_tasks"],
+    )
 
 
 def _dead(delivery: Delivery, error: MalformedMessage, rules: LaneRules) -> OutgoingMessage:

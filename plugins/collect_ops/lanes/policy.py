@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+#: Small tasks that share a run at most: they share one shard group, so its length is bounded.
+PACK = 50
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A task that a current message names.
 
     Args:
+        small: It is expected to be one shard, and may share a run with others of its source.
         due_in_s: Seconds until a retry is due; None for a task that never failed.
         max_active_tasks: The source's limit, None for none.
     """
@@ -21,53 +25,72 @@ class Candidate:
     source: str
     priority: int
     retry_count: int
+    small: bool
     due_in_s: float | None
     max_active_tasks: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What becomes of the candidates: each is in exactly one of the four."""
+@dataclass(slots=True, kw_only=True)
+class Sorted:
+    """What becomes of candidates, block by block; each candidate goes to exactly one of the lists.
 
-    claim: tuple[Candidate, ...] = ()
-    hold: tuple[tuple[Candidate, str], ...] = ()
-    defer: tuple[Candidate, ...] = ()
-    leave: tuple[Candidate, ...] = ()
+    Args:
+        room: Runs that may still be started.
+        active: Tasks under way, by source.
+    """
 
-
-@dataclass(slots=True)
-class _Sorting:
+    room: int
     active: dict[str, int]
-    claim: list[Candidate] = field(default_factory=list)
+    runs: list[list[Candidate]] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
     defer: list[Candidate] = field(default_factory=list)
     leave: list[Candidate] = field(default_factory=list)
+    _open_packs: dict[str, list[Candidate]] = field(default_factory=dict)
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether another candidate could be claimed."""
+        return self.room > 0 or bool(self._open_packs)
 
-def decide(candidates: Sequence[Candidate], *, room: int, active: Mapping[str, int]) -> Decision:
-    """Sort candidates, which come highest priority first.
+    def sort(self, candidates: Sequence[Candidate], active: Mapping[str, int]) -> int:
+        """Sort a block, which comes highest priority first; returns how many were claimed.
 
-    Not due yet: deferred (back to the retry ladder). Source at its limit: held. The rest is claimed while there is
-    room, and left in the queue after that.
+        Not due yet: deferred (back to the retry ladder). Source at its limit: held. The rest is claimed while there is
+        room or a run of its source to share, and left in the queue after that.
 
-    Args:
-        candidates: In the order the broker delivered them.
-        room: Shard groups that may still start.
-        active: Tasks under way, by source.
-    """
-    sorting = _Sorting(dict(active))
-    for candidate in candidates:
-        limit, running = candidate.max_active_tasks, sorting.active.get(candidate.source, 0)
+        Args:
+            candidates: In the order the broker delivered them.
+            active: Tasks under way of their sources, as far as not known from an earlier block.
+        """
+        for source, count in active.items():
+            self.active.setdefault(source, count)
+        return sum(self._sort_one(candidate) for candidate in candidates)
+
+    def _sort_one(self, candidate: Candidate) -> bool:
+        limit, running = candidate.max_active_tasks, self.active.get(candidate.source, 0)
         if candidate.due_in_s is not None and candidate.due_in_s > 0:
-            sorting.defer.append(candidate)
+            self.defer.append(candidate)
         elif limit is not None and running >= limit:
             reason = f"source {candidate.source} has {running} active tasks, max_active_tasks is {limit}"
-            sorting.hold.append((candidate, reason))
-        elif len(sorting.claim) >= room:
-            sorting.leave.append(candidate)
+            self.hold.append((candidate, reason))
+        elif self._claim(candidate):
+            self.active[candidate.source] = running + 1
+            return True
         else:
-            sorting.claim.append(candidate)
-            sorting.active[candidate.source] = running + 1
-    return Decision(
-        claim=tuple(sorting.claim), hold=tuple(sorting.hold), defer=tuple(sorting.defer), leave=tuple(sorting.leave)
-    )
+            self.leave.append(candidate)
+        return False
+
+    def _claim(self, candidate: Candidate) -> bool:
+        pack = self._open_packs.get(candidate.source) if candidate.small else None
+        if pack is None:
+            if self.room <= 0:
+                return False
+            self.room -= 1
+            pack = []
+            self.runs.append(pack)
+            if candidate.small:
+                self._open_packs[candidate.source] = pack
+        pack.append(candidate)
+        if len(pack) == PACK:
+            del self._open_packs[candidate.source]
+        return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from collect_ops.kernel.backends import SettingMissing
 from collect_ops.lanes.runs import RunState, RunsUnavailable
 
 _ENDED = frozenset({"success", "failed"})
@@ -29,12 +32,27 @@ class RestRuns:
         self._credentials = {"username": user, "password": password}
         self._token: tuple[str, float] | None = None
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> RestRuns:
+        """As COLLECT_AIRFLOW_URL, COLLECT_AIRFLOW_USER and COLLECT_AIRFLOW_PASSWORD say.
+
+        Raises:
+            SettingMissing: One of them is not set.
+        """
+        names = ("COLLECT_AIRFLOW_URL", "COLLECT_AIRFLOW_USER", "COLLECT_AIRFLOW_PASSWORD")
+        missing = tuple(name for name in names if not environment.get(name))
+        if missing:
+            raise SettingMissing(missing)
+        return cls(*(environment[name] for name in names))
+
     def start(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """See `Runs.start`."""
         body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
         answer = self.request("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)
         if answer.status_code not in (httpx.codes.OK, httpx.codes.CREATED, httpx.codes.CONFLICT):
-            raise RunsUnavailable(f"Airflow did not start {dag_id} {run_id}: {answer.status_code} {answer.text[:300]}")
+            raise RunsUnavailable(
+                f"Airflow did not start {dag_id} {run_id}: {answer.status_code} {answer.text[:300]}"
+            )
 
     def state(self, dag_id: str, run_id: str) -> RunState:
         """See `Runs.state`."""
@@ -42,7 +60,9 @@ class RestRuns:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return RunState.MISSING
         if answer.status_code != httpx.codes.OK:
-            raise RunsUnavailable(f"Airflow did not tell {run_id}'s state: {answer.status_code} {answer.text[:300]}")
+            raise RunsUnavailable(
+                f"Airflow did not tell {run_id}'s state: {answer.status_code} {answer.text[:300]}"
+            )
         return RunState.ENDED if answer.json()["state"] in _ENDED else RunState.ACTIVE
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -68,6 +88,8 @@ class RestRuns:
         if self._token is None or time.monotonic() > self._token[1]:
             answer = self._client.post("/auth/token", json=self._credentials)
             if answer.status_code != httpx.codes.CREATED:
-                raise RunsUnavailable(f"Airflow refused user {self._credentials['username']}: {answer.status_code}")
+                raise RunsUnavailable(
+                    f"Airflow refused user {self._credentials['username']}: {answer.status_code}"
+                )
             self._token = (answer.json()["access_token"], time.monotonic() + _TOKEN_LIFETIME_S)
         return self._token[0]

@@ -132,7 +132,9 @@ class LaneRules(Rules):
             queues=(*lanes, *rungs, dead),
             bindings=(
                 *(
-                    Binding(exchange=broker.exchange, queue=self.queue(name), routing_key=self.routing_key(name))
+                    Binding(
+                        exchange=broker.exchange, queue=self.queue(name), routing_key=self.routing_key(name)
+                    )
                     for name in self.lanes
                 ),
                 *(
@@ -162,7 +164,8 @@ def load_rules(path: Path) -> LaneRules:
         return LaneRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         faults = (
-            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"]) for e in error.errors()
+            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"])
+            for e in error.errors()
         )
         raise ValidationFailed(f"rules {path.name}", faults) from error
 

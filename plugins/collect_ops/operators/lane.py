@@ -71,8 +71,10 @@ class ClaimLaneOperator(BaseOperator):
 
 
 class PlanRunOperator(BaseOperator):
-    """First task of a collect run: counts, shards, deals the shards to groups. Skipped when the run has no claim to
-    its tasks any more."""
+    """First task of a collect run: counts, shards, deals the shards to groups.
+
+    Skipped when the run has no claim to its tasks any more.
+    """
 
     ui_color = "#dbe7f5"
 
@@ -110,13 +112,23 @@ class ShardGroupOperator(BaseOperator):
         runs, own = TaskRuns(), backends()
         result = asyncio.run(
             run_group(
-                self.run_id, self.group_no, own, lane_rules(), endpoint, node=socket.gethostname(), actor=actor_of(context)
+                self.run_id,
+                self.group_no,
+                own,
+                lane_rules(),
+                endpoint,
+                node=socket.gethostname(),
+                actor=actor_of(context),
             )
         )
         if result.skipped:
             raise AirflowSkipException(result.skipped)
         conf = context["dag_run"].conf or {}
-        wake({conf["lane"], *(lane for each in result.settled for lane in each.lanes)}, runs, Wakeups(own.redis_url))
+        wake(
+            {conf["lane"], *(lane for each in result.settled for lane in each.lanes)},
+            runs,
+            Wakeups(own.redis_url),
+        )
         return {
             "rows": result.rows,
             "done": result.done,
@@ -139,7 +151,8 @@ class SettleRunOperator(BaseOperator):
         settled = finish_run(tasks_of(context), run_id, own, lane_rules(), actor=actor_of(context))
         wake({lane for each in settled for lane in each.lanes}, TaskRuns(), Wakeups(own.redis_url))
         return [
-            {"task_id": s.task_id, "attempt": s.attempt, "status": str(s.status), "reason": s.reason} for s in settled
+            {"task_id": s.task_id, "attempt": s.attempt, "status": str(s.status), "reason": s.reason}
+            for s in settled
         ]
 
 

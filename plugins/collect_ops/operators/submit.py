@@ -73,7 +73,9 @@ class CollectSubmitOperator(BaseOperator):
         admission = AdmissionService(backends(), lane_rules(), TaskRuns()).admit(self._submission(context))
         self.log.info("%s", admission.sentence())
         if self.wait_for_completion:
-            trigger = CollectTaskTrigger(task_id=admission.task_id, poll_interval_s=self.poll_interval_s)
+            trigger = CollectTaskTrigger(
+                collect_task_id=admission.task_id, poll_interval_s=self.poll_interval_s
+            )
             self.defer(trigger=trigger, method_name="finish", timeout=self.execution_timeout)
         return answer_of(admission)
 

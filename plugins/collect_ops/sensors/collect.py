@@ -41,7 +41,9 @@ class CollectTaskSensor(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Defers until the task has ended."""
-        trigger = CollectTaskTrigger(task_id=int(self.collect_task_id), poll_interval_s=self.poll_interval_s)
+        trigger = CollectTaskTrigger(
+            collect_task_id=int(self.collect_task_id), poll_interval_s=self.poll_interval_s
+        )
         self.defer(trigger=trigger, method_name="finish", timeout=self.execution_timeout)
 
     def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class RabbitMQQueueSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.rabbitmq_conn_id = rabbitmq_conn_id
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 -- Airflow names it
+    def poke(self, context: Context) -> PokeReturnValue:
         """Whether the queue holds enough; the task's result is how many messages it holds.
 
         Raises:
@@ -89,7 +89,7 @@ class RabbitMQQueueSensor(BaseSensorOperator):
 
     def execute_complete(
         self,
-        context: Context,  # noqa: ARG002 -- Airflow names it
+        context: Context,
         event: dict[str, Any],
     ) -> int:
         """Returns how many messages the queue held when the trigger fired."""

@@ -11,7 +11,6 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString, cast
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.kernel.paths import include_dir
@@ -26,7 +25,9 @@ class MigrationChanged(CollectOpsError, Permanent):
     """A migration that has been applied differs from its file now."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"migration {name} was applied with another text; migrations are only added, never edited")
+        super().__init__(
+            f"migration {name} was applied with another text; migrations are only added, never edited"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,9 @@ def migrate(connection: Connection, directory: Path | None = None) -> Migrated:
         )
         rows = connection.execute("SELECT name, sha256 FROM public.schema_migration").fetchall()
         known = {row["name"]: bytes(row["sha256"]) for row in rows}
-        applied = [name for path in sorted(directory.glob("*.sql")) if (name := _apply(connection, path, known))]
+        applied = [
+            name for path in sorted(directory.glob("*.sql")) if (name := _apply(connection, path, known))
+        ]
     finally:
         connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
     return Migrated(applied=tuple(applied), known=len(known))
@@ -66,7 +69,7 @@ def _apply(connection: Connection, path: Path, known: dict[str, bytes]) -> str |
             raise MigrationChanged(path.stem)
         return None
     with connection.transaction():
-        connection.execute(cast("LiteralString", text))
+        connection.execute(text)
         connection.execute(
             "INSERT INTO public.schema_migration (name, sha256) VALUES (%s, %s)", (path.stem, digest)
         )

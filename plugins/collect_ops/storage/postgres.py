@@ -12,7 +12,16 @@ from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 
 from collect_ops.kernel.errors import CollectOpsError, Transient
 
-__all__ = ["AsyncConnection", "Connection", "DatabaseUnavailable", "Jsonb", "connect", "connect_async", "errors", "sql"]
+__all__ = [
+    "AsyncConnection",
+    "Connection",
+    "DatabaseUnavailable",
+    "Jsonb",
+    "connect",
+    "connect_async",
+    "errors",
+    "sql",
+]
 
 Connection = psycopg.Connection[dict[str, Any]]
 AsyncConnection = psycopg.AsyncConnection[dict[str, Any]]
@@ -36,7 +45,9 @@ class DatabaseUnavailable(CollectOpsError, Transient):
     """PostgreSQL did not accept a connection."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"PostgreSQL (connection collect_postgres) did not accept a connection: {reason.strip()}")
+        super().__init__(
+            f"PostgreSQL (connection collect_postgres) did not accept a connection: {reason.strip()}"
+        )
 
 
 def connect(dsn: str, *, application_name: str = "collect-ops") -> Connection:

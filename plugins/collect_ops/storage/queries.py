@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from collect_ops.kernel.paths import include_dir
 
@@ -24,5 +24,4 @@ def query(name: str) -> LiteralString:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    text = (queries_dir() / f"{name}.sql").read_text(encoding="utf-8")
-    return cast("LiteralString", text)
+    return (queries_dir() / f"{name}.sql").read_text(encoding="utf-8")

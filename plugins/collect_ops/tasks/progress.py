@@ -70,7 +70,9 @@ def read_progress(connection: Connection, task_id: int) -> Progress | None:
 
 async def read_progress_async(connection: AsyncConnection, task_id: int) -> Progress | None:
     """The same for asyncio."""
-    return _progress(await (await connection.execute(query("tasks/select_progress"), {"task_id": task_id})).fetchone())
+    return _progress(
+        await (await connection.execute(query("tasks/select_progress"), {"task_id": task_id})).fetchone()
+    )
 
 
 def _progress(row: dict[str, Any] | None) -> Progress | None:

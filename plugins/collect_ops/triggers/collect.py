@@ -47,20 +47,21 @@ class CollectTaskTrigger(BaseTrigger):
     """Fires when a collect task has ended.
 
     Args:
-        task_id: The collect task.
+        collect_task_id: The collect task.
         poll_interval_s: Seconds between two looks.
     """
 
-    def __init__(self, task_id: int, poll_interval_s: float = 2.0) -> None:
+    def __init__(self, collect_task_id: int, poll_interval_s: float = 2.0) -> None:
         super().__init__()
-        self.task_id = task_id
+        # Not `task_id`: BaseTrigger sets that to the Airflow task waiting.
+        self.collect_task_id = collect_task_id
         self.poll_interval_s = poll_interval_s
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
         return (
             "collect_ops.triggers.collect.CollectTaskTrigger",
-            {"task_id": self.task_id, "poll_interval_s": self.poll_interval_s},
+            {"collect_task_id": self.collect_task_id, "poll_interval_s": self.poll_interval_s},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -78,16 +79,22 @@ class CollectTaskTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_interval_s)
 
     async def _look(self, dsn: str) -> TaskEnd | None:
-        async with await connect_async(dsn, application_name=f"collect-ops wait {self.task_id}") as connection:
-            progress = await read_progress_async(connection, self.task_id)
+        async with await connect_async(
+            dsn, application_name=f"collect-ops wait {self.collect_task_id}"
+        ) as connection:
+            progress = await read_progress_async(connection, self.collect_task_id)
         if progress is None:
             return TaskEnd(
-                task_id=self.task_id, status="MISSING", reason="there is no such task", rows_landed=0, bad_rows=0
+                task_id=self.collect_task_id,
+                status="MISSING",
+                reason="there is no such task",
+                rows_landed=0,
+                bad_rows=0,
             )
         if not TaskStatus(progress.status).final:
             return None
         return TaskEnd(
-            task_id=self.task_id,
+            task_id=self.collect_task_id,
             status=str(progress.status),
             reason=progress.reason,
             rows_landed=progress.rows_landed,

@@ -53,7 +53,12 @@ class LaneTrigger(BaseEventTrigger):
                 try:
                     depth = await asyncio.to_thread(self._look, backends, wakeups)
                     pause_s = self.poll_interval_s
-                except (BrokerUnavailable, QueueMissing, DatabaseUnavailable, errors.OperationalError) as error:
+                except (
+                    BrokerUnavailable,
+                    QueueMissing,
+                    DatabaseUnavailable,
+                    errors.OperationalError,
+                ) as error:
                     self._close()
                     pause_s = min(10.0, pause_s * 2)
                     self.log.warning("lane %s: looking again in %.1f s: %s", self.lane, pause_s, error)

@@ -6,8 +6,9 @@ SET
     attempt = t.attempt + 1, due_at = NULL,
     dag_id = %(dag_id)s,
     run_id = coalesce(m.run_id, 'task-' || t.id || '-attempt-' || (t.attempt + 1)),
-    groups_reserved = 1,
+    groups_reserved = m.reserved,
     claimed_at = now(), progress_at = now()
-FROM unnest(%(task_ids)s::bigint[], %(generations)s::int[], %(run_ids)s::text[]) AS m (task_id, generation, run_id)
+FROM unnest(%(task_ids)s::bigint[], %(generations)s::int[], %(run_ids)s::text[], %(reserved)s::int[])
+    AS m (task_id, generation, run_id, reserved)
 WHERE t.id = m.task_id AND t.generation = m.generation AND t.status IN ('QUEUED', 'RETRYING')
 RETURNING t.id, t.attempt, t.priority, t.source, t.run_id, extract(EPOCH FROM now() - t.queued_at)::float8 AS waited_s

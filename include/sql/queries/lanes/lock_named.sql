@@ -1,9 +1,16 @@
 -- The tasks that messages name, if the message is of the task's generation and the task waits to be claimed; locked
--- until the claim commits, so that cancel, merge and re-prioritising wait for it. Primary key.
+-- until the claim commits, so that cancel, merge and re-prioritising wait for it. `small`: the source's last completed
+-- task was one shard at most and its host has no rate limit, so it may share a run. Primary key, task_source_recent.
 SELECT
     t.id, t.source, t.generation, t.attempt, t.priority, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
-    v.definition -> 'max_active_tasks' AS max_active_tasks
+    v.definition -> 'max_active_tasks' AS max_active_tasks,
+    v.definition #> '{limits,requests_per_s}' IN ('null'::jsonb)
+    AND (
+        SELECT p.shards_total FROM collect.task AS p
+        WHERE p.source = t.source AND p.status = 'COMPLETED'
+        ORDER BY p.id DESC LIMIT 1
+    ) <= 1 AS small
 FROM collect.task AS t
 JOIN unnest(%(task_ids)s::bigint[], %(generations)s::int[]) AS m (task_id, generation)
     ON m.task_id = t.id AND m.generation = t.generation
