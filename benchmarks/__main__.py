@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME …] [--rounds N]`: run benchmarks, save their results, show what falls short.
 
-Exit status: 0 when everything was measured, 2 when something could not be; with --strict 1 when a target is not reached.
+Exit status: 0 when everything was measured, 2 when something could not be, and with --strict 1 when a
+target is not reached.
 """
 
 from __future__ import annotations

@@ -156,7 +156,12 @@ def collect_ops(settings: BenchSettings, server: DemoServer) -> Contender:
             task = wait_until_settled(settings.dsn, submission.task_id, SCRIPT_TIMEOUT_S)
         if task.status != "COMPLETED":
             raise PeerFailed(peer="collect-ops", reason=f"task {submission.task_id} ended as {task.status}")
-        sample = {"rows": settings.count("landing.flights"), "seconds": watch.seconds}
+        sample = {
+            "rows": settings.count("landing.flights"),
+            "seconds": watch.seconds,
+            "first_shard_s": task.first_shard_s,
+            "admitted_to_end_s": task.total_s,
+        }
         return _complete("collect-ops", sample, server)
 
     return Contender(name="collect-ops", run=run, trees=settings.scheduler_pids)

@@ -106,7 +106,7 @@ def _program(
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
-        preexec_fn=end_with_parent,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call; no thread runs here yet
         process_group=0,
     )
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +19,16 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import Lease
 from collect_ops.journal.trace import Stage, TraceRow, describe_error, write_traces_async
 from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.model import Landed, LandingPage, Origin
 from collect_ops.sources.model import Source
 from collect_ops.storage import AsyncConnection, Jsonb, errors, query
 
 log = logging.getLogger(__name__)
+
+#: Tries of a page whose keys collide with those of pages that land beside it.
+LANDING_ATTEMPTS = 5
 
 
 class ShardEnd(StrEnum):
@@ -160,25 +167,38 @@ class ShardRun:
         fresh = self._token == 1 and pages == 0
         asked = time.perf_counter()
         finished = False
-        async for page in self._kit.collector.pages(self._shard.span, position):
-            fetch_s = time.perf_counter() - asked
-            self._lease.progressed()
-            origin = Origin(
-                task_id=self._shard.task_id, shard_no=self._shard.shard_no, first_page=pages == 0, fresh=fresh
-            )
-            landed = await self._land(page, origin, fetch_s)
-            self._on_page(page)
-            pages += 1
-            finished = page.next_position is None
-            if landed.bad_rows:
-                await self._check_bad_rows()
-            asked = time.perf_counter()
+        async with contextlib.aclosing(self._kit.collector.pages(self._shard.span, position)) as found:
+            async for page in found:
+                fetch_s = time.perf_counter() - asked
+                self._lease.progressed()
+                origin = Origin(
+                    task_id=self._shard.task_id,
+                    shard_no=self._shard.shard_no,
+                    first_page=pages == 0,
+                    fresh=fresh,
+                )
+                await self._land_surely(page, origin, fetch_s)
+                self._on_page(page)
+                pages += 1
+                finished = page.next_position is None
+                asked = time.perf_counter()
         if not finished:
             await self._finish_empty()
 
-    async def _land(self, page: Page, origin: Origin, fetch_s: float) -> Landed:
+    async def _land_surely(self, page: Page, origin: Origin, fetch_s: float) -> None:
+        """Land a page; one that collided with another page's keys lands in its next transaction."""
+        for attempt in range(LANDING_ATTEMPTS):
+            try:
+                await self._land(page, origin, fetch_s)
+            except LandingCollision:
+                if attempt == LANDING_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
+            else:
+                return
+
+    async def _land(self, page: Page, origin: Origin, fetch_s: float) -> None:
         began = time.perf_counter()
-        last = page.next_position is None
         async with self._connection.transaction():
             if await self._fetchone("execution/fence_shard", {**self._key, "token": self._token}) is None:
                 raise _Fenced
@@ -192,6 +212,7 @@ class ShardRun:
                 ),
                 origin,
             )
+            too_many = await self._too_many_bad_rows(landed) if landed.bad_rows else None
             land_s = time.perf_counter() - began
             await self._connection.execute(
                 query("execution/advance_shard"),
@@ -207,11 +228,13 @@ class ShardRun:
                     "fetch_s": fetch_s,
                     "land_s": land_s,
                     "source_total": page.total,
-                    "last": last,
+                    # A shard with too many bad rows fails, so its last page must not make it DONE.
+                    "last": page.next_position is None and too_many is None,
                 },
             )
             await write_traces_async(self._connection, self._page_traces(page, landed, fetch_s, land_s))
-        return landed
+        if too_many is not None:
+            raise too_many
 
     def _page_traces(self, page: Page, landed: Landed, fetch_s: float, land_s: float) -> list[TraceRow]:
         shard = self._shard
@@ -239,13 +262,13 @@ class ShardRun:
             ),
         ]
 
-    async def _check_bad_rows(self) -> None:
+    async def _too_many_bad_rows(self, landed: Landed) -> TooManyBadRows | None:
         allowed = self._kit.source.max_bad_rows
         if allowed is None:
-            return
+            return None
         row = await self._fetchone("execution/count_bad_rows", {"task_id": self._shard.task_id})
-        if row is not None and row["bad_rows"] > allowed:
-            raise TooManyBadRows(self._kit.source.name, row["bad_rows"], allowed)
+        bad_rows = landed.bad_rows + (row["bad_rows"] if row is not None else 0)
+        return TooManyBadRows(self._kit.source.name, bad_rows, allowed) if bad_rows > allowed else None
 
     async def _finish_empty(self) -> None:
         """A shard whose pages ended without a last one to say so: it held no (more) rows."""

@@ -1,0 +1,103 @@
+"""What people do to tasks: cancel them, give them another priority (DESIGN guarantee 9)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from collect_ops.broker.publisher import Publisher
+from collect_ops.delivery.outbox import as_publication
+from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.lanes.publication import publish
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.storage import connect, query
+from collect_ops.tasks.lifecycle import TaskStatus
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervened:
+    """What an intervention did.
+
+    Args:
+        moved: Tasks that were changed.
+        left: Tasks that stay as they are: unknown, ended, or (for a priority) under way.
+        lanes: Lanes that got work or room.
+    """
+
+    moved: tuple[int, ...]
+    left: tuple[int, ...]
+    lanes: frozenset[str]
+
+
+def cancel(
+    task_ids: Sequence[int], backends: Backends, rules: LaneRules, *, actor: str, reason: str
+) -> Intervened:
+    """Cancel tasks: nothing of them lands after this returns; what had landed stays.
+
+    Args:
+        task_ids: The tasks.
+        backends: Where the services are.
+        rules: Lane rules.
+        actor: Who cancels, for the task log.
+        reason: Why, for people.
+    """
+    with connect(backends.postgres_dsn, application_name="collect-ops cancel") as connection:
+        with connection.transaction():
+            values = {"task_ids": list(task_ids), "actor": actor, "reason": reason}
+            rows = connection.execute(query("delivery/cancel_tasks"), values).fetchall()
+        released = []
+        for source in sorted({row["source"] for row in rows}):
+            values = {"source": source, "actor": actor}
+            released += connection.execute(query("lanes/release_held"), values).fetchall()
+        with Publisher(backends.amqp_url) as publisher:
+            publish(connection, publisher, rules, [as_publication(row) for row in released])
+    moved = tuple(row["id"] for row in rows)
+    log.info("%s cancelled %d of %d tasks: %s", actor, len(moved), len(task_ids), reason)
+    lanes = frozenset(row["lane"] for row in (*rows, *released))
+    return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes)
+
+
+def adjust_priority(
+    task_ids: Sequence[int], priority: int, backends: Backends, rules: LaneRules, *, actor: str, reason: str
+) -> Intervened:
+    """Give waiting tasks another priority: a new generation each, published to the lane that takes it.
+
+    Args:
+        task_ids: The tasks.
+        priority: 0-10.
+        backends: Where the services are.
+        rules: Lane rules.
+        actor: Who adjusts, for the task log.
+        reason: Why, for people.
+
+    Raises:
+        ValidationFailed: The priority is not in 0-10.
+    """
+    if type(priority) is not int or not 0 <= priority <= 10:
+        fault = Fault(field="priority", value=priority, problem="must be a whole number from 0 to 10")
+        raise ValidationFailed("priority", (fault,))
+    with connect(backends.postgres_dsn, application_name="collect-ops priority") as connection:
+        values = {
+            "task_ids": list(task_ids),
+            "priority": priority,
+            "lane": rules.lane_of(priority),
+            "actor": actor,
+            "reason": reason,
+        }
+        rows = connection.execute(query("delivery/adjust_priority"), values).fetchall()
+        waiting = [row for row in rows if row["status"] != TaskStatus.HELD]
+        with Publisher(backends.amqp_url) as publisher:
+            publish(connection, publisher, rules, [as_publication(row) for row in waiting])
+    moved = tuple(sorted(row["id"] for row in rows))
+    log.info("%s gave %d of %d tasks priority %d: %s", actor, len(moved), len(task_ids), priority, reason)
+    return Intervened(
+        moved=moved, left=_left(task_ids, moved), lanes=frozenset(row["lane"] for row in waiting)
+    )
+
+
+def _left(asked: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(asked) - set(moved)))
