@@ -69,7 +69,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
 
 def _contenders(stack: ExitStack, settings: BenchSettings, server: DemoServer) -> Sequence[Contender]:
     return [
-        contenders.collect_ops(settings, server),
+        stack.enter_context(contenders.collect_ops(settings, server)),
         contenders.dlt_append(settings, server),
         contenders.dlt_merge(settings, server),
         stack.enter_context(contenders.stock_airflow(settings, server)),

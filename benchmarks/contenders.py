@@ -20,7 +20,7 @@ from benchmarks.stock_airflow import shipped_airflow
 from demo.airflow_api import AirflowApi
 from demo.progress import wait_until_settled
 from demo.run import prepare_connection, submit, unpause_needed
-from demo.server import DemoServer
+from demo.server import DemoServer, ensure_running
 
 SCRIPT_TIMEOUT_S: Final = 600
 SERVER_CONNECTION: Final = "bench_flights"
@@ -144,27 +144,34 @@ def remove_tables(settings: BenchSettings) -> None:
     )
 
 
-def collect_ops(settings: BenchSettings, server: DemoServer) -> Contender:
+@contextmanager
+def collect_ops(settings: BenchSettings, server: DemoServer) -> Iterator[Contender]:
     """Ours: submit by REST, through RabbitMQ and Airflow, until the task is COMPLETED."""
-    prepare_connection(settings.airflow, server)
     unpause_needed(settings.airflow)
+    prepare_connection(settings.airflow, server)
+    try:
+        yield Contender(
+            name="collect-ops", run=lambda: _run_ours(settings, server), trees=settings.scheduler_pids
+        )
+    finally:
+        # The server of this run ends; the stack's own takes its place, so that the source can be collected.
+        prepare_connection(settings.airflow, ensure_running(settings.stack.home))
 
-    def run() -> Sample:
-        settings.execute("drop table if exists landing.flights")
-        with Stopwatch() as watch:
-            submission = submit(settings.airflow, force=True)
-            task = wait_until_settled(settings.dsn, submission.task_id, SCRIPT_TIMEOUT_S)
-        if task.status != "COMPLETED":
-            raise PeerFailed(peer="collect-ops", reason=f"task {submission.task_id} ended as {task.status}")
-        sample = {
-            "rows": settings.count("landing.flights"),
-            "seconds": watch.seconds,
-            "first_shard_s": task.first_shard_s,
-            "admitted_to_end_s": task.total_s,
-        }
-        return _complete("collect-ops", sample, server)
 
-    return Contender(name="collect-ops", run=run, trees=settings.scheduler_pids)
+def _run_ours(settings: BenchSettings, server: DemoServer) -> Sample:
+    settings.execute("drop table if exists landing.flights")
+    with Stopwatch() as watch:
+        submission = submit(settings.airflow, force=True)
+        task = wait_until_settled(settings.dsn, submission.task_id, SCRIPT_TIMEOUT_S)
+    if task.status != "COMPLETED":
+        raise PeerFailed(peer="collect-ops", reason=f"task {submission.task_id} ended as {task.status}")
+    sample = {
+        "rows": settings.count("landing.flights"),
+        "seconds": watch.seconds,
+        "first_shard_s": task.first_shard_s,
+        "admitted_to_end_s": task.total_s,
+    }
+    return _complete("collect-ops", sample, server)
 
 
 def _complete(name: str, sample: dict[str, Any], server: DemoServer) -> Sample:

@@ -101,7 +101,7 @@ def serve(home: Path, *, port: int | None = None) -> Iterator[DemoServer]:
         ServerFailed: the server did not answer within a minute.
         ToolMissing: the demo's environment has not been made.
     """
-    launch = _prepare(home, port or _free_port())
+    launch = _prepare(home, port or _free_port(), log="server-of-a-run.log")
     with launch.log.open("wb") as output:
         process = subprocess.Popen(
             launch.command,
@@ -131,9 +131,10 @@ def ensure_running(home: Path) -> DemoServer:
     """
     note = home / "demo" / "server.json"
     remembered: dict[str, int] = json.loads(note.read_text()) if note.exists() else {}
-    running = _find_running(home, remembered)
-    if running is not None:
-        return running
+    if remembered:
+        launch = _prepare(home, remembered["port"])
+        if _is_running(launch, remembered["pid"]):
+            return launch.server(remembered["pid"])
     last_port = remembered.get("port")
     port = last_port if last_port and _becomes_free(last_port) else _free_port()
     server = _spawn(_prepare(home, port))
@@ -141,26 +142,27 @@ def ensure_running(home: Path) -> DemoServer:
     return server
 
 
-def _find_running(home: Path, remembered: Mapping[str, int]) -> DemoServer | None:
-    """The server that `remembered` names, if that process is still it and answers."""
-    if not remembered or not psutil.pid_exists(remembered["pid"]):
-        return None
+def _is_running(launch: _Launch, pid: int) -> bool:
+    """Whether the process is the server that `launch` would start, and answers; ended when it is an older one."""
     try:
-        if "datasette" not in " ".join(psutil.Process(remembered["pid"]).cmdline()):
-            return None
+        process = psutil.Process(pid)
+        command = process.cmdline()
+        if str(launch.dataset.path) not in command:
+            return False  # the number belongs to somebody else now
+        if command[-len(launch.command) :] != launch.command or not _answers(launch.server(pid)):
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+            return False
     except psutil.NoSuchProcess:
-        return None
-    server = DemoServer(
-        base_url=f"http://{HOST}:{remembered['port']}",
-        pid=remembered["pid"],
-        dataset=ensure_dataset(home / "demo", find_uv(home)),
-        log=home / "demo" / "server.log",
-    )
+        return False
+    return True
+
+
+def _answers(server: DemoServer) -> bool:
     try:
-        server.count()
+        return server.count() == server.dataset.rows
     except (urllib.error.URLError, TimeoutError):
-        return None
-    return server
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +180,7 @@ class _Launch:
         return DemoServer(base_url=self.base_url, pid=pid, dataset=self.dataset, log=self.log)
 
 
-def _prepare(home: Path, port: int) -> _Launch:
+def _prepare(home: Path, port: int, log: str = "server.log") -> _Launch:
     folder = home / "demo"
     dataset = ensure_dataset(folder, find_uv(home))
     return _Launch(
@@ -187,7 +189,7 @@ def _prepare(home: Path, port: int) -> _Launch:
         environment={**os.environ, "COLLECT_OPS_STACK": str(home)},
         dataset=dataset,
         base_url=f"http://{HOST}:{port}",
-        log=folder / "server.log",
+        log=folder / log,
     )
 
 

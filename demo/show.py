@@ -78,6 +78,7 @@ def print_summary(console: Console, summary: Summary, written_to: Path) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    secret = f"AIRFLOW_ADMIN_PASSWORD in {summary.password_file}"
     verdict = "equal to the server's" if summary.checksum_ok else "[bold red]NOT the server's[/]"
     lines = {
         "task": f"{summary.task_id}, {summary.status}",
@@ -87,7 +88,7 @@ def print_summary(console: Console, summary: Summary, written_to: Path) -> None:
         "retries": f"{summary.retries} of the task, {summary.http_retries} of single requests",
         "bad rows": f"{summary.bad_rows:,}",
         "the run": summary.run_url,
-        "Airflow": f"{summary.airflow_url}  user {summary.airflow_user}, password in {summary.password_file}",
+        "Airflow": f"{summary.airflow_url}  user {summary.airflow_user}, password: {secret}",
         "the table": f"{summary.table}   (psql: eval \"$(make -s env)\" && psql -c 'table {summary.table} limit 5')",
         "summary": str(written_to),
     }

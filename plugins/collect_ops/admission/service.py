@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from collect_ops.kernel.errors import CollectOpsError, ValidationFailed
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, wake
+from collect_ops.lanes.waking import with_room
 from collect_ops.sources.load import get_source
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import check_params, render
@@ -98,13 +100,13 @@ class AdmissionService:
                 answers[index] = admission
             if stored.admitted:
                 self._publish(connection, stored.admitted, admitted_s=time.perf_counter() - began)
-        if self._runs is not None and stored.admitted:
-            wake(
-                {candidate.lane for candidate in stored.admitted},
-                self._runs,
-                Wakeups(self._backends.redis_url),
-            )
+                self._wake(connection, {candidate.lane for candidate in stored.admitted})
         return [answer for answer in answers if answer is not None]
+
+    def _wake(self, connection: Connection, lanes: AbstractSet[str]) -> None:
+        if self._runs is not None:
+            ready = with_room(connection, lanes, self._rules)
+            wake(ready, self._runs, Wakeups(self._backends.redis_url))
 
     def _validate(self, submission: Submission) -> dict[str, Any]:
         fault = priority_fault(submission.priority)

@@ -43,15 +43,15 @@ def _report(done: Intervened, what: str) -> None:
     import os
 
     from collect_ops.cli.output import FAILED, print_error
-    from collect_ops.coordination.wakeups import Wakeups
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rest_runs import RestRuns
-    from collect_ops.lanes.runs import wake
+    from collect_ops.lanes.rules import lane_rules
+    from collect_ops.lanes.waking import wake_waiting
 
     if done.moved:
         typer.echo(f"{what}: {', '.join(map(str, done.moved))}")
     if done.lanes and os.environ.get("COLLECT_AIRFLOW_URL"):
-        wake(done.lanes, RestRuns.from_environment(), Wakeups(Backends.from_environment().redis_url))
+        wake_waiting(done.lanes, Backends.from_environment(), lane_rules(), RestRuns.from_environment())
     if done.left:
         print_error(f"left as they are (unknown, ended or under way): {', '.join(map(str, done.left))}")
         raise typer.Exit(FAILED)

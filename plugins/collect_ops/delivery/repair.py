@@ -63,12 +63,22 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
         rules: Lane rules.
         runs: Airflow's runs.
         actor: Who repairs, for the task log.
+
+    Raises:
+        ExceptionGroup: Some tasks could not be repaired; everything else was done.
     """
     lanes: set[str] = set()
     started = settled = 0
+    failures: list[Exception] = []
     with connect(backends.postgres_dsn, application_name="collect-ops repair") as connection:
         for row in connection.execute(query("delivery/select_stalled"), {"older_than_s": QUIET_S}).fetchall():
-            did = _repair_task(connection, row, backends, rules, runs, actor, lanes)
+            try:
+                did = _repair_task(connection, row, backends, rules, runs, actor, lanes)
+            except Exception as error:
+                # One task that cannot be repaired must not keep the others waiting; it is raised at the end.
+                log.exception("task %s could not be repaired", row["id"])
+                failures.append(error)
+                continue
             started += did == "started"
             settled += did == "settled"
         publications = [*_overdue(connection, backends, rules, actor), *_released(connection, actor)]
@@ -86,6 +96,8 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
         lanes=frozenset(lanes),
     )
     log.info("repair: %s", done)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} tasks could not be repaired", failures)
     return done
 
 
@@ -111,7 +123,8 @@ def _repair_task(
     except RunsUnavailable as error:
         log.error("task %s not repaired, Airflow did not answer: %s", row["id"], error)
         return None
-    hung = row["stalled_s"] > HUNG_S
+    # A run that has not started (its DAG is paused, its pool is full) waits; only what has started can hang.
+    hung = row["stalled_s"] > HUNG_S and row["status"] != TaskStatus.CLAIMED
     if not final and state is RunState.ACTIVE and not hung:
         return None
     outcome = settle(

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from collect_ops.broker.consumer import Consumer
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
-from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.delivery import outbox, repair
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.lanes.runs import Runs, wake
+from collect_ops.lanes.runs import Runs
+from collect_ops.lanes.waking import wake_waiting
 from collect_ops.storage import connect
 
 
@@ -51,8 +50,5 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     ):
         published = outbox.run_once(connection, publisher, rules)
     repaired = repair.run_once(backends, rules, runs, actor=actor)
-    with Consumer(backends.amqp_url) as consumer:
-        waiting = [lane for lane in rules.lanes if consumer.depth(rules.queue(lane)) > 0]
-    return Swept(
-        outbox=published, repaired=repaired, woken=tuple(wake(waiting, runs, Wakeups(backends.redis_url)))
-    )
+    woken = wake_waiting(rules.lanes, backends, rules, runs)
+    return Swept(outbox=published, repaired=repaired, woken=tuple(woken))

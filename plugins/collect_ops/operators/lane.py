@@ -10,7 +10,6 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.execution.finish import finish_run
 from collect_ops.execution.group import run_group
 from collect_ops.execution.plan import TaskAttempt, plan
@@ -18,7 +17,7 @@ from collect_ops.hooks.backends import backends, endpoint
 from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.lanes.claim import claim
 from collect_ops.lanes.rules import lane_rules
-from collect_ops.lanes.runs import wake
+from collect_ops.lanes.waking import wake_waiting
 from collect_ops.operators.actor import actor_of
 
 #: Shard groups run at a lower operating-system priority than the scheduler, so that a loaded machine still starts
@@ -124,11 +123,8 @@ class ShardGroupOperator(BaseOperator):
         if result.skipped:
             raise AirflowSkipException(result.skipped)
         conf = context["dag_run"].conf or {}
-        wake(
-            {conf["lane"], *(lane for each in result.settled for lane in each.lanes)},
-            runs,
-            Wakeups(own.redis_url),
-        )
+        lanes = {conf["lane"], *(lane for each in result.settled for lane in each.lanes)}
+        wake_waiting(lanes, own, lane_rules(), runs)
         return {
             "rows": result.rows,
             "done": result.done,
@@ -149,7 +145,7 @@ class SettleRunOperator(BaseOperator):
         own = backends()
         run_id = context["dag_run"].run_id
         settled = finish_run(tasks_of(context), run_id, own, lane_rules(), actor=actor_of(context))
-        wake({lane for each in settled for lane in each.lanes}, TaskRuns(), Wakeups(own.redis_url))
+        wake_waiting({lane for each in settled for lane in each.lanes}, own, lane_rules(), TaskRuns())
         return [
             {"task_id": s.task_id, "attempt": s.attempt, "status": str(s.status), "reason": s.reason}
             for s in settled

@@ -12,7 +12,7 @@ from collect_ops.admission.service import AdmissionService
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.lanes.rules import lane_rules
-from collect_ops.triggers.collect import CollectTaskTrigger, TaskEnd
+from collect_ops.triggers.collect import CollectTaskTrigger, demand
 
 
 class CollectSubmitOperator(BaseOperator):
@@ -30,7 +30,6 @@ class CollectSubmitOperator(BaseOperator):
         identity: What makes this submission another one than its equals, such as a data interval.
         submitted_via: The way in, for the log.
         wait_for_completion: Wait (deferred) until the task has ended.
-        poll_interval_s: Seconds between two looks while waiting.
         accepted: Ends that count as success when waiting.
 
     Example::
@@ -52,7 +51,6 @@ class CollectSubmitOperator(BaseOperator):
         identity: Mapping[str, Any] | None = None,
         submitted_via: str = "operator",
         wait_for_completion: bool = False,
-        poll_interval_s: float = 2.0,
         accepted: Sequence[str] = ("COMPLETED",),
         **kwargs: Any,
     ) -> None:
@@ -65,7 +63,6 @@ class CollectSubmitOperator(BaseOperator):
         self.identity = identity
         self.submitted_via = submitted_via
         self.wait_for_completion = wait_for_completion
-        self.poll_interval_s = poll_interval_s
         self.accepted = tuple(accepted)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -73,15 +70,13 @@ class CollectSubmitOperator(BaseOperator):
         admission = AdmissionService(backends(), lane_rules(), TaskRuns()).admit(self._submission(context))
         self.log.info("%s", admission.sentence())
         if self.wait_for_completion:
-            trigger = CollectTaskTrigger(
-                collect_task_id=admission.task_id, poll_interval_s=self.poll_interval_s
-            )
+            trigger = CollectTaskTrigger(collect_task_id=admission.task_id)
             self.defer(trigger=trigger, method_name="finish", timeout=self.execution_timeout)
         return answer_of(admission)
 
     def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Called when the task has ended."""
-        TaskEnd(**event).demand(self.accepted)
+        demand(event, self.accepted)
         return event
 
     def _submission(self, context: Context) -> Submission:

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
-from collect_ops.triggers.collect import CollectTaskTrigger, TaskEnd
+from collect_ops.triggers.collect import CollectTaskTrigger, demand
 
 
 class CollectTaskSensor(BaseOperator):
@@ -16,7 +16,6 @@ class CollectTaskSensor(BaseOperator):
     Args:
         collect_task_id: The collect task; a template, such as an XCom of `CollectSubmitOperator`.
         accepted: Ends that count as success.
-        poll_interval_s: Seconds between two looks.
 
     Example::
 
@@ -31,22 +30,18 @@ class CollectTaskSensor(BaseOperator):
         *,
         collect_task_id: int | str,
         accepted: Sequence[str] = ("COMPLETED",),
-        poll_interval_s: float = 2.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.collect_task_id = collect_task_id
         self.accepted = tuple(accepted)
-        self.poll_interval_s = poll_interval_s
 
     def execute(self, context: Context) -> None:
         """Defers until the task has ended."""
-        trigger = CollectTaskTrigger(
-            collect_task_id=int(self.collect_task_id), poll_interval_s=self.poll_interval_s
-        )
+        trigger = CollectTaskTrigger(collect_task_id=int(self.collect_task_id))
         self.defer(trigger=trigger, method_name="finish", timeout=self.execution_timeout)
 
     def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Called when the task has ended; returns how."""
-        TaskEnd(**event).demand(self.accepted)
+        demand(event, self.accepted)
         return event
