@@ -16,6 +16,8 @@ from typing import Any, Final, Self, TypeAlias
 import psutil
 from rich.console import Console
 
+from benchmarks.errors import PeerFailed
+
 MEMORY_POLL_S: Final = 0.25
 MIB: Final = 1024 * 1024
 
@@ -103,6 +105,9 @@ def memory_round(contenders: Sequence[Contender], console: Console) -> dict[str,
     for contender in contenders:
         with watch_memory(contender.trees) as peak:
             contender.run()
+        if not peak.total_bytes:
+            reason = "its processes were not seen: was the stack restarted in the middle?"
+            raise PeerFailed(peer=contender.name, reason=reason)
         peaks[contender.name] = peak.as_sample()
         console.print(f"  memory     {contender.name:<34} {peak.total_bytes / MIB:8.0f} MiB")
     return peaks
