@@ -274,9 +274,11 @@ class _Claim:
         return f"claim-{row['id']}"
 
     def _named_runs(self, rows: Sequence[dict[str, Any]]) -> list[ClaimedRun]:
+        moved = {row["id"]: row for row in rows}
         by_run: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_run.setdefault(row["run_id"], []).append(row)
+        for run in self._sorted.runs:  # highest priority first: started in this order
+            for row in (moved[candidate.task_id] for candidate in run if candidate.task_id in moved):
+                by_run.setdefault(row["run_id"], []).append(row)
         return [
             ClaimedRun(
                 dag_id=collect_dag_id(self._lane),

@@ -18,7 +18,8 @@ from tests.plugins.integration.broker.link import Link, wait_until
 
 def to(queue: str, count: int = 1, *, priority: int = 0, size: int = 2) -> list[OutgoingMessage]:
     return [
-        OutgoingMessage(exchange="", routing_key=queue, body=b"x" * size, priority=priority) for _ in range(count)
+        OutgoingMessage(exchange="", routing_key=queue, body=b"x" * size, priority=priority)
+        for _ in range(count)
     ]
 
 
@@ -60,7 +61,9 @@ def test_a_missing_exchange_fails_the_batch_by_name_and_not_the_next(amqp_url: s
         assert publisher.publish(to(queue)).confirmed == {0}
 
 
-def test_a_broker_that_is_away_is_a_failure_not_an_exception(make_link: Callable[..., Link], amqp_url: str) -> None:
+def test_a_broker_that_is_away_is_a_failure_not_an_exception(
+    make_link: Callable[..., Link], amqp_url: str
+) -> None:
     link = make_link()
     link.close()
     with Publisher(link.url(amqp_url)) as publisher:
@@ -158,4 +161,3 @@ def test_messages_are_persistent_json_with_their_id(amqp_url: str, queue: str) -
     with Consumer(amqp_url) as consumer:
         [taken] = consumer.take(queue, 1)
     assert (taken.body, taken.priority, taken.headers["by"]) == (b'{"a":1}', 7, "test")
-

@@ -48,14 +48,18 @@ def test_a_user_without_rights_is_told_so(amqp_url: str, vhost: str, broker_api:
         broker_api("PUT", f"permissions/{vhost}/{vhost}", configure="^$", write="^$", read=".*")
         parts = urlsplit(amqp_url)
         reader = parts._replace(netloc=f"{vhost}:reader@{parts.hostname}:{parts.port}").geturl()
-        with pytest.raises(TopologyRefused, match=r"exchange collect\.tasks cannot be declared: ACCESS_REFUSED"):
+        with pytest.raises(
+            TopologyRefused, match=r"exchange collect\.tasks cannot be declared: ACCESS_REFUSED"
+        ):
             declare(reader, TOPOLOGY)
     finally:
         broker_api("DELETE", f"users/{vhost}")
 
 
 def test_a_binding_to_a_missing_exchange_is_named(amqp_url: str) -> None:
-    wrong = Topology(exchanges=(), queues=(Queue(name="q"),), bindings=(Binding(exchange="nowhere", queue="q"),))
+    wrong = Topology(
+        exchanges=(), queues=(Queue(name="q"),), bindings=(Binding(exchange="nowhere", queue="q"),)
+    )
     with pytest.raises(TopologyRefused, match="binding nowhere -> q cannot be declared: NOT_FOUND"):
         declare(amqp_url, wrong)
 

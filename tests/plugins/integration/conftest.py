@@ -1,0 +1,148 @@
+"""Services for integration tests: a database, a virtual host and a Redis database of the test's own.
+
+They live on the servers that the environment names (`make env`); databases are cloned from a template that is migrated
+once a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import redis
+from psycopg.conninfo import make_conninfo
+
+from collect_ops.broker.topology import declare
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rules import LaneRules, lane_rules
+from collect_ops.storage import Connection, connect, sql
+from collect_ops.storage.migrate import migrate
+from tests.plugins.integration.world import World
+from tests.servers.paged import PagedServer
+
+
+def call_broker_api(method: str, path: str, **body: object) -> None:
+    """Call RabbitMQ's management API."""
+    parts = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"])
+    answer = httpx.request(
+        method,
+        f"{parts.scheme}://{parts.hostname}:{parts.port}/api/{path}",
+        auth=(parts.username or "", parts.password or ""),
+        json=body or None,
+        timeout=10,
+        trust_env=False,
+    )
+    answer.raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def template_database() -> Iterator[str]:
+    """The name of a migrated database that nobody uses."""
+    server = os.environ["COLLECT_POSTGRES_DSN"]
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    with connect(server) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with connect(make_conninfo(server, dbname=name)) as connection:
+        migrate(connection)
+    yield name
+    with connect(server) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def postgres_dsn(template_database: str) -> Iterator[str]:
+    """A migrated, empty database."""
+    server = os.environ["COLLECT_POSTGRES_DSN"]
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with connect(server) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template_database)
+            )
+        )
+    yield make_conninfo(server, dbname=name)
+    with connect(server) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def session_vhost() -> Iterator[str]:
+    """A virtual host for this worker's tests."""
+    name = f"tests-{uuid.uuid4().hex[:12]}"
+    user = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"]).username
+    call_broker_api("PUT", f"vhosts/{name}")
+    call_broker_api("PUT", f"permissions/{name}/{user}", configure=".*", write=".*", read=".*")
+    yield name
+    call_broker_api("DELETE", f"vhosts/{name}")
+
+
+@pytest.fixture
+def collect_amqp_url(session_vhost: str, rules: LaneRules) -> str:
+    """A broker with the topology declared and every queue empty."""
+    import pika
+
+    url = urlsplit(os.environ["COLLECT_AMQP_URL"])._replace(path=f"/{session_vhost}").geturl()
+    topology = rules.topology()
+    declare(url, topology)
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    for queue in topology.queues:
+        channel.queue_purge(queue.name)
+    connection.close()
+    return url
+
+
+@pytest.fixture
+def redis_url(worker_id: str) -> str:
+    """An empty Redis database: number 1 and up, one a worker."""
+    number = 1 + (int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0)
+    url = urlsplit(os.environ["COLLECT_REDIS_URL"])._replace(path=f"/{number}").geturl()
+    client = redis.Redis.from_url(url)
+    client.flushdb()
+    client.close()
+    return url
+
+
+@pytest.fixture(scope="session")
+def rules() -> LaneRules:
+    """The rules as shipped."""
+    return lane_rules()
+
+
+@pytest.fixture
+def backends(postgres_dsn: str, redis_url: str, collect_amqp_url: str) -> Backends:
+    """All three services, empty."""
+    return Backends(postgres_dsn=postgres_dsn, redis_url=redis_url, amqp_url=collect_amqp_url)
+
+
+@pytest.fixture
+def db(backends: Backends) -> Iterator[Connection]:
+    """A connection to the test's database."""
+    with connect(backends.postgres_dsn, application_name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., PagedServer]]:
+    """Starts source servers; they end with the test."""
+    started: list[PagedServer] = []
+
+    def start(**options: object) -> PagedServer:
+        server = PagedServer(**options)  # type: ignore[arg-type]
+        server.__enter__()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def world(backends: Backends, rules: LaneRules) -> World:
+    """The main path without Airflow: submit, claim, run, settle."""
+    return World(backends, rules)

@@ -1,0 +1,65 @@
+"""Every statement plans against the schema; the hot ones through their index."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from collect_ops.storage import Connection, sql
+from collect_ops.storage.queries import queries_dir
+
+FILES = sorted(path for path in queries_dir().rglob("*.sql") if "-- Template:" not in path.read_text())
+#: Statements that run for every message, page or minute, and the indexes of which one must carry them.
+HOT = {
+    "lanes/lock_named": ("task_pkey", "task_open"),
+    "lanes/claim_tasks": ("task_pkey", "task_open"),
+    "lanes/select_room": ("shard_group_open",),
+    "execution/fence_shard": ("shard_pkey",),
+    "execution/take_shard": ("shard_pkey",),
+    "execution/advance_shard": ("shard_pkey",),
+    "execution/select_group_shards": ("shard_by_group",),
+    "delivery/select_unconfirmed": ("task_unconfirmed", "task_open"),
+    "delivery/select_stalled": ("task_open",),
+    "admission/select_answers": ("submission_pkey",),
+    "admission/select_holders": ("dedup_pkey",),
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(queries_dir()).with_suffix("").as_posix()
+
+
+def plan_of(db: Connection, path: Path) -> str:
+    """The plan with every parameter NULL: parameters become those of a prepared statement, so that types are found."""
+    text = path.read_text()
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, name in enumerate(names, 1):
+        text = text.replace(f"%({name})s", f"${number}")
+    text = text.replace("%%", "%")
+    with db.transaction():
+        db.execute("SET LOCAL enable_seqscan = off")
+        db.execute("SET LOCAL enable_hashjoin = off")
+        db.execute("SET LOCAL enable_mergejoin = off")
+        db.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        db.execute(sql.SQL("PREPARE looked_at AS {}").format(sql.SQL(text)))  # type: ignore[arg-type]
+        nulls = f"({', '.join(['NULL'] * len(names))})" if names else ""
+        rows = db.execute(f"EXPLAIN EXECUTE looked_at{nulls}").fetchall()
+        db.execute("DEALLOCATE looked_at")
+    return "\n".join(str(next(iter(row.values()))) for row in rows)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_statement_plans_and_has_a_header(db: Connection, path: Path) -> None:
+    assert path.read_text().startswith("-- ")
+    plan = plan_of(db, path)
+    assert plan
+    indexes = HOT.get(name_of(path))
+    if indexes is not None:
+        assert any(index in plan for index in indexes), plan
+        assert "Seq Scan" not in plan, plan
+
+
+def test_the_hot_statements_exist() -> None:
+    assert set(HOT) <= {name_of(path) for path in FILES}
