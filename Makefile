@@ -55,7 +55,7 @@ watch: ## Follow a collect task's progress (make watch T=TASK_ID)
 
 .PHONY: check-source
 check-source: ## Check a source's declaration and show its first rows (make check-source S=flights)
-	@eval "$$($(STACK) env)"; $(BIN)/collect-ops check-source $(S)
+	@eval "$$($(STACK) env)"; $(BIN)/collect-ops source check $(S) && $(BIN)/collect-ops source preview $(S)
 
 .PHONY: schemas
 schemas: ## Write the JSON Schemas of include/, which editors use

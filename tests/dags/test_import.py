@@ -1,0 +1,88 @@
+"""DAG files are light, do no I/O when parsed, and a faulty source takes nothing else down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FILES = sorted((CHECKOUT / "dags").glob("*.py"))
+
+PARSE = """
+import json, runpy, socket, sys, time
+import airflow.sdk
+began = time.perf_counter()
+runpy.run_path({warm!r})
+warm = time.perf_counter() - began
+def refuse(*_): raise OSError("a DAG file opened a connection while it was parsed")
+socket.socket.connect = refuse
+began = time.perf_counter()
+runpy.run_path({path!r})
+again = time.perf_counter() - began
+heavy = sorted(set(sys.modules) & {{"great_expectations", "pandas", "numpy", "fastapi"}})
+print(json.dumps({{"warm": warm, "again": again, "heavy": heavy}}))
+"""
+
+
+def parse(path: Path, include: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "plugins")}
+    if include is not None:
+        environment["COLLECT_OPS_INCLUDE"] = str(include)
+    code = PARSE.format(warm=str(path), path=str(path))
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_dag_file_is_light_and_silent(path: Path) -> None:
+    done = parse(path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["heavy"] == []
+
+
+@pytest.fixture
+def faulty_include(tmp_path: Path) -> Path:
+    """The declarations, with one file that is no YAML and one that has faults."""
+    include = tmp_path / "include"
+    shutil.copytree(CHECKOUT / "include", include)
+    (include / "sources" / "broken.yaml").write_text("name: [broken\n")
+    (include / "sources" / "wrong.yaml").write_text("name: wrong\nconection: x\ntarget: {table: t}\n")
+    return include
+
+
+def test_a_faulty_source_takes_no_dag_down(faulty_include: Path) -> None:
+    for path in FILES:
+        done = parse(path, faulty_include)
+        assert (done.returncode == 0) == (path.stem != "source_faults"), done.stderr[-2000:]
+
+
+def test_a_faulty_source_shows_as_an_import_error_with_its_faults(faulty_include: Path) -> None:
+    done = parse(CHECKOUT / "dags" / "source_faults.py", faulty_include)
+    assert "broken.yaml" in done.stderr
+    assert "wrong.yaml" in done.stderr
+    assert "connection" in done.stderr
+
+
+def test_tasks_do_not_touch_airflows_database() -> None:
+    """`dag.test()` would not notice: real task processes may not use the ORM."""
+    forbidden = ("airflow.models", "airflow.utils.session", "create_session", "airflow.settings")
+    offenders = [
+        (path.name, word)
+        for path in (CHECKOUT / "plugins" / "collect_ops").rglob("*.py")
+        for word in forbidden
+        if word in path.read_text()
+    ]
+    assert offenders == []
