@@ -1,0 +1,69 @@
+"""What makes two submissions equal."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collect_ops.admission.policy import canonical, dedup_key, priority_fault
+from collect_ops.sources.request import render
+from tests.plugins.integration.world import source
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def key_of(body: Any, **identity: Any) -> bytes:
+    declared = source(request={"method": "POST", "path": "/offset", "body": body})
+    return dedup_key(declared, render(declared, {}), identity)
+
+
+def shuffled(value: Any) -> Any:
+    """The same JSON value, written otherwise: fields in another order, whole numbers with a point, text decomposed."""
+    if isinstance(value, dict):
+        return {unicodedata.normalize("NFD", key): shuffled(value[key]) for key in reversed(value)}
+    if isinstance(value, list):
+        return [shuffled(item) for item in value]
+    if isinstance(value, str):
+        return unicodedata.normalize("NFD", value)
+    if type(value) is int:
+        return float(value)
+    return value
+
+
+@given(value=json_values)
+def test_the_form_does_not_matter(value: Any) -> None:
+    assert canonical(shuffled(value)) == canonical(value)
+
+
+def test_order_number_form_and_unicode_form_do_not_change_a_key() -> None:
+    one = {"city": "Z\u00fcrich", "page": 1, "nested": {"a": [1, 2], "b": None}}
+    other = {"nested": {"b": None, "a": [1.0, 2]}, "page": 1.0, "city": "Zu\u0308rich"}
+    assert key_of(one) == key_of(other)
+    assert len(key_of(one)) == 32
+
+
+def test_other_work_has_another_key() -> None:
+    keys = {
+        key_of({"a": 1}),
+        key_of({"a": 2}),
+        key_of({"a": "1"}),
+        key_of({"a": [1]}),
+        key_of({"a": 1}, day="x"),
+    }
+    assert len(keys) == 5
+
+
+def test_a_priority_must_be_in_range() -> None:
+    for good in (None, 0, 10):
+        assert priority_fault(good) is None
+    for bad in (-1, 11, 5.0, "5", True):
+        fault = priority_fault(bad)
+        assert fault is not None
+        assert "0 to 10" in str(fault)

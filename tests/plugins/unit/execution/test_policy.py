@@ -1,0 +1,167 @@
+"""Splitting, dealing, settling and retrying, as properties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collect_ops.execution.policy import (
+    MAX_LOST,
+    Attempt,
+    ShardSums,
+    group,
+    retry_delay_s,
+    settle_outcome,
+    split,
+)
+from collect_ops.lanes.rules import RetryRule
+from collect_ops.tasks.lifecycle import MOVES, TaskStatus
+from tests.plugins.integration.world import source
+
+RULE = RetryRule(base_s=10, jitter=0.2, max_delay_s=3600)
+
+
+@given(total=st.integers(0, 100_000), batch=st.integers(1, 5_000))
+def test_shards_cover_every_row_once(total: int, batch: int) -> None:
+    shards = split(source(batch_size=batch, page_size=None), total)
+    assert len(shards) == -(-total // batch)
+    position = 0
+    for number, shard in enumerate(shards):
+        assert (shard.number, shard.offset) == (number, position)
+        assert shard.size is not None
+        assert 1 <= shard.size <= batch
+        position += shard.size
+    assert position == total
+
+
+@given(total=st.integers(0, 10_000))
+def test_what_cannot_be_split_is_one_stream(total: int) -> None:
+    streamed = source(paging={"type": "cursor", "cursor": "next"}, total={"type": "unknown"}, page_size=None)
+    for known in (total, None):
+        (shard,) = split(streamed, known)
+        assert (shard.offset, shard.size) == (0, None)
+    (shard,) = split(source(), None)
+    assert shard.size is None
+
+
+@given(
+    count=st.integers(1, 300),
+    width=st.integers(1, 50),
+    concurrency=st.integers(1, 64),
+    rate=st.none() | st.floats(0.1, 100),
+)
+def test_groups_share_out_shards_and_the_hosts_limits(
+    count: int, width: int, concurrency: int, rate: float | None
+) -> None:
+    declared = source(limits={"concurrency": concurrency, "requests_per_s": rate})
+    shards = split(declared, count * declared.batch_size)
+    groups = group(declared, shards, width)
+    assert [shard for each in groups for shard in each.shards] == shards
+    assert len(groups) <= width
+    sizes = [len(each.shards) for each in groups]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(each.concurrency for each in groups) == concurrency
+    assert min(each.concurrency for each in groups) >= 1
+    if rate is not None:
+        assert abs(sum(each.requests_per_s or 0 for each in groups) - rate) < 1e-6
+
+
+def test_a_group_is_named_after_its_rows() -> None:
+    declared = source("flights", batch_size=25_000, page_size=5_000)
+    labels = [each.label for each in group(declared, split(declared, 100_000), 2)]
+    assert labels == ["flights 0-49,999", "flights 50,000-99,999"]
+
+
+@given(
+    number=st.integers(1, 60),
+    chance=st.floats(0, 1, exclude_max=True),
+    after=st.none() | st.floats(0, 10_000),
+)
+def test_a_retry_waits_within_its_bounds(number: int, chance: float, after: float | None) -> None:
+    delay_s = retry_delay_s(number, RULE, base_s=None, chance=chance, retry_after_s=after)
+    least = min(RULE.max_delay_s, 10 * 2.0 ** (number - 1))
+    assert least <= delay_s <= RULE.max_delay_s
+    if after is not None:
+        assert delay_s >= min(after, RULE.max_delay_s)
+    if after is None:
+        assert delay_s <= least * 1.2
+
+
+def error(*, transient: bool) -> dict[str, Any]:
+    return {"message": "no", "transient": transient}
+
+
+attempts = st.builds(
+    Attempt,
+    planned=st.booleans(),
+    retry_count=st.integers(0, 5),
+    max_retries=st.integers(0, 5),
+    lost_count=st.integers(0, MAX_LOST),
+    named_total=st.none() | st.integers(0, 100),
+    max_failed_shards=st.integers(0, 3),
+    plan_error=st.none() | st.booleans().map(lambda transient: error(transient=transient)),
+)
+
+
+@st.composite
+def sums(draw: st.DrawFn) -> ShardSums:
+    done, failed, other = (draw(st.integers(0, 4)) for _ in range(3))
+    return ShardSums(
+        shards=done + failed + other,
+        done=done,
+        failed=failed,
+        permanent=draw(st.integers(0, failed)),
+        rows_fetched=draw(st.integers(0, 100)),
+        source_total=draw(st.none() | st.integers(0, 100)),
+        retry_after_s=draw(st.none() | st.floats(0, 5000)),
+        first_failed=0 if failed else None,
+        first_error=error(transient=True) if failed else None,
+    )
+
+
+@given(attempt=attempts, shards=sums(), chance=st.floats(0, 1, exclude_max=True))
+def test_an_attempt_settles_somewhere_legal_and_says_why(
+    attempt: Attempt, shards: ShardSums, chance: float
+) -> None:
+    outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=chance)
+    assert outcome.status in MOVES[TaskStatus.DISPATCHED]
+    assert (outcome.reason is None) == (outcome.status is TaskStatus.COMPLETED)
+    assert (outcome.delay_s > 0) == (outcome.status is TaskStatus.RETRYING)
+    if outcome.status is TaskStatus.COMPLETED:
+        assert attempt.planned
+        assert shards.done == shards.shards
+        named = attempt.named_total if attempt.named_total is not None else shards.source_total
+        assert named in (None, shards.rows_fetched)
+    if outcome.status is TaskStatus.RETRYING:
+        assert attempt.retry_count < attempt.max_retries
+    if outcome.status is TaskStatus.QUEUED:
+        assert attempt.lost_count + 1 < MAX_LOST
+        assert attempt.plan_error is None
+
+
+def test_a_mismatch_names_both_numbers() -> None:
+    attempt = Attempt(
+        planned=True,
+        retry_count=0,
+        max_retries=3,
+        lost_count=0,
+        named_total=1_200,
+        max_failed_shards=0,
+        plan_error=None,
+    )
+    shards = ShardSums(
+        shards=2,
+        done=2,
+        failed=0,
+        permanent=0,
+        rows_fetched=1_100,
+        source_total=None,
+        retry_after_s=None,
+        first_failed=None,
+        first_error=None,
+    )
+    outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
+    assert outcome.status is TaskStatus.PARTIAL
+    assert outcome.reason == "the source named 1,200 rows, 1,100 were fetched"
