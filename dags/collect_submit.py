@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Param
 
 from collect_ops.lanes.rules import lane_rules
@@ -51,7 +53,7 @@ with DAG(
             description="Admit even when an equal task is under way or was collected within the source's window",
         ),
     },
-):
+) as dag:
     CollectSubmitOperator(
         task_id="submit",
         source="{{ params.source }}",
@@ -60,8 +62,11 @@ with DAG(
         priority="{{ params.priority }}",
         force="{{ params.force }}",
         submitted_via="dag",
+        conf_keys=list(dag.params),
         pool=lane_rules().control.pool,
         priority_weight=100_000,
         weight_rule="absolute",
-        retries=2,
+        # A database or a broker that restarts is back within seconds; what can never be admitted is not tried again.
+        retries=5,
+        retry_delay=timedelta(seconds=5),
     )

@@ -7,24 +7,24 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import psutil
 
-from demo.run import CONNECTION, SOURCE, prepare_connection, submit, unpause_needed
+from demo.run import prepare_connection, submit, unpause_needed
 from demo.server import DemoServer, ensure_running
 from demo.verify import verify
 from tests.e2e.running_stack import RunningStack, wait_for
 from tests.e2e.slow_proxy import SlowProxy
+from tests.servers.paged import PagedServer, row
 
 #: Seconds from the kill within which the task must have completed by itself.
 RECOVERY_LIMIT_S: Final = 150.0
 #: Seconds after the task's end within which its run is over and nothing of it is left.
 CLEARED_LIMIT_S: Final = 60.0
-SERVICES: Final = ("scheduler", "api-server", "triggerer", "dag-processor", "postgres", "redis", "rabbitmq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +33,14 @@ class Recovery:
 
     Args:
         victim: What was killed.
+        source: What was collected.
         at_rows: Rows that had landed at that moment.
         completed_s: Seconds from the kill to the task's end, by this machine's clock.
         attempts: Attempts that the task took.
         lost: Attempts that counted as lost, not as failed.
         retries: Attempts that counted as failed.
         status: How the task ended.
+        run_state: How the run of its last attempt ended.
         rows: In the target table.
         expected_rows: By the server's own count.
         checksum_ok: Every value of every row is the server's.
@@ -47,12 +49,14 @@ class Recovery:
     """
 
     victim: str
+    source: str
     at_rows: int
     completed_s: float
     attempts: int
     lost: int
     retries: int
     status: str
+    run_state: str
     rows: int
     expected_rows: int
     checksum_ok: bool
@@ -69,6 +73,25 @@ class Recovery:
             and not self.leases_left
             and not self.groups_left
         )
+
+
+#: Counts the rows that landed, and says whether they are exact.
+Checked = Callable[[], tuple[int, bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Something to collect.
+
+    Args:
+        source: Name of the source; its table is called the same.
+        rows: How many there are.
+        served: Serves them slowly for as long as the block lasts.
+    """
+
+    source: str
+    rows: int
+    served: Callable[[], AbstractContextManager[Checked]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,24 +143,56 @@ def assert_is_task_process(pid: int) -> None:
     assert "airflow" in words, f"process {pid} is no Airflow task but {words!r}"
 
 
-@contextmanager
-def slow_flights(stack: RunningStack, delay_s: float) -> Iterator[DemoServer]:
-    """The demo's data behind a proxy that makes a run last; its connection points at the server again afterwards."""
-    server = ensure_running(stack.settings.home)
-    with SlowProxy(server.base_url, delay_s=delay_s) as proxy:
-        stack.airflow.put_connection(
-            CONNECTION,
-            {
-                "conn_type": "http",
-                "host": proxy.base_url,
-                "extra": json.dumps({"allow_private_networks": True}),
-            },
-        )
-        try:
-            unpause_needed(stack.airflow)
-            yield server
-        finally:
-            prepare_connection(stack.airflow, server)
+def flights(stack: RunningStack, *, delay_s: float) -> Load:
+    """The demo's 336,776 rows from Datasette, checked by a checksum over all 19 columns."""
+
+    @contextmanager
+    def served() -> Iterator[Checked]:
+        server = ensure_running(stack.settings.home)
+        with SlowProxy(server.base_url, delay_s=delay_s) as proxy:
+            point_connection(stack, "flights_api", proxy.base_url)
+            try:
+                yield lambda: _verified(stack, server)
+            finally:
+                prepare_connection(stack.airflow, server)
+
+    return Load(source="flights", rows=336_776, served=served)
+
+
+def readings(stack: RunningStack, *, rows: int, delay_s: float) -> Load:
+    """Rows of the tests' own server, for the short form: compared one by one."""
+
+    @contextmanager
+    def served() -> Iterator[Checked]:
+        with PagedServer(rows=rows) as server, SlowProxy(server.base_url, delay_s=delay_s) as proxy:
+            point_connection(stack, "example_api", proxy.base_url)
+            yield lambda: (
+                stack.rows("SELECT count(*) AS n FROM landing.example_offset")[0]["n"],
+                readings_are_exact(stack, rows),
+            )
+
+    return Load(source="example_offset", rows=rows, served=served)
+
+
+def readings_are_exact(stack: RunningStack, rows: int) -> bool:
+    """Whether landing.example_offset holds what the tests' server serves, value by value."""
+    found = stack.rows(
+        """SELECT id, reading::float8 AS value, even, _extra ->> 'name' AS name,
+                  to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at
+           FROM landing.example_offset ORDER BY id"""
+    )
+    return found == [row(number) for number in range(rows)]
+
+
+def point_connection(stack: RunningStack, connection_id: str, base_url: str) -> None:
+    """Have an Airflow connection point at a server of this machine."""
+    extra = json.dumps({"allow_private_networks": True})
+    stack.airflow.put_connection(connection_id, {"conn_type": "http", "host": base_url, "extra": extra})
+
+
+def _verified(stack: RunningStack, server: DemoServer) -> tuple[int, bool]:
+    verification = verify(stack.settings.postgres_dsn, server)
+    return verification.rows, verification.exact
 
 
 def landed(stack: RunningStack, task_id: int) -> int:
@@ -147,60 +202,74 @@ def landed(stack: RunningStack, task_id: int) -> int:
 
 
 def recover(
-    stack: RunningStack, victim: str, strike: Callable[[Middle], None], *, delay_s: float, share: float = 0.3
+    stack: RunningStack, victim: str, strike: Callable[[Middle], None], load: Load, *, share: float = 0.3
 ) -> Recovery:
-    """Collect the flights, strike when a share of them has landed, and see what becomes of the task.
+    """Collect, strike when a share of the rows has landed, and see what becomes of the task.
 
     Args:
         stack: Where.
         victim: What is struck, for the record.
         strike: Strikes.
-        delay_s: Of each request of the source.
+        load: What is collected.
         share: Of the rows, after which it strikes.
     """
     stack.wait_until_healthy()
-    with slow_flights(stack, delay_s) as server:
-        if stack.rows("SELECT to_regclass('landing.flights') AS found")[0]["found"]:
-            stack.execute("TRUNCATE landing.flights")  # rows of an earlier run would hide missing ones
-        task_id = submit(stack.airflow, SOURCE, force=True).task_id
-        wanted = int(server.dataset.rows * share)
+    unpause_needed(stack.airflow)
+    table = f"landing.{load.source}"
+    with load.served() as checked:
+        if stack.rows("SELECT to_regclass(%s) AS found", table)[0]["found"]:
+            stack.execute(f"TRUNCATE {table}")  # rows of an earlier run would hide missing ones
+        task_id = submit(stack.airflow, load.source, force=True).task_id
+        wanted = int(load.rows * share)
         rows = wait_for(
             f"{wanted} rows of task {task_id}",
             lambda: count if (count := landed(stack, task_id)) >= wanted else None,
             120,
-            poll_s=0.1,
+            poll_s=0.05,
         )
         struck = time.monotonic()
         strike(Middle(stack=stack, task_id=task_id, rows=rows))
-        ended = wait_for(
-            f"end of task {task_id} after {victim} was struck",
-            lambda: stack.rows(
-                "SELECT * FROM collect.task WHERE id = %s AND finished_at IS NOT NULL", task_id
-            ),
-            RECOVERY_LIMIT_S,
-            patient=True,
-        )[0]
+        ended = end_of(stack, task_id, f"after {victim} was struck")
         completed_s = time.monotonic() - struck
         stack.wait_until_healthy()
-        _wait_until_cleared(stack)
-        verification = verify(stack.settings.postgres_dsn, server)
+        run_state = wait_until_run_ended(stack, ended["dag_id"], ended["run_id"])
+        wait_until_cleared(stack)
+        found_rows, exact = checked()
     return Recovery(
         victim=victim,
+        source=load.source,
         at_rows=rows,
         completed_s=round(completed_s, 1),
         attempts=ended["attempt"],
         lost=ended["lost_count"],
         retries=ended["retry_count"],
         status=ended["status"],
-        rows=verification.rows,
-        expected_rows=verification.expected_rows,
-        checksum_ok=verification.checksum_ok,
+        run_state=run_state,
+        rows=found_rows,
+        expected_rows=load.rows,
+        checksum_ok=exact,
         leases_left=stack.leases(),
         groups_left=stack.open_groups(),
     )
 
 
-def _wait_until_cleared(stack: RunningStack) -> None:
+def end_of(stack: RunningStack, task_id: int, when: str) -> dict[str, Any]:
+    """A task once it has ended by itself; a PostgreSQL that restarts is waited for."""
+    ended = "SELECT * FROM collect.task WHERE id = %s AND finished_at IS NOT NULL"
+    return wait_for(
+        f"end of task {task_id} {when}",
+        lambda: stack.rows(ended, task_id),
+        RECOVERY_LIMIT_S,
+        patient=True,
+    )[0]
+
+
+def wait_until_run_ended(stack: RunningStack, dag_id: str, run_id: str) -> str:
+    """The state in which the last attempt's run ended: a run that hangs holds one of its DAG's places."""
+    return str(stack.run_ended(dag_id, run_id, CLEARED_LIMIT_S)["state"])
+
+
+def wait_until_cleared(stack: RunningStack) -> None:
     """Give what is on its way out its time; what is left then is asserted on by the caller."""
     deadline = time.monotonic() + CLEARED_LIMIT_S
     while (stack.leases() or stack.open_groups()) and time.monotonic() < deadline:

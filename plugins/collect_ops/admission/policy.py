@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from collect_ops.admission.model import Submission
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest
@@ -66,3 +67,27 @@ def priority_fault(requested: object) -> Fault | None:
     if requested is None or (type(requested) is int and requested in PRIORITIES):
         return None
     return Fault(field="priority", value=requested, problem="must be a whole number from 0 to 10")
+
+
+def unstorable_faults(submission: Submission) -> tuple[Fault, ...]:
+    """What of a submission neither PostgreSQL nor JSON can hold: one such would fail the whole batch it comes in.
+
+    NUL characters, lone surrogates, and whole numbers beyond 64 bits.
+    """
+    texts = {
+        name: getattr(submission, name) for name in ("request_id", "path", "submitted_by", "submitted_via")
+    }
+    values = {"params": submission.params, "identity": submission.identity}
+    return tuple(
+        Fault(field=name, value=ascii(value)[:80], problem=problem)
+        for name, value in (texts | values).items()
+        if (problem := _unstorable(value)) is not None
+    )
+
+
+def _unstorable(value: object) -> str | None:
+    try:
+        encoded = orjson.dumps(canonical(value), default=str)
+    except TypeError as error:
+        return f"cannot be stored as JSON: {error}"
+    return "must not hold NUL characters" if b"\\u0000" in encoded else None

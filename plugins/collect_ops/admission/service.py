@@ -14,7 +14,7 @@ import orjson
 
 from collect_ops.admission import store
 from collect_ops.admission.model import Admission, Submission
-from collect_ops.admission.policy import dedup_key, priority_fault, priority_of
+from collect_ops.admission.policy import dedup_key, priority_fault, priority_of, unstorable_faults
 from collect_ops.broker.publisher import Publisher
 from collect_ops.coordination.dedup_hints import DedupHints
 from collect_ops.coordination.wakeups import Wakeups
@@ -119,6 +119,9 @@ class AdmissionService:
             raise ValidationFailed(f"submission of source {source.name}", faults) from error
         if fault:
             raise ValidationFailed(f"submission of source {source.name}", (fault,))
+        unstorable = unstorable_faults(submission)
+        if unstorable:
+            raise ValidationFailed(f"submission of source {source.name}", unstorable)
         definition = source.model_dump(mode="json")
         priority = priority_of(submission.priority, source)
         return {

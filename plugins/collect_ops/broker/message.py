@@ -73,3 +73,7 @@ class OutgoingMessage:
     headers: dict[str, str | int | float] | None = None
     message_id: str | None = None
     content_type: str = "application/json"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.priority <= 255:
+            raise ValueError(f"priority must be 0 to 255, got {self.priority}")

@@ -120,7 +120,10 @@ class Publisher:
                 if not connection.is_closing:
                     connection.close()
                 loop.call_later(2, loop.stop)
-                loop.start()
+            else:
+                # A lost connection's socket is closed by a callback that has not run yet.
+                loop.call_later(0.01, loop.stop)
+            loop.start()
         except (AMQPError, OSError) as error:
             log.warning("RabbitMQ connection not closed cleanly: %r", error)
         finally:

@@ -90,6 +90,7 @@ def open_channel(amqp_url: str) -> tuple[pika.BlockingConnection, BlockingChanne
     try:
         return connection, connection.channel()
     except AMQPError as error:
+        close_connection(connection)
         raise BrokerUnavailable(error) from error
 
 

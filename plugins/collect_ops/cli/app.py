@@ -40,7 +40,8 @@ def main() -> None:
 
 def _exit_code(error: Exception) -> int:
     from collect_ops.cli.output import BAD_INPUT, FAILED
+    from collect_ops.kernel.backends import SettingMissing
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.load import UnknownSource
 
-    return BAD_INPUT if isinstance(error, ValidationFailed | UnknownSource) else FAILED
+    return BAD_INPUT if isinstance(error, ValidationFailed | UnknownSource | SettingMissing) else FAILED

@@ -44,8 +44,8 @@ def endpoint_of(source: Source) -> Endpoint:
     Raises:
         ValidationFailed: Neither has it, or the password is needed and only Airflow knows it.
     """
-    from collect_ops.cli.airflow_api import AirflowApi
     from collect_ops.collectors.endpoint import Endpoint
+    from collect_ops.lanes.rest_runs import RestRuns
 
     variable = f"AIRFLOW_CONN_{source.connection.upper()}"
     text = os.environ.get(variable)
@@ -58,7 +58,7 @@ def endpoint_of(source: Source) -> Endpoint:
             'eval "$(make -s env)"'
         )
         raise ValidationFailed("environment", [Fault(field=variable, value=None, problem=problem)])
-    fields = dict(AirflowApi.from_environment().connection(source.connection))
+    fields = dict(RestRuns.from_environment().connection(source.connection))
     needs_secret = source.auth.type is not AuthType.NONE
     if needs_secret or _REDACTED in str(fields.get("extra")):
         problem = (

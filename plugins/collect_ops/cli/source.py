@@ -149,11 +149,11 @@ def resume(name: SourceName) -> None:
 
 
 def _set_paused(name: str, *, paused: bool) -> None:
-    from collect_ops.cli.airflow_api import AirflowApi
+    from collect_ops.lanes.rest_runs import RestRuns
     from collect_ops.sources.load import get_source
 
     source = get_source(name)
-    AirflowApi.from_environment().set_paused(f"source_{source.name}", paused=paused)
+    RestRuns.from_environment().set_paused(f"source_{source.name}", paused=paused)
     typer.echo(f"{source.name}: {'paused' if paused else 'resumed'}")
 
 

@@ -15,6 +15,11 @@ def wake(lane: str) -> str:
     return f"{PREFIX}:wake:{lane}"
 
 
+def unanswered_wakes(lane: str) -> str:
+    """How many wake-ups of a lane have gone out since its last claim, which deletes it."""
+    return f"{PREFIX}:wakes:{lane}"
+
+
 def dedup(key: bytes) -> str:
     """Hint: the task that holds a dedup key; lives as long as the promise in PostgreSQL."""
     return f"{PREFIX}:dedup:{key.hex()}"
@@ -22,3 +27,5 @@ def dedup(key: bytes) -> str:
 
 #: Longer than a wake-up takes to reach its claim (measured: 0.3-1.1 s), short enough that a lost one costs little.
 WAKE_LIFETIME_S = 10
+#: Between two wake-ups of a lane that answers none of them: paused over a weekend it gets 600 runs, not 17,000.
+WAKE_LIFETIME_MAX_S = 300

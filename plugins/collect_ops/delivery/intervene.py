@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collect_ops.broker.publisher import Publisher
-from collect_ops.delivery.outbox import as_publication
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.lanes.publication import publish
+from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import connect, query
 from collect_ops.tasks.lifecycle import TaskStatus
@@ -49,13 +48,14 @@ def cancel(
         with connection.transaction():
             values = {"task_ids": list(task_ids), "actor": actor, "reason": reason}
             rows = connection.execute(query("delivery/cancel_tasks"), values).fetchall()
+            connection.execute(query("delivery/fence_tasks"), {"task_ids": [row["id"] for row in rows]})
         released = []
         for source in sorted({row["source"] for row in rows}):
             values = {"source": source, "actor": actor}
             released += connection.execute(query("lanes/release_held"), values).fetchall()
         with Publisher(backends.amqp_url) as publisher:
-            publish(connection, publisher, rules, [as_publication(row) for row in released])
-    moved = tuple(row["id"] for row in rows)
+            publish(connection, publisher, rules, [publication_of(row) for row in released])
+    moved = tuple(sorted(row["id"] for row in rows))
     log.info("%s cancelled %d of %d tasks: %s", actor, len(moved), len(task_ids), reason)
     lanes = frozenset(row["lane"] for row in (*rows, *released))
     return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes)
@@ -91,7 +91,7 @@ def adjust_priority(
         rows = connection.execute(query("delivery/adjust_priority"), values).fetchall()
         waiting = [row for row in rows if row["status"] != TaskStatus.HELD]
         with Publisher(backends.amqp_url) as publisher:
-            publish(connection, publisher, rules, [as_publication(row) for row in waiting])
+            publish(connection, publisher, rules, [publication_of(row) for row in waiting])
     moved = tuple(sorted(row["id"] for row in rows))
     log.info("%s gave %d of %d tasks priority %d: %s", actor, len(moved), len(task_ids), priority, reason)
     return Intervened(

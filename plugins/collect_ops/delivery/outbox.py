@@ -10,7 +10,7 @@ import orjson
 
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
-from collect_ops.lanes.publication import Publication, publish
+from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import Connection, query
 
@@ -42,10 +42,15 @@ def run_once(
     """
     found = confirmed = 0
     lanes: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     while rows := connection.execute(
         query("delivery/select_unconfirmed"), {"older_than_s": older_than_s, "limit": BATCH}
     ).fetchall():
-        done = publish(connection, publisher, rules, [as_publication(row) for row in rows])
+        named = {(row["id"], row["generation"]) for row in rows}
+        if named <= seen:
+            break  # sent, but in somebody's hands (a claim's), so not recorded: not to be sent for ever
+        seen |= named
+        done = publish(connection, publisher, rules, [publication_of(row) for row in rows])
         found += len(rows)
         confirmed += len(done)
         lanes |= {publication.lane for publication in done if publication.delay_s <= 0}
@@ -55,18 +60,6 @@ def run_once(
     if found or dead:
         log.info("outbox: %d of %d generations confirmed, %d dead letters", confirmed, found, dead)
     return OutboxRun(found=found, confirmed=confirmed, dead_letters=dead, lanes=frozenset(lanes))
-
-
-def as_publication(row: dict[str, Any]) -> Publication:
-    """A row of a task that has to be published."""
-    return Publication(
-        task_id=row["id"],
-        generation=row["generation"],
-        priority=row["priority"],
-        lane=row["lane"],
-        delay_s=max(0.0, row.get("due_in_s") or 0.0),
-        retry_count=row["retry_count"],
-    )
 
 
 def publish_dead_letters(connection: Connection, publisher: Publisher, rules: LaneRules) -> int:

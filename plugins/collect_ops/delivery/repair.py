@@ -13,11 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from collect_ops.broker.management import depths_with_unacked
 from collect_ops.broker.publisher import Publisher
-from collect_ops.delivery.outbox import as_publication
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.claim import run_conf
-from collect_ops.lanes.publication import publish
+from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable
 from collect_ops.storage import Connection, connect, query
@@ -27,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without progress after which a task whose run has ended, or was never there, is repaired.
 QUIET_S = 30.0
-#: Seconds without progress after which a task is taken from a run that claims to be active: longer than any page may
-#: take (a request's time-out and its retries), so that slow is not taken for hung.
+#: Seconds without progress of any of a run's tasks after which they are taken from it though it claims to be active:
+#: longer than any page may take (a request's time-out and its retries), so that slow is not taken for hung.
 HUNG_S = 900.0
 #: Seconds after which a waiting task without a message is published again.
 GRACE_S = 60.0
@@ -83,7 +82,7 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
             settled += did == "settled"
         publications = [*_overdue(connection, backends, rules, actor), *_released(connection, actor)]
         with Publisher(backends.amqp_url) as publisher:
-            publish(connection, publisher, rules, [as_publication(row) for row in publications])
+            publish(connection, publisher, rules, [publication_of(row) for row in publications])
         lanes |= {row["lane"] for row in publications}
         closed = connection.execute(query("delivery/close_orphaned_groups"), {"grace_s": QUIET_S}).fetchall()
     released = sum(1 for row in publications if row.get("released"))
@@ -124,7 +123,7 @@ def _repair_task(
         log.error("task %s not repaired, Airflow did not answer: %s", row["id"], error)
         return None
     # A run that has not started (its DAG is paused, its pool is full) waits; only what has started can hang.
-    hung = row["stalled_s"] > HUNG_S and row["status"] != TaskStatus.CLAIMED
+    hung = row["run_stalled_s"] > HUNG_S and row["status"] != TaskStatus.CLAIMED
     if not final and state is RunState.ACTIVE and not hung:
         return None
     outcome = settle(

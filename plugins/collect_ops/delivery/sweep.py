@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
@@ -15,6 +17,10 @@ from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
 from collect_ops.storage import connect
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +48,32 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         rules: Lane rules.
         runs: Airflow's runs.
         actor: Who sweeps, for the task log.
+
+    Raises:
+        ExceptionGroup: Some passes failed; the others were made, since each mends something else.
     """
-    declare(backends.amqp_url, rules.topology())
+    failures: list[Exception] = []
+
+    def attempt(act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except Exception as error:  # noqa: BLE001 - raised below, when the other passes are done
+            log.error("a pass of the sweep failed: %s", error)
+            failures.append(error)
+            return None
+
+    attempt(lambda: declare(backends.amqp_url, rules.topology()))
+    published = attempt(lambda: _publish(backends, rules))
+    repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))
+    woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
+    if failures or published is None or repaired is None or woken is None:
+        raise ExceptionGroup(f"{len(failures)} passes of the sweep failed", failures)
+    return Swept(outbox=published, repaired=repaired, woken=tuple(woken))
+
+
+def _publish(backends: Backends, rules: LaneRules) -> OutboxRun:
     with (
         connect(backends.postgres_dsn, application_name="collect-ops outbox") as connection,
         Publisher(backends.amqp_url) as publisher,
     ):
-        published = outbox.run_once(connection, publisher, rules)
-    repaired = repair.run_once(backends, rules, runs, actor=actor)
-    woken = wake_waiting(rules.lanes, backends, rules, runs)
-    return Swept(outbox=published, repaired=repaired, woken=tuple(woken))
+        return outbox.run_once(connection, publisher, rules)

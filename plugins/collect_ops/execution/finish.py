@@ -17,7 +17,7 @@ def finish_run(
     """Settle a run's tasks and close its groups. The run's shard groups have all ended, one way or another.
 
     Args:
-        tasks: The tasks of the run.
+        tasks: The tasks that the run's conf names; those that are another run's are not touched.
         run_id: The Airflow run.
         backends: Where the services are.
         rules: Lane rules.
@@ -26,7 +26,10 @@ def finish_run(
     Returns:
         The tasks that were settled here; those that a shard group settled before are not among them.
     """
-    settled = [settle(t.task_id, t.attempt, backends, rules, actor=actor, run_over=True) for t in tasks]
+    settled = [
+        settle(t.task_id, t.attempt, backends, rules, actor=actor, run_over=True, run_id=run_id)
+        for t in tasks
+    ]
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
         connection.execute(query("execution/close_groups"), {"run_id": run_id})
     return [each for each in settled if each is not None]

@@ -23,12 +23,13 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
 from collect_ops.execution.settle import Settled, settle
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
+from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
-from collect_ops.storage import AsyncConnection, DatabaseUnavailable, connect_async, errors, query
+from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, connect_async, errors, query
 
 log = logging.getLogger(__name__)
 
@@ -174,24 +175,59 @@ class _GroupRun:
         found = await (
             await connection.execute(query("execution/select_definitions"), {"versions": versions})
         ).fetchall()
-        sources = {row["version"]: Source.model_validate(row["definition"]) for row in found}
+        definitions = {row["version"]: row["definition"] for row in found}
         self._waiting.clear()
+        unfit: dict[int, ShardTask] = {}
         for row in rows:
             task_id = row["task_id"]
-            if task_id not in self._kits:
-                self._kits[task_id] = await self._kit(stack, sources[row["version"]], row, started)
-            self._waiting.append(
-                ShardTask(
-                    task_id=task_id,
-                    attempt=row["attempt"],
-                    shard_no=row["shard_no"],
-                    span=Span(offset=row["span_offset"], size=row["span_size"]),
-                )
+            shard = ShardTask(
+                task_id=task_id,
+                attempt=row["attempt"],
+                shard_no=row["shard_no"],
+                span=Span(offset=row["span_offset"], size=row["span_size"]),
             )
+            if task_id in unfit:
+                continue
+            try:
+                if task_id not in self._kits:
+                    self._kits[task_id] = await self._kit(stack, definitions[row["version"]], row, started)
+            except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides on retry or dead letter
+                unfit[task_id] = shard
+                await self._fail_task(connection, shard, error)
+            else:
+                self._waiting.append(shard)
+        for shard in unfit.values():
+            await self._settle_if_final(connection, shard)
+
+    async def _fail_task(self, connection: AsyncConnection, shard: ShardTask, error: Exception) -> None:
+        """Fail what this group has of a task it cannot run: its connection was deleted, its declaration is too old.
+
+        Raised instead, it would count as a lost attempt, which runs again at once and never says why; and it would take
+        along the tasks that share the group.
+        """
+        log.error("task %s cannot be run: %s", shard.task_id, error, exc_info=error)
+        described = describe_failure(error)
+        values = {**self._key, "task_id": shard.task_id, "attempt": shard.attempt, "error": Jsonb(described)}
+        async with connection.transaction():
+            failed = await connection.execute(query("execution/fail_group_shards"), values)
+            trace = TraceRow(
+                task_id=shard.task_id,
+                attempt=shard.attempt,
+                stage=Stage.FETCH,
+                duration_s=0.0,
+                error=described,
+            )
+            await write_traces_async(connection, [trace])
+        self._result.failed += failed.rowcount
 
     async def _kit(
-        self, stack: contextlib.AsyncExitStack, source: Source, row: dict[str, Any], started: dict[str, Any]
+        self,
+        stack: contextlib.AsyncExitStack,
+        definition: dict[str, Any],
+        row: dict[str, Any],
+        started: dict[str, Any],
     ) -> TaskKit:
+        source = Source.model_validate(definition)
         collector = HttpCollector(
             source,
             render(source, row["params"], row["path"]),

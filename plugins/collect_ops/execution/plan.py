@@ -12,9 +12,8 @@ from typing import Any
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group, split
-from collect_ops.journal.trace import Stage, TraceRow, describe_error, write_traces
+from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import CollectOpsError, Transient
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import used_slots
 from collect_ops.lanes.rules import LaneRules
@@ -128,13 +127,15 @@ class _Planning:
         try:
             source = Source.model_validate(row["definition"])
             total = row["total_rows"]
+            shards: list[ShardSpan] = []
             if row["shards_total"] is None:
                 total = asyncio.run(_count(source, row, self._endpoint_of))
+                shards = split(source, total)
             _ensure_tables(self._connection, source, row["id"])
         except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
             _record_failure(self._connection, row, error, time.perf_counter() - began)
             return
-        planned = self._store(row, source, total)
+        planned = self._store(row, source, total, shards)
         trace = TraceRow(
             task_id=row["id"],
             stage=Stage.PLAN,
@@ -145,8 +146,10 @@ class _Planning:
         )
         write_traces(self._connection, [trace])
 
-    def _store(self, row: dict[str, Any], source: Source, total: int | None) -> list[GroupRef]:
-        """Shards and groups, in one transaction under the task's lock."""
+    def _store(
+        self, row: dict[str, Any], source: Source, total: int | None, shards: Sequence[ShardSpan]
+    ) -> list[GroupRef]:
+        """Shards (none when an earlier attempt stored them) and groups, in one transaction under the task's lock."""
         with self._connection.transaction():
             locked = self._connection.execute(
                 query("execution/lock_planned"), {"task_id": row["id"], "attempt": row["attempt"]}
@@ -158,7 +161,6 @@ class _Planning:
                 return []
             shards_total = locked["shards_total"]
             if shards_total is None:
-                shards = split(source, total)
                 shards_total = len(shards)
                 _insert_shards(self._connection, row["id"], shards)
             groups = self._deal(row, source, _unfinished(self._connection, row["id"]))
@@ -246,9 +248,7 @@ def _open_group(connection: Connection, row: dict[str, Any], ref: GroupRef, plan
 
 
 def _record_failure(connection: Connection, row: dict[str, Any], error: Exception, duration_s: float) -> None:
-    described = describe_error(error)
-    described["transient"] = isinstance(error, Transient) or not isinstance(error, CollectOpsError)
-    described["retry_after_s"] = getattr(error, "retry_after_s", None)
+    described = describe_failure(error)
     log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)
     connection.execute(
         query("execution/fail_planning"),

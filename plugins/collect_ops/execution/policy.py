@@ -8,12 +8,27 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.lanes.rules import RetryRule
 from collect_ops.sources.model import OffsetPaging, PagePaging, Source
 from collect_ops.tasks.lifecycle import TaskStatus
 
 #: An attempt that ended by no fault of its own (killed process, lost node) does not count as a retry; this many in all.
 MAX_LOST = 10
+
+
+#: Shards of a task at most: each is a row, and all of them pass through the memory of the planning process.
+MAX_SHARDS = 100_000
+
+
+class TooManyShards(CollectOpsError, Permanent):
+    """The total that a source has named, and its batch size, would make more shards than a task may have."""
+
+    def __init__(self, source: str, total: int, batch_size: int) -> None:
+        super().__init__(
+            f"source {source} names {total:.4g} rows, which are {total / batch_size:.4g} shards of batch_size "
+            f"{batch_size}; a task may have {MAX_SHARDS} shards: raise batch_size, or see whether the total is one"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +46,15 @@ def split(source: Source, total: int | None) -> list[ShardSpan]:
     Args:
         source: Its paging and batch size.
         total: Rows that the source has named, None when it has not.
+
+    Raises:
+        TooManyShards: More than `MAX_SHARDS`.
     """
     if total is None or not isinstance(source.paging, OffsetPaging | PagePaging):
         return [ShardSpan(number=0, offset=0, size=None)]
     size = source.batch_size
+    if total > MAX_SHARDS * size:
+        raise TooManyShards(source.name, total, size)
     return [
         ShardSpan(number=number, offset=number * size, size=min(size, total - number * size))
         for number in range(math.ceil(total / size))

@@ -12,21 +12,25 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.policy import Attempt, Outcome, ShardSums, settle_outcome
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
+from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
-from collect_ops.lanes.publication import Publication, publish
+from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
-from collect_ops.storage import Connection, Jsonb, connect, query
+from collect_ops.storage import Connection, Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
 
 _AGAIN = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
+MAX_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,14 @@ class Settled:
 
 
 def settle(
-    task_id: int, attempt: int, backends: Backends, rules: LaneRules, *, actor: str, run_over: bool
+    task_id: int,
+    attempt: int,
+    backends: Backends,
+    rules: LaneRules,
+    *,
+    actor: str,
+    run_over: bool,
+    run_id: str | None = None,
 ) -> Settled | None:
     """Settle a task's attempt, publish what follows from it, and close its run's groups if the run is over.
 
@@ -52,19 +63,22 @@ def settle(
         rules: Lane rules.
         actor: Who settles, for the task log.
         run_over: The attempt's run has no living shard group: what is unfinished now was lost.
+        run_id: Settle only if the attempt is this run's; None asks for no run.
 
     Returns:
         What became of it; None when there was nothing to settle: not all shards final and the run not over, or another
         was faster.
     """
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
-        settled, publications = _settle(connection, task_id, attempt, rules, actor=actor, run_over=run_over)
+        settled, publications = _settle(
+            connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id
+        )
         if settled is None:
             return None
         held = connection.execute(
             query("lanes/release_held"), {"source": publications.source, "actor": actor}
         ).fetchall()
-        follow_up = [*publications.items, *(_publication(row) for row in held)]
+        follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
                 publish(connection, publisher, rules, follow_up)
@@ -88,37 +102,29 @@ class _FollowUp:
 
 
 def _settle(
-    connection: Connection, task_id: int, attempt: int, rules: LaneRules, *, actor: str, run_over: bool
+    connection: Connection,
+    task_id: int,
+    attempt: int,
+    rules: LaneRules,
+    *,
+    actor: str,
+    run_over: bool,
+    run_id: str | None,
 ) -> tuple[Outcome | None, _FollowUp]:
     began = time.perf_counter()
     with connection.transaction():
         task = connection.execute(
             query("execution/lock_running"), {"task_id": task_id, "attempt": attempt}
         ).fetchone()
-        if task is None:
+        # Anybody who may start a collect run can write another run's tasks into its conf.
+        if task is None or run_id not in (None, task["run_id"]):
             return None, _FollowUp("", ())
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
             return None, _FollowUp("", ())
-        source = Source.model_validate(task["definition"])
-        outcome = settle_outcome(
-            Attempt(
-                planned=planned,
-                retry_count=task["retry_count"],
-                max_retries=task["max_retries"],
-                lost_count=task["lost_count"],
-                named_total=task["total_rows"],
-                max_failed_shards=source.max_failed_shards,
-                plan_error=task["plan_error"],
-            ),
-            sums,
-            rules.retry,
-            base_s=source.retries.base_s,
-            chance=random.random(),
-        )
-        outcome = _land_replacement(connection, source, task_id, sums, outcome)
+        outcome = _outcome(connection, task, sums, rules, planned=planned)
         moved = _move(connection, task, sums_row, outcome, actor, run_over=run_over)
         write_traces(
             connection,
@@ -135,8 +141,46 @@ def _settle(
                 )
             ],
         )
-    items = (_publication(moved, outcome.delay_s),) if outcome.status in _AGAIN else ()
-    return outcome, _FollowUp(source.name, items)
+    items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _AGAIN else ()
+    return outcome, _FollowUp(task["source"], items)
+
+
+def _outcome(
+    connection: Connection, task: dict[str, Any], sums: ShardSums, rules: LaneRules, *, planned: bool
+) -> Outcome:
+    """Where the task goes, a replacement's rows swapped in.
+
+    What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
+    """
+    try:
+        source = Source.model_validate(task["definition"])
+    except ValidationError as error:
+        reason = f"the declaration it was admitted with is not understood any more: {error}"
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
+    outcome = settle_outcome(
+        Attempt(
+            planned=planned,
+            retry_count=task["retry_count"],
+            max_retries=task["max_retries"],
+            lost_count=task["lost_count"],
+            named_total=task["total_rows"],
+            max_failed_shards=source.max_failed_shards,
+            plan_error=task["plan_error"],
+        ),
+        sums,
+        rules.retry,
+        base_s=source.retries.base_s,
+        chance=random.random(),
+    )
+    try:
+        with connection.transaction():
+            return _land_replacement(connection, source, task["id"], sums, outcome)
+    except (errors.OperationalError, errors.InterfaceError):
+        raise  # the database went away, or a lock was not to be had: the next to settle tries again
+    except (AsideMissing, errors.DatabaseError) as error:
+        log.error("task %s: its rows cannot replace the target's", task["id"], exc_info=error)
+        reason = f"its rows cannot replace those of landing.{source.target.table}: {error}"
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
 
 
 def _land_replacement(
@@ -232,17 +276,6 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         retry_after_s=row["retry_after_s"],
         first_failed=row["first_failed"],
         first_error=row["first_error"],
-    )
-
-
-def _publication(row: dict[str, Any], delay_s: float = 0.0) -> Publication:
-    return Publication(
-        task_id=row["id"],
-        generation=row["generation"],
-        priority=row["priority"],
-        lane=row["lane"],
-        delay_s=delay_s,
-        retry_count=row["retry_count"],
     )
 
 

@@ -17,8 +17,8 @@ from collect_ops.collectors.errors import CollectorError
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import Lease
-from collect_ops.journal.trace import Stage, TraceRow, describe_error, write_traces_async
-from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
+from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.model import Landed, LandingPage, Origin
@@ -164,6 +164,9 @@ class ShardRun:
 
     async def _collect(self, taken: dict[str, Any]) -> None:
         pages, position = taken["pages"], taken["position"]
+        if pages > 0 and position is None:
+            await self._judge_again()
+            return
         fresh = self._token == 1 and pages == 0
         asked = time.perf_counter()
         finished = False
@@ -212,7 +215,7 @@ class ShardRun:
                 ),
                 origin,
             )
-            too_many = await self._too_many_bad_rows(landed) if landed.bad_rows else None
+            too_many = await self._too_many_bad_rows(landed.bad_rows) if landed.bad_rows else None
             land_s = time.perf_counter() - began
             await self._connection.execute(
                 query("execution/advance_shard"),
@@ -262,13 +265,19 @@ class ShardRun:
             ),
         ]
 
-    async def _too_many_bad_rows(self, landed: Landed) -> TooManyBadRows | None:
+    async def _too_many_bad_rows(self, added: int) -> TooManyBadRows | None:
         allowed = self._kit.source.max_bad_rows
         if allowed is None:
             return None
         row = await self._fetchone("execution/count_bad_rows", {"task_id": self._shard.task_id})
-        bad_rows = landed.bad_rows + (row["bad_rows"] if row is not None else 0)
+        bad_rows = added + (row["bad_rows"] if row is not None else 0)
         return TooManyBadRows(self._kit.source.name, bad_rows, allowed) if bad_rows > allowed else None
+
+    async def _judge_again(self) -> None:
+        """A shard that failed at its last page, for its bad rows: all of it has landed, and must not land twice."""
+        if (too_many := await self._too_many_bad_rows(0)) is not None:
+            raise too_many
+        await self._finish_empty()
 
     async def _finish_empty(self) -> None:
         """A shard whose pages ended without a last one to say so: it held no (more) rows."""
@@ -278,9 +287,7 @@ class ShardRun:
 
     async def _fail(self, error: Exception) -> None:
         shard = self._shard
-        described = describe_error(error)
-        described["transient"] = isinstance(error, Transient) or not isinstance(error, CollectOpsError)
-        described["retry_after_s"] = getattr(error, "retry_after_s", None)
+        described = describe_failure(error)
         log.error("shard %s of task %s failed: %s", shard.shard_no, shard.task_id, error, exc_info=error)
         async with self._connection.transaction():
             await self._fetchone(

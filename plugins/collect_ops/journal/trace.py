@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from collect_ops.kernel.errors import CollectOpsError, Transient
 from collect_ops.kernel.masking import mask
 from collect_ops.storage import AsyncConnection, Connection, Jsonb, query
 
@@ -58,6 +59,15 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     described = {"class": type(error).__name__, "message": str(error), "stack": "\n".join(stack)}
     storable: dict[str, Any] = _storable(mask(described))
     return storable
+
+
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """`describe_error`, with what settling decides by: `transient`, and `retry_after_s` where the host asked for it."""
+    return {
+        **describe_error(error),
+        "transient": isinstance(error, Transient) or not isinstance(error, CollectOpsError),
+        "retry_after_s": getattr(error, "retry_after_s", None),
+    }
 
 
 def write_traces(connection: Connection, rows: Sequence[TraceRow]) -> None:

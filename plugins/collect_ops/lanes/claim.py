@@ -73,7 +73,7 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
         Counts and the runs started; `busy` when another claim of the lane is at work.
 
     Raises:
-        BrokerUnavailable, DatabaseUnavailable: Nothing was acked; the messages come again.
+        BrokerUnavailable, DatabaseUnavailable: What was not acked comes again; what was claimed is started.
     """
     wakeups = Wakeups(backends.redis_url)
     wakeups.clear(lane)
@@ -87,9 +87,12 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
                 return Claimed(lane=lane, busy=True)
             claiming.take_until_full()
             done = claiming.commit()
-        with Publisher(backends.amqp_url) as publisher:
-            claiming.settle_messages(publisher)
-    start_runs(done.runs, runs)
+        try:
+            with Publisher(backends.amqp_url) as publisher:
+                claiming.settle_messages(publisher)
+        finally:
+            # They are committed: a broker that goes away now brings the messages again, where they move nothing.
+            start_runs(done.runs, runs)
     if done.more:
         wake([lane], runs, wakeups)
     log.info(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from collect_ops.broker.message import OutgoingMessage, TaskMessage
 from collect_ops.broker.publisher import Publisher
@@ -27,6 +28,24 @@ class Publication:
     lane: str
     delay_s: float = 0.0
     retry_count: int = 0
+
+
+def publication_of(row: Mapping[str, Any], *, delay_s: float | None = None) -> Publication:
+    """The publication of a task's row.
+
+    Args:
+        row: With id, generation, priority, lane, retry_count, and `due_in_s` where the task may have to wait.
+        delay_s: Seconds until it is due, instead of the row's.
+    """
+    due_in_s = row.get("due_in_s") if delay_s is None else delay_s
+    return Publication(
+        task_id=row["id"],
+        generation=row["generation"],
+        priority=row["priority"],
+        lane=row["lane"],
+        delay_s=max(0.0, due_in_s or 0.0),
+        retry_count=row["retry_count"],
+    )
 
 
 def as_message(publication: Publication, rules: LaneRules) -> OutgoingMessage:

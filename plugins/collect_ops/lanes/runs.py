@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from collect_ops.coordination.wakeups import Wakeups
-from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.kernel.errors import CollectOpsError
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class RunState(StrEnum):
     MISSING = "missing"
 
 
-class RunsUnavailable(CollectOpsError, Transient):
-    """Airflow did not start a run or did not tell its state."""
+class RunsUnavailable(CollectOpsError):
+    """Airflow did not start a run or did not tell its state: it was away, or it refused."""
 
 
 class Runs(Protocol):

@@ -12,7 +12,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import room
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, wake
-from collect_ops.storage import Connection, DatabaseUnavailable, connect
+from collect_ops.storage import Connection, DatabaseUnavailable, connect, errors
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def wake_waiting(lanes: Iterable[str], backends: Backends, rules: LaneRules, run
             return []
         with connect(backends.postgres_dsn, application_name="collect-ops wake") as connection:
             ready = with_room(connection, waiting, rules)
-    except (BrokerUnavailable, QueueMissing, DatabaseUnavailable) as error:
+    except (BrokerUnavailable, QueueMissing, DatabaseUnavailable, errors.OperationalError) as error:
         log.warning("lanes %s not woken, the sweep will: %s", asked, error)
         return []
     return wake(ready, runs, Wakeups(backends.redis_url))

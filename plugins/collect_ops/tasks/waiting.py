@@ -56,11 +56,16 @@ class TaskEnds:
         return of_loop[dsn]
 
     async def wait(self, task_id: int) -> TaskEnd:
-        """Wait until a task has ended; a database that is away is waited for."""
+        """Wait until a task has ended; a database that is away is waited for.
+
+        Raises:
+            psycopg.Error: The database answers, and refuses the question.
+        """
         future: asyncio.Future[TaskEnd] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task_id, []).append(future)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_until_done())
+            self._looking.add_done_callback(self._tell_failure)
         try:
             return await future
         finally:
@@ -86,6 +91,16 @@ class TaskEnds:
                 log.warning("the database is away, looking again in %.0f s: %s", pause_s, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(_MAX_PAUSE_S, pause_s * 2)
+
+    def _tell_failure(self, looking: asyncio.Task[None]) -> None:
+        """A look that has failed for good is everybody's failure: they would wait for ever."""
+        error = None if looking.cancelled() else looking.exception()
+        if error is None:
+            return
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
     def _tell(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import redis
 from psycopg.conninfo import make_conninfo
@@ -21,22 +20,9 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.storage import Connection, connect, sql
 from collect_ops.storage.migrate import migrate
+from tests.plugins.integration.broker_api import call_broker_api
 from tests.plugins.integration.world import World
 from tests.servers.paged import PagedServer
-
-
-def call_broker_api(method: str, path: str, **body: object) -> None:
-    """Call RabbitMQ's management API."""
-    parts = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"])
-    answer = httpx.request(
-        method,
-        f"{parts.scheme}://{parts.hostname}:{parts.port}/api/{path}",
-        auth=(parts.username or "", parts.password or ""),
-        json=body or None,
-        timeout=10,
-        trust_env=False,
-    )
-    answer.raise_for_status()
 
 
 @pytest.fixture(scope="session")

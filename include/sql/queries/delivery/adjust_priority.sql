@@ -7,7 +7,7 @@ WITH chosen AS (
         AND status IN ('QUEUED', 'HELD', 'RETRYING')
         AND priority <> %(priority)s
     ORDER BY id
-    FOR UPDATE
+    FOR NO KEY UPDATE
 )
 UPDATE collect.task AS t
 SET

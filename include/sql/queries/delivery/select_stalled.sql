@@ -2,6 +2,12 @@
 SELECT
     t.id, t.status, t.attempt, t.priority, t.lane, t.dag_id, t.run_id, t.shards_total,
     extract(EPOCH FROM now() - greatest(t.progress_at, s.progress_at))::float8 AS stalled_s,
+    -- Of a shared run: a task that waits for its turn is as alive as the one before it. Indexes task_run, shard_by_group.
+    extract(EPOCH FROM now() - greatest(
+        t.progress_at,
+        (SELECT max(p.progress_at) FROM collect.task AS p WHERE p.run_id = t.run_id),
+        (SELECT max(h.progress_at) FROM collect.shard AS h WHERE h.run_id = t.run_id)
+    ))::float8 AS run_stalled_s,
     coalesce(s.open, 0) AS open_shards
 FROM collect.task AS t
 LEFT JOIN LATERAL (

@@ -8,4 +8,4 @@ JOIN collect.source_version AS v ON v.hash = t.source_version
 WHERE
     t.id = %(task_id)s AND t.attempt = %(attempt)s
     AND t.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
-FOR UPDATE OF t
+FOR NO KEY UPDATE OF t

@@ -4,6 +4,8 @@ UPDATE collect.task AS t
 SET
     status = 'CLAIMED', reason = NULL, moved_by = %(actor)s,
     attempt = t.attempt + 1, due_at = NULL,
+    -- Its message is in hand, so the broker had it, whatever became of the confirm.
+    confirmed_generation = t.generation,
     dag_id = %(dag_id)s,
     run_id = coalesce(m.run_id, 'task-' || t.id || '-attempt-' || (t.attempt + 1)),
     groups_reserved = m.reserved,

@@ -1,20 +1,24 @@
 -- The tasks that messages name, if the message is of the task's generation and the task waits to be claimed; locked
 -- until the claim commits, so that cancel, merge and re-prioritising wait for it. `small`: the source's last completed
--- task was one shard at most and its host has no rate limit, so it may share a run. Primary key, task_source_recent.
+-- task was one shard at most and took seconds, and its host has no rate limit, so it may share a run. Primary key,
+-- task_source_recent.
 SELECT
     t.id, t.source, t.generation, t.attempt, t.priority, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
     v.definition -> 'max_active_tasks' AS max_active_tasks,
     v.definition #> '{limits,requests_per_s}' IN ('null'::jsonb)
     AND (
-        SELECT p.shards_total FROM collect.task AS p
+        SELECT
+            p.shards_total <= 1
+            AND (p.result #>> '{seconds,fetch}')::float8 + (p.result #>> '{seconds,land}')::float8 < 5
+        FROM collect.task AS p
         WHERE p.source = t.source AND p.status = 'COMPLETED'
         ORDER BY p.id DESC LIMIT 1
-    ) <= 1 AS small
+    ) AS small
 FROM collect.task AS t
 JOIN unnest(%(task_ids)s::bigint[], %(generations)s::int[]) AS m (task_id, generation)
     ON m.task_id = t.id AND m.generation = t.generation
 JOIN collect.source_version AS v ON v.hash = t.source_version
 WHERE t.status IN ('QUEUED', 'RETRYING')
 ORDER BY t.id
-FOR UPDATE OF t
+FOR NO KEY UPDATE OF t

@@ -20,7 +20,7 @@ chosen AS (
     SELECT t.id FROM collect.task AS t
     JOIN ranked AS r ON r.id = t.id AND r.place <= r.room
     WHERE t.status = 'HELD'
-    FOR UPDATE OF t SKIP LOCKED
+    FOR NO KEY UPDATE OF t SKIP LOCKED
 )
 UPDATE collect.task AS t
 SET

@@ -8,31 +8,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from collect_ops.broker.topology import Queue, Topology, declare
 from tests.plugins.integration.broker.link import Link, airflow_connection
-
-
-def _api(method: str, path: str, **body: object) -> None:
-    parts = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"])
-    url = f"{parts.scheme}://{parts.hostname}:{parts.port}/api/{path}"
-    answer = httpx.request(
-        method,
-        url,
-        auth=(parts.username or "", parts.password or ""),
-        json=body or None,
-        timeout=10,
-        trust_env=False,
-    )
-    answer.raise_for_status()
+from tests.plugins.integration.broker_api import call_broker_api
 
 
 @pytest.fixture(scope="session")
 def broker_api() -> Callable[..., None]:
     """Calls RabbitMQ's management API: method, path, fields of the body."""
-    return _api
+    return call_broker_api
 
 
 @pytest.fixture
@@ -40,10 +26,10 @@ def vhost() -> Iterator[str]:
     """A virtual host, deleted afterwards with everything in it."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     user = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"]).username
-    _api("PUT", f"vhosts/{name}")
-    _api("PUT", f"permissions/{name}/{user}", configure=".*", write=".*", read=".*")
+    call_broker_api("PUT", f"vhosts/{name}")
+    call_broker_api("PUT", f"permissions/{name}/{user}", configure=".*", write=".*", read=".*")
     yield name
-    _api("DELETE", f"vhosts/{name}")
+    call_broker_api("DELETE", f"vhosts/{name}")
 
 
 @pytest.fixture

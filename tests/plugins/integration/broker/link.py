@@ -96,7 +96,10 @@ class Link:
                 pending = isinstance(near, ssl.SSLSocket) and near.pending() > 0
                 readable = [near] if pending else select.select([near, far], [], [], 0.2)[0]
                 for end in readable:
-                    received = end.recv(65536)
+                    try:
+                        received = end.recv(65536)
+                    except ConnectionResetError:
+                        received = b""
                     if not received:
                         if end is far and not self._closed.is_set():
                             self.broker_hung_up.set()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from collect_ops.cli import main
-from collect_ops.cli.airflow_api import AirflowApi, AirflowRefused
+from collect_ops.lanes.rest_runs import AirflowRefused, RestRuns
 
 
 @pytest.mark.stack
@@ -22,8 +23,8 @@ def test_pause_and_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 @pytest.mark.stack
 def test_refusals_say_why() -> None:
-    api = AirflowApi.from_environment()
     with pytest.raises(AirflowRefused, match="HTTP 404"):
-        api.set_paused("no_such_dag", paused=True)
+        RestRuns.from_environment().set_paused("no_such_dag", paused=True)
+    stranger = RestRuns(os.environ["COLLECT_AIRFLOW_URL"], os.environ["COLLECT_AIRFLOW_USER"], "wrong")
     with pytest.raises(AirflowRefused, match="HTTP 401"):
-        AirflowApi(url=api.url, user=api.user, password="wrong").set_paused("x", paused=True)
+        stranger.set_paused("x", paused=True)

@@ -85,6 +85,14 @@ def test_a_failed_shard_alone_runs_again_and_resumes(world: World, serve: Serve)
     assert min(int(request.query["offset"]) for request in server.asked("/offset")) == progress
 
 
+def wait_until_running(world: World) -> None:
+    """Return when a shard has been taken."""
+    deadline = time.monotonic() + 20
+    while not world.rows("SELECT 1 FROM collect.shard WHERE status = 'RUNNING'"):
+        assert time.monotonic() < deadline, "no shard was taken within 20 s"
+        time.sleep(0.05)
+
+
 def fail_after(server: PagedServer, requests: int) -> None:
     """The request after so many fails, once."""
 
@@ -150,8 +158,7 @@ def test_a_holder_that_slept_is_fenced_off(world: World, serve: Serve) -> None:
 
     async def both() -> tuple[object, object]:
         sleeper = asyncio.create_task(world.group(run_id, 0, lease_s=0.6, wait_s=0.2))
-        while not world.rows("SELECT 1 FROM collect.shard WHERE status = 'RUNNING'"):
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_until_running, world)
         redis.Redis.from_url(world.backends.redis_url).flushdb()
         second = await world.group(run_id, 0, lease_s=30, wait_s=0.2)
         return await sleeper, second
@@ -177,8 +184,7 @@ def test_nothing_lands_after_cancel(world: World, serve: Serve) -> None:
 
     async def cancel_in_flight() -> None:
         running = asyncio.create_task(world.group(run_id, 0))
-        while not world.rows("SELECT 1 FROM collect.shard WHERE status = 'RUNNING'"):
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_until_running, world)
         done = await asyncio.to_thread(
             cancel, [admission.task_id], world.backends, world.rules, actor="test", reason="enough"
         )

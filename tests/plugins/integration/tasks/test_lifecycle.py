@@ -11,7 +11,8 @@ from collect_ops.tasks.lifecycle import MOVES, TaskStatus
 
 NEW = (
     "INSERT INTO collect.task (source, source_version, dedup_key, priority, lane, status, moved_by, submitted_by, "
-    "submitted_via, max_retries) VALUES ('any', '\\x00', '\\x00', 5, 'normal', %s, 'test', 'test', 'test', 3) RETURNING id"
+    "submitted_via, max_retries) "
+    "VALUES ('any', '\\x00', '\\x00', 5, 'normal', %s, 'test', 'test', 'test', 3) RETURNING id"
 )
 
 

@@ -1,0 +1,37 @@
+"""The stack that the environment names, and a source's server that its example sources point at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from demo.run import unpause_needed
+from tests.e2e.kills import point_connection
+from tests.e2e.running_stack import RunningStack
+from tests.servers.paged import PagedServer
+
+
+@pytest.fixture(scope="session")
+def running_stack() -> Iterator[RunningStack]:
+    """The running stack, with the DAGs that a task passes through unpaused."""
+    stack = RunningStack.from_environment()
+    stack.wait_until_healthy()
+    unpause_needed(stack.airflow)
+    yield stack
+    stack.close()
+
+
+@pytest.fixture
+def stack(running_stack: RunningStack) -> RunningStack:
+    """The running stack, healthy again whatever the test before did to it."""
+    running_stack.wait_until_healthy()
+    return running_stack
+
+
+@pytest.fixture
+def server(stack: RunningStack) -> Iterator[PagedServer]:
+    """What the example sources collect from: 2,000 rows, four shards in two groups."""
+    with PagedServer(rows=2000) as running:
+        point_connection(stack, "example_api", running.base_url)
+        yield running

@@ -1,0 +1,211 @@
+"""Submitting over Airflow's REST API: what is good is collected, what is not is refused in so many words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.kills import point_connection, readings_are_exact
+from tests.e2e.running_stack import RunningStack, wait_for
+from tests.servers.paged import PagedServer, basic
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+
+def unheard_of() -> str:
+    """A value of `since` that no submission has had."""
+    moment = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=random.SystemRandom().randrange(10**9))
+    return moment.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({}, ["source", "is not one of", "flights"]),
+        ({"source": "flihgts"}, ["source", "'flihgts' is not one of", "'flights'"]),
+        ({"source": "flights", "priority": 11}, ["priority", "11 is greater than the maximum of 10"]),
+        ({"source": "flights", "priority": "high"}, ["priority", "'high' is not of type", "'integer'"]),
+        ({"source": "flights", "params": [1]}, ["params", "[1] is not of type 'object'"]),
+        ({"source": "flights", "force": "yes"}, ["force", "'yes' is not of type 'boolean'"]),
+        ({"source": "flights", "path": 7}, ["path", "7 is not of type", "'string'"]),
+    ],
+)
+def test_conf_of_the_wrong_type_is_refused_at_once(
+    stack: RunningStack, conf: Mapping[str, Any], words: list[str]
+) -> None:
+    answer = stack.trigger("collect_submit", conf)
+    assert answer.status_code == 400, answer.text
+    for word in words:
+        assert word in answer.json()["detail"]
+
+
+def test_an_unknown_dag_is_not_found(stack: RunningStack) -> None:
+    answer = stack.trigger("collect_submitt", {"source": "flights"})
+    assert (answer.status_code, "collect_submitt" in answer.text) == (404, True)
+
+
+def test_a_viewer_may_not_submit(stack: RunningStack) -> None:
+    body = {"logical_date": None, "conf": {"source": "example_offset"}}
+    assert stack.rest("GET", "/dags/collect_submit", user="viewer").status_code == 200
+    answer = stack.rest("POST", "/dags/collect_submit/dagRuns", body=body, user="viewer")
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"params": {"sinse": "2024-01-01"}}, ["params.sinse", "did you mean 'since'?"]),
+        ({"params": {"since": "yesterday"}}, ["params.since", "yesterday"]),
+        ({"proirity": 9}, ["conf.proirity", "did you mean 'priority'?"]),
+        ({"path": "http://169.254.169.254/latest"}, ["path"]),
+    ],
+)
+def test_what_only_the_source_can_judge_fails_the_run_once_with_the_reason(
+    stack: RunningStack, conf: Mapping[str, Any], words: list[str]
+) -> None:
+    answer = stack.trigger("collect_submit", {"source": "example_offset", **conf})
+    assert answer.status_code == 200, answer.text
+    run_id = answer.json()["dag_run_id"]
+    assert stack.run_ended("collect_submit", run_id)["state"] == "failed"
+    (submit,) = stack.task_instances("collect_submit", run_id)
+    assert submit["try_number"] == 1, "what can never be admitted must not be tried again"
+    log = stack.log("collect_submit", run_id, "submit")
+    for word in words:
+        assert word in log
+
+
+def test_a_task_is_collected_a_second_one_is_refused_and_force_collects_again(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    conf = {"source": "example_offset", "params": {"since": unheard_of()}}
+    first = stack.submit(conf)
+    assert first["duplicate_of"] is None
+    ended = stack.task_ended(first["task_id"])
+    assert ended["status"] == "COMPLETED"
+    assert ended["result"]["rows_fetched"] == 2000
+    assert readings_are_exact(stack, 2000)
+    asked = len(server.requests)
+
+    second = stack.submit(conf)
+    assert second["duplicate_of"] == second["task_id"] == first["task_id"]
+    assert second["message"] == f"duplicate of task {first['task_id']}, now COMPLETED"
+    assert len(server.requests) == asked
+
+    third = stack.submit({**conf, "force": True})
+    assert third["duplicate_of"] is None
+    assert third["task_id"] > first["task_id"]
+    assert stack.task_ended(third["task_id"])["status"] == "COMPLETED"
+    assert readings_are_exact(stack, 2000)
+
+
+def test_groups_are_named_after_their_rows_and_weigh_what_their_priority_says(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    submitted = stack.submit({"source": "example_offset", "priority": 9, "force": True})
+    ended = stack.task_ended(submitted["task_id"])
+    assert (ended["lane"], ended["dag_id"]) == ("urgent", "collect_urgent")
+    assert stack.run_ended(ended["dag_id"], ended["run_id"])["state"] == "success"
+    instances = stack.task_instances(ended["dag_id"], ended["run_id"])
+    groups = [instance for instance in instances if instance["task_id"] == "collect"]
+    assert {group["rendered_map_index"] for group in groups} == {
+        "example_offset 0-999",
+        "example_offset 1,000-1,999",
+    }
+    assert {(group["pool"], group["priority_weight"]) for group in groups} == {("collect_urgent", 10_000)}
+    control = [instance for instance in instances if instance["task_id"] != "collect"]
+    assert {instance["pool"] for instance in control} == {"collect_control"}
+    assert min(instance["priority_weight"] for instance in control) > 10_000
+
+
+def test_an_old_run_cleared_by_somebody_ends_skipped_and_changes_nothing(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    submitted = stack.submit({"source": "example_offset", "force": True})
+    ended = stack.task_ended(submitted["task_id"])
+    dag_id, run_id = ended["dag_id"], ended["run_id"]
+    stack.run_ended(dag_id, run_id)
+    asked = len(server.requests)
+    body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+    answer = stack.rest("POST", f"/dags/{dag_id}/clearTaskInstances", body=body)
+    assert answer.status_code == 200, answer.text
+
+    def planned_again() -> dict[str, Any] | None:
+        found = [each for each in stack.task_instances(dag_id, run_id) if each["task_id"] == "plan"]
+        return found[0] if found and found[0]["try_number"] == 2 and found[0]["end_date"] else None
+
+    plan = wait_for("the cleared run's plan", planned_again, 60)
+    assert plan["state"] == "skipped"
+    stack.run_ended(dag_id, run_id)
+    log = stack.log(dag_id, run_id, "plan", try_number=2)
+    assert f"task {ended['id']} attempt 1 is not CLAIMED any more: it is COMPLETED" in log
+    after = stack.task(ended["id"])
+    assert (after["status"], after["attempt"]) == ("COMPLETED", 1)
+    assert len(server.requests) == asked
+    assert readings_are_exact(stack, 2000)
+
+
+def test_refused_credentials_end_in_a_dead_letter_that_says_so_and_nothing_else_is_harmed(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    server.required_headers = basic("reader", "the right password")
+    submitted = stack.submit({"source": "example_page", "force": True})
+    dead = stack.task_ended(submitted["task_id"])
+    assert dead["status"] == "DEAD"
+    assert "401" in dead["reason"]
+    (letter,) = stack.rows("SELECT * FROM collect.dead_letter WHERE task_id = %s", dead["id"])
+    wait_for(
+        "the dead letter in the broker",
+        lambda: stack.rows(
+            "SELECT 1 FROM collect.dead_letter WHERE id = %s AND confirmed_at IS NOT NULL", letter["id"]
+        ),
+        90,  # the sweep brings it there
+    )
+    message = dead_letter_message(stack, letter["id"])
+    assert message["properties"]["headers"]["retry-count"] == 0
+    assert "401" in message["properties"]["headers"]["error-message"]
+
+    server.required_headers = {}
+    healthy = stack.submit({"source": "example_offset", "force": True})
+    assert stack.task_ended(healthy["task_id"])["status"] == "COMPLETED"
+
+
+def dead_letter_message(stack: RunningStack, letter_id: int) -> dict[str, Any]:
+    """The message of a dead letter in collect.dead; it stays there."""
+    import os
+    from urllib.parse import quote, urlsplit
+
+    url = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"])
+    vhost = quote(urlsplit(stack.settings.amqp_url).path.removeprefix("/"), safe="")
+    answer = httpx.post(
+        f"{url.scheme}://{url.hostname}:{url.port}/api/queues/{vhost}/collect.dead/get",
+        json={"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"},
+        auth=(url.username or "", url.password or ""),
+        timeout=20,
+        trust_env=False,
+    )
+    assert answer.status_code == 200, answer.text
+    (found,) = (m for m in answer.json() if m["properties"]["message_id"] == f"dead-{letter_id}")
+    return dict(found)
+
+
+def test_a_host_that_cannot_be_reached_is_tried_again_later(stack: RunningStack) -> None:
+    point_connection(stack, "example_api", "http://127.0.0.1:9")  # nobody listens on discard here
+    submitted = stack.submit({"source": "example_single", "force": True})
+    waiting = wait_for(
+        "the task's next try",
+        lambda: stack.rows(
+            "SELECT * FROM collect.task WHERE id = %s AND status = 'RETRYING'", submitted["task_id"]
+        ),
+        60,
+    )[0]
+    assert waiting["retry_count"] == 1
+    assert waiting["due_at"] is not None
+    assert "127.0.0.1" in waiting["reason"]
+    done = stack.command("collect_ops.cli", "cancel", str(waiting["id"]), "--reason", "the test is over")
+    assert done.returncode == 0, done.stderr
+    assert stack.task(waiting["id"])["status"] == "CANCELLED"
