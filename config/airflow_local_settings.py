@@ -33,7 +33,6 @@ PRELOAD = (
     "psycopg_pool",
     "pydantic",
     "redis",
-    "tenacity",
     "yaml",
     # What our own DAGs import at top level, and with it everything a shard group runs.
     "collect_ops.operators.lane",

@@ -15,6 +15,7 @@ with DAG(
     schedule=None,
     catchup=False,
     max_active_runs=32,
+    is_paused_upon_creation=False,
     render_template_as_native_obj=True,
     tags=["collect-ops", "submit"],
     doc_md="Admits one collect task. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `message`.",

@@ -16,6 +16,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
+    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=5),
     tags=["collect-ops", "repair"],
     doc_md="Publishes what the broker has not confirmed, repairs what crashes left over, wakes lanes with messages.",

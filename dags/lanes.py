@@ -1,4 +1,7 @@
-"""Lane DAGs (claim) and collect DAGs (plan, shard groups, settle), one pair a lane of include/rules/lanes.yaml."""
+"""Lane DAGs (claim) and collect DAGs (plan, shard groups, settle), one pair a lane of include/rules/lanes.yaml.
+
+They are the machinery and start unpaused: what decides about collecting are submissions and the sources' own DAGs.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ def lane_dag(lane: str, rules: LaneRules) -> DAG:
         schedule=[queue],
         catchup=False,
         max_active_runs=1,
+        is_paused_upon_creation=False,
         dagrun_timeout=timedelta(seconds=60),
         tags=["collect-ops", "lane"],
         doc_md=f"Claims collect tasks of priority {low} to {high} and starts their runs in `{collect_dag_id(lane)}`.",
@@ -49,6 +53,7 @@ def collect_dag(lane: str, rules: LaneRules) -> DAG:
         schedule=None,
         catchup=False,
         max_active_runs=4 * slots,
+        is_paused_upon_creation=False,
         max_active_tasks=16 * slots,
         tags=["collect-ops", "collect"],
         doc_md="A run collects one collect task: count and split, shard groups, settle. Started by the lane's claim; "

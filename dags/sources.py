@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import pendulum
 from airflow.sdk import DAG, Asset, get_parsing_context
@@ -13,6 +14,11 @@ from collect_ops.sources.load import load_sources
 from collect_ops.sources.model import Source
 
 log = logging.getLogger(__name__)
+
+#: A run that somebody triggered has no interval, and then the name is not even defined.
+INTERVAL = (
+    "{{ data_interval_start | string if data_interval_start is defined and data_interval_start else run_id }}"
+)
 
 
 def source_dag(source: Source) -> DAG:
@@ -33,13 +39,13 @@ def source_dag(source: Source) -> DAG:
             source=source.name,
             submitted_via="schedule",
             # A scheduled run is another submission than its neighbours: its data interval counts for dedup.
-            identity={
-                "data_interval": "{{ data_interval_start | string if data_interval_start else run_id }}"
-            },
+            identity={"data_interval": INTERVAL},
             wait_for_completion=True,
             outlets=[landed],
             pool=lane_rules().control.pool,
-            retries=0,
+            # Safe to repeat: the same run gets the first answer again. A task that ended badly is not tried again here.
+            retries=5,
+            retry_delay=timedelta(seconds=10),
         )
     return dag
 

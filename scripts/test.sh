@@ -35,7 +35,7 @@ trap 'exit 130' INT TERM
 step "pytest"
 eval "$("$BIN/python" -m stack env)"
 set +e
-"$BIN/python" -m pytest tests -m "not chaos" "$@"
+"$BIN/python" -m pytest -m "not chaos" "$@"
 code=$?
 set -e
 exit "$code"

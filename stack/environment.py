@@ -61,12 +61,19 @@ def airflow(stack: Stack) -> dict[str, str]:
     }
 
 
+def _with_own_programs(path: str) -> str:
+    """A search path that finds `collect-ops` and `airflow` of this checkout's environment first."""
+    own = str(Path(sys.executable).parent)
+    return ":".join([own, *(folder for folder in path.split(":") if folder != own)])
+
+
 def person(stack: Stack) -> dict[str, str]:
     """What `make env` exports: psql, redis-cli, the REST API and the airflow command work with it."""
     places = stack.places
     superuser = f"postgres:{stack.secrets['POSTGRES_SUPERUSER_PASSWORD']}"
     return {
         STACK_MARK: str(stack.layout.home),
+        "PATH": _with_own_programs(os.environ.get("PATH", SYSTEM_PATH)),
         "PGHOST": HOST,
         "PGPORT": str(stack.ports.postgres),
         "PGUSER": places["POSTGRES_COLLECT_USER"],

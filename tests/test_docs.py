@@ -37,7 +37,7 @@ def code_in(text: str) -> Iterator[str]:
 
 def table_below(text: str, heading: str) -> set[str]:
     """What the first column of the first table below a heading names in code."""
-    section = text.split(f"\n{heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = re.split(r"^#", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in CODE_SPAN.findall(row.split("|")[1])}
 
@@ -91,6 +91,11 @@ def test_operations_describe_every_command() -> None:
     # `source list`, `show`, … : the group is said once a line.
     missing = {name for name in wanted if not re.search(rf"`(?:source )?{name.split()[-1]}\b", described)}
     assert missing == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_documents_hold_for_every_checkout(path: Path) -> None:
+    assert str(CHECKOUT) not in path.read_text(encoding="utf-8")
 
 
 def test_every_decision_is_in_the_index() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from collect_ops.policies.task_instance import task_instance_mutation_hook
 
 
-def weigh(dag_id: str, conf: object) -> int:
-    instance = SimpleNamespace(dag_id=dag_id, priority_weight=1)
+def weigh(dag_id: str, conf: object, task_id: str = "collect") -> int:
+    instance = SimpleNamespace(dag_id=dag_id, task_id=task_id, priority_weight=1)
     run = SimpleNamespace(conf=conf)
     for known in (None, run, run):
         task_instance_mutation_hook(instance, known)
@@ -23,6 +23,14 @@ def test_a_higher_priority_weighs_more(priority: int) -> None:
     weight = weigh("collect_normal", {"tasks": [], "priority": priority})
     assert weight == (priority + 1) * 1000
     assert 0 < weight < 2**31
+
+
+@given(priority=st.integers(0, 10), control=st.sampled_from(["plan", "settle"]))
+def test_planning_and_settling_go_before_every_shard_group(priority: int, control: str) -> None:
+    weight = weigh("collect_normal", {"tasks": [], "priority": priority}, control)
+    assert weigh("collect_urgent", {"tasks": [], "priority": 10}) < weight < 2**31
+    if priority:
+        assert weight > weigh("collect_normal", {"tasks": [], "priority": priority - 1}, control)
 
 
 @given(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from demo.run import unpause_needed
-from tests.e2e.kills import point_connection
+from tests.e2e.kills import empty_table, point_connection
 from tests.e2e.running_stack import RunningStack
 from tests.servers.paged import PagedServer
 
@@ -32,6 +32,7 @@ def stack(running_stack: RunningStack) -> RunningStack:
 @pytest.fixture
 def server(stack: RunningStack) -> Iterator[PagedServer]:
     """What the example sources collect from: 2,000 rows, four shards in two groups."""
+    empty_table(stack, "landing.example_offset")
     with PagedServer(rows=2000) as running:
         point_connection(stack, "example_api", running.base_url)
         yield running

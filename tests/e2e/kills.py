@@ -137,6 +137,26 @@ class Middle:
         )
 
 
+def kill_client(stack: RunningStack, application_name: str, timeout_s: float = 60) -> int:
+    """kill -9 of the process behind a database connection of this name, once there is one; returns its pid."""
+    port = wait_for(
+        f"a connection called {application_name}",
+        lambda: stack.rows(
+            "SELECT client_port FROM pg_stat_activity WHERE application_name = %s", application_name
+        ),
+        timeout_s,
+        poll_s=0.02,
+    )[0]["client_port"]
+    (pid,) = {
+        link.pid
+        for link in psutil.net_connections("tcp")
+        if link.laddr and link.laddr.port == port and link.raddr and link.pid
+    }
+    assert_is_task_process(pid)
+    os.kill(pid, signal.SIGKILL)
+    return int(pid)
+
+
 def assert_is_task_process(pid: int) -> None:
     """A pid that the database names is killed only if it is what it is said to be."""
     words = " ".join(psutil.Process(pid).cmdline())
@@ -184,10 +204,19 @@ def readings_are_exact(stack: RunningStack, rows: int) -> bool:
     return found == [row(number) for number in range(rows)]
 
 
-def point_connection(stack: RunningStack, connection_id: str, base_url: str) -> None:
+def point_connection(
+    stack: RunningStack, connection_id: str, base_url: str, *, login: str | None = None, password: str = ""
+) -> None:
     """Have an Airflow connection point at a server of this machine."""
     extra = json.dumps({"allow_private_networks": True})
-    stack.airflow.put_connection(connection_id, {"conn_type": "http", "host": base_url, "extra": extra})
+    settings = {"conn_type": "http", "host": base_url, "extra": extra, "login": login, "password": password}
+    stack.airflow.put_connection(connection_id, settings)
+
+
+def empty_table(stack: RunningStack, table: str) -> None:
+    """Empty a target: rows of an earlier run would hide missing ones."""
+    if stack.rows("SELECT to_regclass(%s) AS found", table)[0]["found"]:
+        stack.execute(f"TRUNCATE {table}")
 
 
 def _verified(stack: RunningStack, server: DemoServer) -> tuple[int, bool]:
@@ -215,10 +244,8 @@ def recover(
     """
     stack.wait_until_healthy()
     unpause_needed(stack.airflow)
-    table = f"landing.{load.source}"
     with load.served() as checked:
-        if stack.rows("SELECT to_regclass(%s) AS found", table)[0]["found"]:
-            stack.execute(f"TRUNCATE {table}")  # rows of an earlier run would hide missing ones
+        empty_table(stack, f"landing.{load.source}")
         task_id = submit(stack.airflow, load.source, force=True).task_id
         wanted = int(load.rows * share)
         rows = wait_for(

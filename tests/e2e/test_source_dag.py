@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from demo.run import unpause_needed
-from tests.e2e.kills import point_connection, readings_are_exact
+from tests.e2e.kills import empty_table, point_connection, readings_are_exact
 from tests.e2e.running_stack import RunningStack, wait_for
 from tests.e2e.slow_proxy import SlowProxy
 from tests.servers.paged import PagedServer
@@ -20,6 +20,7 @@ def test_a_run_waits_deferred_and_then_emits_its_asset(stack: RunningStack) -> N
     unpause_needed(stack.airflow)
     stack.airflow.wait_for_dag(DAG, 60)
     stack.airflow.unpause(DAG)
+    empty_table(stack, "landing.example_offset")
     with PagedServer(rows=2000) as server, SlowProxy(server.base_url, delay_s=0.5) as proxy:
         point_connection(stack, "example_api", proxy.base_url)
         answer = stack.trigger(DAG, {})
@@ -58,7 +59,7 @@ def test_a_run_whose_task_fails_says_why_and_emits_nothing(stack: RunningStack) 
     stack.airflow.wait_for_dag("source_example_page", 60)
     stack.airflow.unpause("source_example_page")
     with PagedServer(rows=400, required_headers={"Authorization": "nobody has this"}) as server:
-        point_connection(stack, "example_api", server.base_url)
+        point_connection(stack, "example_api", server.base_url, login="nobody", password="knows")
         answer = stack.trigger("source_example_page", {})
         run_id = answer.json()["dag_run_id"]
         assert stack.run_ended("source_example_page", run_id, 120)["state"] == "failed"

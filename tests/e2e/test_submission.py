@@ -153,6 +153,7 @@ def test_refused_credentials_end_in_a_dead_letter_that_says_so_and_nothing_else_
     stack: RunningStack, server: PagedServer
 ) -> None:
     server.required_headers = basic("reader", "the right password")
+    point_connection(stack, "example_api", server.base_url, login="reader", password="a wrong one")
     submitted = stack.submit({"source": "example_page", "force": True})
     dead = stack.task_ended(submitted["task_id"])
     assert dead["status"] == "DEAD"

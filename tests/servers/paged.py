@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -51,6 +51,29 @@ class Failure:
     body: bytes = b""
     reset_after: int | None = None
     delay_s: float = 0
+
+
+class Held:
+    """A request that waits until it is released; then it gets its usual answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._arrived = threading.Event()
+        self._released = asyncio.Event()
+
+    def wait(self, timeout_s: float = 20) -> None:
+        """Return when the request has arrived."""
+        if not self._arrived.wait(timeout_s):
+            raise TimeoutError(f"the request to hold did not arrive within {timeout_s:g} s")
+
+    def release(self) -> None:
+        """Let it be answered."""
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    async def hold(self) -> None:
+        """The server's side."""
+        self._arrived.set()
+        await self._released.wait()
 
 
 def row(number: int) -> dict[str, Any]:
@@ -114,6 +137,8 @@ class PagedServer:
         self.most_under_way = 0
         self._tls = tls
         self._failures: defaultdict[str, deque[Failure]] = defaultdict(deque)
+        self._chosen: list[tuple[Callable[[Recorded], bool], Failure]] = []
+        self._held: list[tuple[Callable[[Recorded], bool], Held]] = []
         self._ready = threading.Event()
         self._failed: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -127,6 +152,22 @@ class PagedServer:
     def fail_next(self, path: str, *failures: Failure) -> None:
         """The next requests of `path` fail like this, one after the other."""
         self._failures[path].extend(failures)
+
+    def fail_where(self, matches: Callable[[Recorded], bool], failure: Failure) -> None:
+        """Every request that matches fails like this, until `mend`."""
+        self._chosen.append((matches, failure))
+
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        self._failures.clear()
+        self._chosen.clear()
+
+    def hold_where(self, matches: Callable[[Recorded], bool]) -> Held:
+        """The next request that matches waits until it is released; those after it do not."""
+        assert self._loop is not None
+        held = Held(self._loop)
+        self._held.append((matches, held))
+        return held
 
     def asked(self, path: str) -> list[Recorded]:
         """The requests of `path` so far."""
@@ -204,28 +245,40 @@ class PagedServer:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         body = await request.read()
-        self.requests.append(
-            Recorded(
-                method=request.method,
-                path=request.path,
-                query=dict(request.query),
-                headers=dict(request.headers),
-                body=orjson.loads(body) if body else None,
-                at=time.monotonic(),
-            )
+        recorded = Recorded(
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers=dict(request.headers),
+            body=orjson.loads(body) if body else None,
+            at=time.monotonic(),
         )
+        self.requests.append(recorded)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            failures = self._failures[request.path]
-            if failures:
-                return await self._fail(request, failures.popleft())
+            await self._hold(recorded)
+            if failure := self._failure_of(recorded):
+                return await self._fail(request, failure)
             if not self._allowed(request):
                 return web.json_response({"error": "who are you?"}, status=401)
             response: web.StreamResponse = await handler(request)
             return response
         finally:
             self.under_way -= 1
+
+    async def _hold(self, recorded: Recorded) -> None:
+        for entry in self._held:
+            matches, held = entry
+            if matches(recorded):
+                self._held.remove(entry)
+                await held.hold()
+                return
+
+    def _failure_of(self, recorded: Recorded) -> Failure | None:
+        if failures := self._failures[recorded.path]:
+            return failures.popleft()
+        return next((failure for matches, failure in self._chosen if matches(recorded)), None)
 
     def _allowed(self, request: web.Request) -> bool:
         return all(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collect_ops.storage import Connection, Jsonb, query
+from collect_ops.storage import Connection, Json, Jsonb, query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def insert_tasks(connection: Connection, candidates: Sequence[Candidate]) -> Non
         cursor.executemany(
             query("admission/insert_source_version"),
             [
-                {"hash": digest, "source": candidate.source, "definition": Jsonb(candidate.definition)}
+                {"hash": digest, "source": candidate.source, "definition": Json(candidate.definition)}
                 for digest, candidate in sorted(versions.items())
             ],
         )

@@ -9,6 +9,7 @@ import typer
 
 # Below include/: which function gives the schema. A new kind of file is a line here.
 SCHEMAS: dict[str, str] = {
+    "rules/lanes.schema.json": "collect_ops.lanes.rules:json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }
 
@@ -26,6 +27,7 @@ def schemas(
         if check:
             print_error(f"{path}: out of date; run `collect-ops schemas`")
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(schema_texts()[path], encoding="utf-8")
             typer.echo(f"wrote {path}")
     if check and stale:

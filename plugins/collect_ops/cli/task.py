@@ -5,12 +5,14 @@ from __future__ import annotations
 import getpass
 import time
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from rich.console import RenderableType
 
     from collect_ops.storage import Connection
     from collect_ops.tasks.progress import Progress
@@ -130,27 +132,68 @@ def watch(
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 0.5,
 ) -> None:
     """Follow a task to its end. Exit status 0 when it is COMPLETED, else 1."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    import sys
 
-    with (
-        _database() as connection,
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[line]}"),
-            console=Console(),
-        ) as bar,
-    ):
-        shown = bar.add_task(f"task {task}", total=None, line="")
-        while True:
-            progress = _progress(connection, task)
-            bar.update(shown, total=progress.total_rows, completed=progress.rows_fetched, line=line(progress))
-            if progress.status.final:
-                break
-            time.sleep(interval)
+    with _database() as connection:
+        progress = _progress(connection, task)
+        show = _Bar(progress) if sys.stdout.isatty() else _Lines()
+        with show:
+            while True:
+                show(progress)
+                if progress.status.final:
+                    break
+                time.sleep(interval)
+                progress = _progress(connection, task)
     if str(progress.status) not in GOOD_ENDS:
         raise typer.Exit(1)
+
+
+class _Lines:
+    """For pipes and logs: a line whenever something has changed."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __call__(self, progress: Progress) -> None:
+        text = line(progress)
+        changed = f"{progress.status} {progress.rows_fetched} {progress.shards_done}"
+        if changed != self._last:
+            typer.echo(text)
+            self._last = changed
+
+
+class _Bar:
+    """For a screen: a bar, and under it the line."""
+
+    def __init__(self, progress: Progress) -> None:
+        from rich.live import Live
+
+        self._live = Live(self._drawn(progress), auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        self._live.update(self._drawn(progress), refresh=True)
+
+    @staticmethod
+    def _drawn(progress: Progress) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        bar = ProgressBar(total=progress.total_rows, completed=progress.rows_fetched, width=60)
+        return Group(bar, Text(line(progress)))
 
 
 def line(progress: Progress) -> str:

@@ -102,7 +102,7 @@ class CredentialsMissing(CollectorError, Permanent):
         self.connection = connection
         self.field = field
         super().__init__(
-            url, f"auth.type {auth} needs the {field} of connection {connection!r}, which is empty"
+            url, f"auth.type {auth}: it needs the {field} of connection {connection!r}, which is empty"
         )
 
 

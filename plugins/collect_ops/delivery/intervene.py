@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.landing.table import drop_aside
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.storage import connect, query
+from collect_ops.sources.model import Disposition, Target
+from collect_ops.storage import Connection, connect, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ def cancel(
             values = {"task_ids": list(task_ids), "actor": actor, "reason": reason}
             rows = connection.execute(query("delivery/cancel_tasks"), values).fetchall()
             connection.execute(query("delivery/fence_tasks"), {"task_ids": [row["id"] for row in rows]})
+        _drop_asides(connection, rows)
         released = []
         for source in sorted({row["source"] for row in rows}):
             values = {"source": source, "actor": actor}
@@ -59,6 +63,15 @@ def cancel(
     log.info("%s cancelled %d of %d tasks: %s", actor, len(moved), len(task_ids), reason)
     lanes = frozenset(row["lane"] for row in (*rows, *released))
     return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes)
+
+
+def _drop_asides(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Cancelled tasks of disposition replace leave nothing aside."""
+    for row in rows:
+        target = Target.model_validate(row["target"])
+        if target.disposition is Disposition.REPLACE:
+            with connection.transaction():
+                drop_aside(connection, target, row["id"])
 
 
 def adjust_priority(

@@ -15,6 +15,8 @@ from collect_ops.tasks.lifecycle import TaskStatus
 
 #: An attempt that ended by no fault of its own (killed process, lost node) does not count as a retry; this many in all.
 MAX_LOST = 10
+#: Seconds before an attempt that is lost for the second, third, … time runs again: doubling up to this.
+MAX_LOST_DELAY_S = 32.0
 
 
 #: Shards of a task at most: each is a row, and all of them pass through the memory of the planning process.
@@ -168,7 +170,7 @@ class Outcome:
     Args:
         status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost) or DEAD.
         reason: Why, for people; None when there is nothing to explain.
-        delay_s: Seconds until the retry is due.
+        delay_s: Seconds until the next attempt is due.
     """
 
     status: TaskStatus
@@ -242,7 +244,10 @@ def _lost(attempt: Attempt, sums: ShardSums) -> Outcome:
         return Outcome(
             status=TaskStatus.DEAD, reason=f"the attempt was lost ({where}), {MAX_LOST} times in all"
         )
-    return Outcome(status=TaskStatus.QUEUED, reason=f"the attempt was lost ({where}); runs again")
+    # The first loss is nobody's fault and runs again at once; what is lost again and again may be its own doing.
+    delay_s = min(MAX_LOST_DELAY_S, 2.0**attempt.lost_count) if attempt.lost_count else 0.0
+    reason = f"the attempt was lost ({where}); runs again"
+    return Outcome(status=TaskStatus.QUEUED, reason=reason, delay_s=delay_s)
 
 
 def _message(error: dict[str, Any] | None) -> str:

@@ -261,7 +261,7 @@ class ShardRun:
                 duration_s=land_s,
                 rows=landed.rows_landed,
                 bytes=len(page.raw),
-                response={"bad_rows": landed.bad_rows, "token": self._token},
+                response={"bad_rows": landed.bad_rows, "fence": self._token},
             ),
         ]
 

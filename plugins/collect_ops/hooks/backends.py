@@ -8,6 +8,7 @@ from urllib.parse import quote
 from airflow.sdk import Connection
 
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rest_runs import RestRuns
 
@@ -37,14 +38,12 @@ async def backends_of_async() -> Backends:
 def backends_of(get: Callable[[str], Connection]) -> Backends:
     """Backends from connections found by `get`."""
     postgres, redis, rabbitmq = get(POSTGRES_CONN_ID), get(REDIS_CONN_ID), get(RABBITMQ_CONN_ID)
-    vhost = rabbitmq.schema or rabbitmq.extra_dejson.get("vhost") or "/"
-    amqp_scheme = "amqps" if rabbitmq.extra_dejson.get("tls") else "amqp"
     redis_scheme = "rediss" if redis.extra_dejson.get("ssl") else "redis"
     return Backends(
         postgres_dsn=f"postgresql://{_authority(postgres, 5432)}/{quote(postgres.schema or 'collect_ops', safe='')}",
         redis_url=f"{redis_scheme}://{_authority(redis, 6379)}/{redis.extra_dejson.get('db', 0)}",
-        amqp_url=f"{amqp_scheme}://{_authority(rabbitmq, 5672)}/{quote(vhost, safe='')}",
-        rabbitmq_api_url=_management_url(rabbitmq),
+        amqp_url=amqp_url_of(rabbitmq),
+        rabbitmq_api_url=management_url_of(rabbitmq),
     )
 
 
@@ -87,13 +86,3 @@ def _authority(connection: Connection, default_port: int) -> str:
     if connection.login or connection.password:
         credentials = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
     return f"{credentials}{connection.host or '127.0.0.1'}:{connection.port or default_port}"
-
-
-def _management_url(rabbitmq: Connection) -> str | None:
-    url = rabbitmq.extra_dejson.get("management_url")
-    if not url:
-        return None
-    scheme, _, rest = str(url).partition("://")
-    return (
-        f"{scheme}://{quote(rabbitmq.login or '', safe='')}:{quote(rabbitmq.password or '', safe='')}@{rest}"
-    )

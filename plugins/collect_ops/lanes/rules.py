@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -152,6 +152,11 @@ class LaneRules(Rules):
 
 def _takes(lane: LaneRule, priority: int) -> bool:
     return lane.priorities[0] <= priority <= lane.priorities[1]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a lanes file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **LaneRules.model_json_schema()}
 
 
 def load_rules(path: Path) -> LaneRules:

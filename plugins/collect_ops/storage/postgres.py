@@ -8,7 +8,7 @@ import orjson
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+from psycopg.types.json import Json, Jsonb, set_json_dumps, set_json_loads
 
 from collect_ops.kernel.errors import CollectOpsError, Transient
 
@@ -16,6 +16,7 @@ __all__ = [
     "AsyncConnection",
     "Connection",
     "DatabaseUnavailable",
+    "Json",
     "Jsonb",
     "connect",
     "connect_async",

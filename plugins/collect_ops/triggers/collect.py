@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from collect_ops.hooks.backends import backends_of_async
 from collect_ops.tasks.waiting import TaskEnd, TaskEnds
 
 
-class CollectTaskFailed(AirflowException):
-    """A collect task that was waited for ended in another way than was asked for."""
+class CollectTaskFailed(AirflowFailException):
+    """A collect task that was waited for ended in another way than was asked for: waiting again changes nothing."""
 
 
 class CollectTaskTrigger(BaseTrigger):

@@ -5,4 +5,8 @@ FROM collect.dedup AS d
 JOIN collect.task AS t ON t.id = d.task_id
 WHERE
     d.key = ANY(%(keys)s::bytea[])
-    AND (NOT %(live_only)s OR (d.expires_at > now() AND t.status NOT IN ('DEAD', 'CANCELLED')))
+    AND (
+        NOT %(live_only)s
+        OR t.status NOT IN ('COMPLETED', 'PARTIAL', 'DEAD', 'MERGED', 'CANCELLED')
+        OR (d.expires_at > now() AND t.status NOT IN ('DEAD', 'CANCELLED'))
+    )

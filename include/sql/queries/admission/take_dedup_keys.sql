@@ -1,4 +1,4 @@
--- Takes dedup keys over in one conditional upsert: free, expired, held by a task that ended DEAD or CANCELLED, or
+-- Takes dedup keys over in one conditional upsert: free, expired (work that is still under way keeps its key), held by a task that ended DEAD or CANCELLED, or
 -- forced. Returns the tasks that got theirs; each key may come once. In key order, so that two batches cannot wait for
 -- each other. Primary key.
 INSERT INTO collect.dedup AS d (key, task_id, expires_at)
@@ -9,7 +9,13 @@ ORDER BY w.n
 ON CONFLICT (key) DO UPDATE
     SET task_id = excluded.task_id, expires_at = excluded.expires_at
     WHERE
-        d.expires_at <= now()
+        (
+            d.expires_at <= now()
+            AND NOT EXISTS (
+                SELECT FROM collect.task AS t
+                WHERE t.id = d.task_id AND t.status NOT IN ('COMPLETED', 'PARTIAL', 'DEAD', 'MERGED', 'CANCELLED')
+            )
+        )
         OR excluded.task_id = ANY(%(forced)s::bigint[])
         OR EXISTS (
             SELECT FROM collect.task AS t WHERE t.id = d.task_id AND t.status IN ('DEAD', 'CANCELLED')

@@ -6,7 +6,7 @@ SELECT
     t.id, t.source, t.generation, t.attempt, t.priority, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
     v.definition -> 'max_active_tasks' AS max_active_tasks,
-    v.definition #> '{limits,requests_per_s}' IN ('null'::jsonb)
+    v.definition #>> '{limits,requests_per_s}' IS NULL
     AND (
         SELECT
             p.shards_total <= 1

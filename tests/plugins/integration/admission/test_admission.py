@@ -100,9 +100,12 @@ def test_an_end_that_did_not_work_frees_the_key(world: World, db: Connection, en
     assert world.submit().duplicate_of is None
 
 
-def test_an_expired_key_is_free(world: World, db: Connection) -> None:
-    world.submit()
+def test_an_expired_key_is_free_once_its_task_has_ended(world: World, db: Connection) -> None:
+    first = world.submit()
     db.execute("UPDATE collect.dedup SET expires_at = now()")
+    assert world.submit().duplicate_of == first.task_id
+    for status in ("CLAIMED", "DISPATCHED", "COMPLETED"):
+        db.execute("UPDATE collect.task SET status = %s", (status,))
     assert world.submit().duplicate_of is None
 
 

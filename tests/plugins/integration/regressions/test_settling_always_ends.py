@@ -20,7 +20,7 @@ def test_a_declaration_that_is_not_understood_any_more(world: World, serve: Serv
     task_id = world.submit().task_id
     run_id = world.claim().runs[0].run_id
     db.execute(
-        """UPDATE collect.source_version SET definition = definition || '{"of_an_older_release": 1}'"""
+        """UPDATE collect.source_version SET definition = definition::jsonb || '{"of_an_older_release": 1}'"""
     )
     world.run(run_id)
     task = world.task(task_id)

@@ -109,7 +109,7 @@ def test_pause_says_what_it_needs(
     sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "source", "pause", "good") == 2
-    assert "COLLECT_AIRFLOW_PASSWORD: is not set" in capsys.readouterr().err
+    assert "COLLECT_AIRFLOW_PASSWORD" in capsys.readouterr().err
     monkeypatch.setenv("COLLECT_AIRFLOW_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("COLLECT_AIRFLOW_USER", "admin")
     monkeypatch.setenv("COLLECT_AIRFLOW_PASSWORD", "hush")

@@ -128,7 +128,10 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
     outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=chance)
     assert outcome.status in MOVES[TaskStatus.DISPATCHED]
     assert (outcome.reason is None) == (outcome.status is TaskStatus.COMPLETED)
-    assert (outcome.delay_s > 0) == (outcome.status is TaskStatus.RETRYING)
+    if outcome.status not in (TaskStatus.RETRYING, TaskStatus.QUEUED):
+        assert outcome.delay_s == 0
+    if outcome.status is TaskStatus.RETRYING:
+        assert outcome.delay_s > 0
     if outcome.status is TaskStatus.COMPLETED:
         assert attempt.planned
         assert shards.done == shards.shards
@@ -138,6 +141,7 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
         assert attempt.retry_count < attempt.max_retries
     if outcome.status is TaskStatus.QUEUED:
         assert attempt.lost_count + 1 < MAX_LOST
+        assert outcome.delay_s == (min(32, 2**attempt.lost_count) if attempt.lost_count else 0)
         assert attempt.plan_error is None
 
 

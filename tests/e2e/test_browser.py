@@ -1,0 +1,91 @@
+"""A person in the browser: logs in, fills in the form, finds the run and its mapped instances by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.e2e.kills import readings_are_exact
+from tests.e2e.running_stack import RunningStack, wait_for
+from tests.servers.paged import PagedServer
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture
+def screenshots(stack: RunningStack) -> Path:
+    """Where a person can look at what the test saw."""
+    folder = stack.settings.home / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def page(stack: RunningStack, screenshots: Path) -> Iterator[Page]:
+    """A browser, logged in as the administrator."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        page.goto(stack.settings.airflow_url)
+        page.locator("input[name=username]").fill(stack.settings.airflow_user)
+        page.locator("input[name=password]").fill(stack.settings.airflow_password)
+        page.screenshot(path=screenshots / "1-log-in.png", mask=[page.locator("input[name=password]")])
+        page.locator("button[type=submit]").click()
+        expect(page.get_by_text("Dags", exact=True).first).to_be_visible()
+        yield page
+        browser.close()
+
+
+def test_submitting_with_the_form(
+    stack: RunningStack, server: PagedServer, page: Page, screenshots: Path
+) -> None:
+    (before,) = stack.rows("SELECT coalesce(max(id), 0) AS id FROM collect.task")
+    page.goto(f"{stack.settings.airflow_url}/dags/collect_submit")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
+    source = form.get_by_role("combobox", name="Source")
+    priority = form.get_by_role("spinbutton", name="Priority")
+    force = form.get_by_role("checkbox", name="Force")
+    for text in ("Parameters", "Path", "0 to 10; empty takes the source's"):
+        expect(form).to_contain_text(text)
+    source.click()
+    for name in ("example_offset", "flights"):
+        expect(page.get_by_role("option", name=name, exact=True)).to_be_visible()
+    page.screenshot(path=screenshots / "2-form.png")
+    page.get_by_role("option", name="example_offset", exact=True).click()
+    priority.fill("9")
+    force.press("Space")
+    expect(force).to_be_checked()
+    page.screenshot(path=screenshots / "3-form-filled-in.png")
+    form.get_by_role("button", name="Trigger", exact=True).click()
+
+    submitted = wait_for(
+        "the submitted task",
+        lambda: stack.rows("SELECT * FROM collect.task WHERE id > %s ORDER BY id", before["id"]),
+        60,
+    )[0]
+    assert (submitted["source"], submitted["priority"]) == ("example_offset", 9)
+    ended = stack.task_ended(submitted["id"])
+    assert (ended["status"], ended["submitted_via"]) == ("COMPLETED", "dag")
+    assert readings_are_exact(stack, 2000)
+    stack.run_ended(ended["dag_id"], ended["run_id"])
+
+    page.goto(stack.airflow.run_page(ended["dag_id"], ended["run_id"]))
+    expect(page.get_by_text(re.compile(re.escape(ended["run_id"]))).first).to_be_visible()
+    expect(page.get_by_text("settle").first).to_be_visible()
+    page.screenshot(path=screenshots / "4-run.png")
+
+    page.goto(f"{stack.airflow.run_page(ended['dag_id'], ended['run_id'])}/tasks/collect/mapped")
+    for label in ("example_offset 0-999", "example_offset 1,000-1,999"):
+        expect(page.get_by_text(label).first).to_be_visible()
+    page.screenshot(path=screenshots / "5-mapped-instances.png")

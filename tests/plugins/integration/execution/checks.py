@@ -1,0 +1,163 @@
+"""What tests of execution look at, and the targets and runs they start from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import redis
+
+from collect_ops.broker.publisher import Publisher
+from collect_ops.delivery import outbox
+from collect_ops.execution.group import GroupResult
+from collect_ops.storage import Connection, connect
+from tests.plugins.integration.regressions.waiting import until
+from tests.plugins.integration.world import World
+from tests.servers.paged import Recorded, row
+
+DISPOSITIONS = ("append", "merge", "replace")
+
+
+def target(disposition: str, table: str = "things") -> dict[str, Any]:
+    """A target with two of the server's five fields as columns; the others go into `_extra`."""
+    return {
+        "table": table,
+        "disposition": disposition,
+        "columns": {"id": {"type": "bigint"}, "name": {"type": "text"}},
+        **({"key": ["id"]} if disposition == "merge" else {}),
+    }
+
+
+def start(world: World, name: str = "things", **fields: Any) -> tuple[int, str]:
+    """Submit and claim; returns the task and its run, which is not planned."""
+    admission = world.submit(name, **fields)
+    assert admission.duplicate_of is None, admission.sentence()
+    claimed = world.claim()
+    runs = [
+        run.run_id
+        for run in claimed.runs
+        if any(named["task_id"] == admission.task_id for named in run.conf["tasks"])
+    ]
+    assert len(runs) == 1, claimed
+    return admission.task_id, runs[0]
+
+
+def plan_groups(world: World, run_id: str) -> list[int]:
+    """Plan a run; returns its groups."""
+    return [ref.group_no for ref in world.plan(run_id).groups]
+
+
+async def side_by_side(world: World, run_id: str, groups: list[int], **options: Any) -> list[GroupResult]:
+    """Run shard groups at the same time."""
+    return list(await asyncio.gather(*(world.group(run_id, number, **options) for number in groups)))
+
+
+async def while_running(
+    running: Awaitable[list[GroupResult]], act: Callable[[], None]
+) -> list[GroupResult]:
+    """Do something, in a thread, while shard groups run; returns what the groups came to."""
+    task = asyncio.ensure_future(running)
+    try:
+        await asyncio.to_thread(act)
+    finally:
+        results = await task
+    return results
+
+
+def claim_next(world: World, lane: str = "normal") -> str:
+    """The run of what comes back to its lane next, over the retry ladder or at once."""
+    found: list[str] = []
+
+    def claimed() -> bool:
+        found.extend(run.run_id for run in world.claim(lane).runs)
+        return bool(found)
+
+    until(claimed, "something was claimed")
+    assert len(found) == 1
+    return found[0]
+
+
+def finish(world: World, run_id: str, task_id: int) -> str:
+    """End a run and run the attempts after it until the task has ended; returns how.
+
+    What a killed process has not published is the outbox's to publish.
+    """
+    world.finish(run_id)
+    while world.task(task_id)["status"] in ("QUEUED", "RETRYING"):
+        publish_overdue(world)
+        world.run(claim_next(world))
+    return str(world.task(task_id)["status"])
+
+
+def publish_overdue(world: World) -> int:
+    """What the sweep's outbox does, at once; returns how much the broker confirmed."""
+    with (
+        connect(world.backends.postgres_dsn, application_name="test outbox") as connection,
+        Publisher(world.backends.amqp_url) as publisher,
+    ):
+        return outbox.run_once(connection, publisher, world.rules, older_than_s=0.0).confirmed
+
+
+def landed(world: World, table: str = "things") -> list[int]:
+    """The ids that landed, each as often as it is there."""
+    return sorted(each["id"] for each in world.rows(f"SELECT id FROM landing.{table}"))
+
+
+def assert_exact(world: World, rows: int, table: str = "things", *, because: object = "") -> None:
+    """Every row of the server landed once, with all its fields."""
+    found = [
+        {**each.pop("_extra"), **each}
+        for each in world.rows(f"SELECT id, name, _extra FROM landing.{table} ORDER BY id")
+    ]
+    counts = Counter(each["id"] for each in found)
+    wrong = [number for number in range(rows) if counts.pop(number, 0) != 1]
+    assert (wrong, counts) == ([], {}), f"{because}: rows missing or double {wrong}, unknown {counts}"
+    assert found == [row(number) for number in range(rows)], because
+
+
+def open_things(world: World) -> int:
+    """Shard groups that hold a slot, and leases."""
+    groups = world.rows("SELECT count(*) AS n FROM collect.shard_group WHERE status = 'OPEN'")[0]["n"]
+    client = redis.Redis.from_url(world.backends.redis_url)
+    leases = len(list(client.scan_iter("collect:lease:*")))
+    client.close()
+    return int(groups) + leases
+
+
+def asides(world: World) -> list[str]:
+    """Tables that hold rows aside."""
+    return [
+        each["tablename"]
+        for each in world.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'landing_aside'")
+    ]
+
+
+def offset_of(request: Recorded) -> int:
+    """The row that a request asks for first; -1 when it names none."""
+    return int(request.query.get("offset", -1))
+
+
+def asks_for(offset: int) -> Callable[[Recorded], bool]:
+    """Matches the request of the page that begins at a row (planning asks for one row: it does not match)."""
+    return lambda request: offset_of(request) == offset and int(request.query.get("limit", 0)) > 1
+
+
+def age(db: Connection, seconds: float) -> None:
+    """Everything happened so many seconds earlier, for those who judge by the time without progress."""
+    for table in ("task", "shard"):
+        db.execute(
+            f"UPDATE collect.{table} SET progress_at = progress_at - make_interval(secs => %s)", (seconds,)
+        )
+
+
+def waits_for_a_lock(dsn: str, application_name: str) -> bool:
+    """Whether a connection whose application name begins so waits for a lock."""
+    with connect(dsn, application_name="test look") as connection:
+        found = connection.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+            "AND starts_with(application_name, %s)",
+            (application_name,),
+        ).fetchone()
+    return found is not None
