@@ -115,7 +115,7 @@ def test_pause_says_what_it_needs(
     monkeypatch.setenv("COLLECT_AIRFLOW_PASSWORD", "hush")
     assert run(monkeypatch, "source", "pause", "good") == 1
     printed = capsys.readouterr().err
-    assert "Airflow at http://127.0.0.1:1 does not answer" in printed
+    assert "http://127.0.0.1:1 did not answer" in printed
     assert "hush" not in printed
 
 
