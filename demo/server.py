@@ -185,8 +185,9 @@ def _prepare(home: Path, port: int, log: str = "server.log") -> _Launch:
     dataset = ensure_dataset(folder, find_uv(home))
     return _Launch(
         command=_command(folder, dataset, port),
-        # The mark by which `make down` finds what belongs to its stack.
-        environment={**os.environ, "COLLECT_OPS_STACK": str(home)},
+        # The marks by which `make down` finds what belongs to its stack: a shell that has evaluated `make env` carries
+        # the first one too, and must not be ended.
+        environment={**os.environ, "COLLECT_OPS_STACK": str(home), "COLLECT_OPS_PROGRAM": "demo-server"},
         dataset=dataset,
         base_url=f"http://{HOST}:{port}",
         log=folder / log,

@@ -19,6 +19,8 @@ import pytest
 from demo import dataset
 from demo.errors import DatasetDamaged, ToolMissing
 from demo.server import DemoServer, ensure_running, find_datasette, serve
+from stack.layout import Layout
+from stack.processes import leftovers
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -127,3 +129,9 @@ def test_a_missing_tool_is_named_with_its_remedy(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("demo.server._checkout", lambda: tmp_path)
     with pytest.raises(ToolMissing, match=r"datasette was not found .* make demo"):
         find_datasette(tmp_path / "home")
+
+
+def test_make_down_finds_it(server: DemoServer, home: Path) -> None:
+    """By both marks in its environment: a shell that evaluated `make env` carries the first one too."""
+    found = leftovers(Layout(home=home), "demo-server")
+    assert server.pid in {process.pid for process in found}
