@@ -29,7 +29,7 @@ def main() -> None:
     """Run what the arguments name, one after the other."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
-    DagBundlesManager().sync_bundles_to_db()
+    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]
     bag = DagBag(dag_folder=DAGS)
     sync_bag_to_db(bag, "dags-folder", None)
     for argument in sys.argv[1:]:

@@ -23,10 +23,10 @@ def running_stack() -> Iterator[RunningStack]:
 
 
 @pytest.fixture
-def stack(running_stack: RunningStack) -> RunningStack:
-    """The running stack, healthy again whatever the test before did to it."""
+def stack(running_stack: RunningStack) -> Iterator[RunningStack]:
+    """The running stack, left healthy whatever the test did to it."""
+    yield running_stack
     running_stack.wait_until_healthy()
-    return running_stack
 
 
 @pytest.fixture

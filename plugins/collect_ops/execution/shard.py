@@ -40,11 +40,11 @@ class ShardEnd(StrEnum):
 
 
 class TooManyBadRows(CollectOpsError, Permanent):
-    """More rows did not fit than the source allows."""
+    """More rows of a shard did not fit than the source allows."""
 
     def __init__(self, source: str, bad_rows: int, allowed: int) -> None:
         super().__init__(
-            f"source {source}: {bad_rows} rows do not fit their columns, max_bad_rows is {allowed}; "
+            f"source {source}: {bad_rows} rows do not fit their columns, max_bad_rows is {allowed} a shard; "
             f"collect.bad_row holds them with their reasons"
         )
 
@@ -269,7 +269,7 @@ class ShardRun:
         allowed = self._kit.source.max_bad_rows
         if allowed is None:
             return None
-        row = await self._fetchone("execution/count_bad_rows", {"task_id": self._shard.task_id})
+        row = await self._fetchone("execution/count_bad_rows", self._key)
         bad_rows = added + (row["bad_rows"] if row is not None else 0)
         return TooManyBadRows(self._kit.source.name, bad_rows, allowed) if bad_rows > allowed else None
 

@@ -6,16 +6,32 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
 from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.errors import CollectOpsError, Transient
 from collect_ops.lanes.rest_runs import RestRuns
 
 POSTGRES_CONN_ID = "collect_postgres"
 REDIS_CONN_ID = "collect_redis"
 RABBITMQ_CONN_ID = "collect_rabbitmq"
 AIRFLOW_CONN_ID = "collect_airflow"
+
+
+class ConnectionMissing(CollectOpsError, Transient):
+    """A source's Airflow connection cannot be read.
+
+    Transient: Airflow answers the same when its api-server was away for a moment.
+    """
+
+    def __init__(self, connection_id: str) -> None:
+        self.connection_id = connection_id
+        super().__init__(
+            f"connection {connection_id!r} is not defined, or Airflow could not be asked for it; to define it: "
+            f"airflow connections add {connection_id} --conn-type http --conn-host HOST, or Admin > Connections"
+        )
 
 
 def backends() -> Backends:
@@ -63,10 +79,13 @@ def endpoint(connection_id: str) -> Endpoint:
     """The endpoint of a source's Airflow connection.
 
     Raises:
-        AirflowNotFoundException: The connection is not defined.
+        ConnectionMissing: The connection is not defined.
         ValidationFailed: It cannot be used for HTTP.
     """
-    connection = Connection.get(connection_id)
+    try:
+        connection = Connection.get(connection_id)
+    except AirflowNotFoundException as error:
+        raise ConnectionMissing(connection_id) from error
     return Endpoint.from_mapping(
         {
             "conn_type": connection.conn_type,

@@ -139,6 +139,7 @@ class _Claim:
         self._sorted = Sorted(room=0, active={})
         self._deliveries: dict[int, Delivery] = {}  # by task id: the newest message of each
         self._stale: list[int] = []
+        self._busy: list[int] = []
         self._malformed: list[tuple[Delivery, MalformedMessage]] = []
 
     def locked(self) -> bool:
@@ -174,6 +175,7 @@ class _Claim:
         self._result.deferred = len(self._sorted.defer)
         self._result.stale = len(self._stale)
         self._result.malformed = len(self._malformed)
+        self._result.more |= bool(self._busy)
         self._result.runs = self._named_runs(rows)
         self._trace(rows)
         return self._result
@@ -182,7 +184,7 @@ class _Claim:
         """After the commit: ack what is done, give back what stays, send what is not due up the ladder again."""
         claimed = [candidate for run in self._sorted.runs for candidate in run]
         held = [candidate for candidate, _ in self._sorted.hold]
-        self._consumer.give_back(self._tags(self._sorted.leave))
+        self._consumer.give_back([*self._busy, *self._tags(self._sorted.leave)])
         self._consumer.ack([*self._stale, *self._tags(claimed), *self._tags(held)])
         if self._sorted.defer:
             again = [self._again(candidate) for candidate in self._sorted.defer]
@@ -198,9 +200,11 @@ class _Claim:
         named = self._decode(deliveries)
         candidates = self._candidates(named)
         current = {candidate.task_id for candidate in candidates}
-        for message in named:
-            if message.task_id not in current:
-                self._stale.append(self._deliveries.pop(message.task_id).tag)
+        others = [message for message in named if message.task_id not in current]
+        busy = self._in_other_hands(others)
+        for message in others:
+            tags = self._busy if message.task_id in busy else self._stale
+            tags.append(self._deliveries.pop(message.task_id).tag)
         self._sorted.sort(candidates, self._active(candidates))
 
     def _decode(self, deliveries: Sequence[Delivery]) -> list[TaskMessage]:
@@ -224,15 +228,18 @@ class _Claim:
         return list(named.values())
 
     def _candidates(self, named: Sequence[TaskMessage]) -> list[Candidate]:
-        rows = self._connection.execute(
-            query("lanes/lock_named"),
-            {
-                "task_ids": [message.task_id for message in named],
-                "generations": [message.generation for message in named],
-            },
-        ).fetchall()
+        rows = self._connection.execute(query("lanes/lock_named"), _names(named)).fetchall()
         found = {row["id"]: _candidate(row) for row in rows}
         return [found[message.task_id] for message in named if message.task_id in found]
+
+    def _in_other_hands(self, messages: Sequence[TaskMessage]) -> set[int]:
+        """Tasks of current messages that could not be locked: neither claimed nor stale, so the messages go back."""
+        if not messages:
+            return set()
+        return {
+            row["id"]
+            for row in self._connection.execute(query("lanes/select_busy"), _names(messages)).fetchall()
+        }
 
     def _active(self, candidates: Sequence[Candidate]) -> dict[str, int]:
         limited = sorted({c.source for c in candidates if c.max_active_tasks is not None})
@@ -327,6 +334,13 @@ class _Claim:
             delay_s=candidate.due_in_s or 0.0,
             retry_count=candidate.retry_count,
         )
+
+
+def _names(messages: Sequence[TaskMessage]) -> dict[str, Any]:
+    return {
+        "task_ids": [message.task_id for message in messages],
+        "generations": [message.generation for message in messages],
+    }
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:

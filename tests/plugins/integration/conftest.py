@@ -25,6 +25,12 @@ from tests.plugins.integration.world import World
 from tests.servers.paged import PagedServer
 
 
+def drop_database(name: str) -> None:
+    """Drop a database and whoever is in it: as superuser, since an autovacuum worker may be there."""
+    with connect(os.environ["COLLECT_POSTGRES_ADMIN_DSN"]) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.fixture(scope="session")
 def template_database() -> Iterator[str]:
     """The name of a migrated database that nobody uses."""
@@ -35,8 +41,7 @@ def template_database() -> Iterator[str]:
     with connect(make_conninfo(server, dbname=name)) as connection:
         migrate(connection)
     yield name
-    with connect(server) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(name)
 
 
 @pytest.fixture
@@ -51,8 +56,7 @@ def postgres_dsn(template_database: str) -> Iterator[str]:
             )
         )
     yield make_conninfo(server, dbname=name)
-    with connect(server) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(name)
 
 
 @pytest.fixture(scope="session")

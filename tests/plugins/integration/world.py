@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,9 @@ from collect_ops.lanes.runs import RunState
 from collect_ops.sources.load import UnknownSource
 from collect_ops.sources.model import Source
 from collect_ops.storage import connect
+from tests.factories import source, submission
+
+__all__ = ["RecordedRuns", "World", "source"]
 
 
 class RecordedRuns:
@@ -40,29 +42,6 @@ class RecordedRuns:
 
     def state(self, dag_id: str, run_id: str) -> RunState:
         return self.states.get(run_id, RunState.MISSING)
-
-
-def source(name: str = "things", **fields: Any) -> Source:
-    """A source over `/offset` of a PagedServer, shards of 100 rows in pages of 50, merged by id."""
-    declared: dict[str, Any] = {
-        "name": name,
-        "connection": "things_api",
-        "request": {"path": "/offset", "params": {"day": {"type": "string"}}, "query": {"day": "{day}"}},
-        "records": "rows",
-        "paging": {"type": "offset"},
-        "total": {"type": "body", "path": "total"},
-        "batch_size": 100,
-        "page_size": 50,
-        "retries": {"http_attempts": 1, "http_backoff_s": 0.01, "max_retries": 3, "base_s": 0.2},
-        "target": {
-            "table": name,
-            "disposition": "merge",
-            "key": ["id"],
-            "columns": {"id": {"type": "bigint"}, "name": {"type": "text"}},
-        },
-    }
-    declared.update(fields)
-    return Source.model_validate(declared)
 
 
 class World:
@@ -100,13 +79,7 @@ class World:
 
     def submission(self, name: str = "things", **fields: Any) -> Submission:
         """A submission with a request id of its own."""
-        filled: dict[str, Any] = {
-            "source": name,
-            "request_id": f"test:{uuid.uuid4()}",
-            "submitted_by": "test",
-            "submitted_via": "test",
-        }
-        return Submission(**{**filled, **fields})
+        return submission(name, **fields)
 
     def submit(self, name: str = "things", **fields: Any) -> Admission:
         """Submit one task."""

@@ -1,5 +1,7 @@
 -- The tasks that messages name, if the message is of the task's generation and the task waits to be claimed; locked
--- until the claim commits, so that cancel, merge and re-prioritising wait for it. `small`: the source's last completed
+-- until the claim commits, so that cancel, merge and re-prioritising wait for it. Waits for nobody: a claim locks tasks
+-- in the order of its queue, others in the order of their ids, and two that wait for each other are a deadlock; what
+-- another has in hand is told by select_busy. `small`: the source's last completed
 -- task was one shard at most and took seconds, and its host has no rate limit, so it may share a run. Primary key,
 -- task_source_recent.
 SELECT
@@ -16,9 +18,9 @@ SELECT
         ORDER BY p.id DESC LIMIT 1
     ) AS small
 FROM collect.task AS t
-JOIN unnest(%(task_ids)s::bigint[], %(generations)s::int[]) AS m (task_id, generation)
+JOIN unnest(%(task_ids)s::bigint[], %(generations)s::bigint[]) AS m (task_id, generation)
     ON m.task_id = t.id AND m.generation = t.generation
 JOIN collect.source_version AS v ON v.hash = t.source_version
 WHERE t.status IN ('QUEUED', 'RETRYING')
 ORDER BY t.id
-FOR NO KEY UPDATE OF t
+FOR NO KEY UPDATE OF t SKIP LOCKED

@@ -89,7 +89,7 @@ def test_live_work_is_left_alone_even_after_a_flush(world: World, db: Connection
     run_id = world.claim().runs[0].run_id
     world.plan(run_id)
     client = redis.Redis.from_url(world.backends.redis_url)
-    client.flushall()
+    client.flushdb()
     client.close()
     before = world.task(admission.task_id)
     assert run_repair(world).settled == 0

@@ -54,9 +54,7 @@ async def side_by_side(world: World, run_id: str, groups: list[int], **options: 
     return list(await asyncio.gather(*(world.group(run_id, number, **options) for number in groups)))
 
 
-async def while_running(
-    running: Awaitable[list[GroupResult]], act: Callable[[], None]
-) -> list[GroupResult]:
+async def while_running(running: Awaitable[list[GroupResult]], act: Callable[[], None]) -> list[GroupResult]:
     """Do something, in a thread, while shard groups run; returns what the groups came to."""
     task = asyncio.ensure_future(running)
     try:
@@ -124,6 +122,31 @@ def open_things(world: World) -> int:
     leases = len(list(client.scan_iter("collect:lease:*")))
     client.close()
     return int(groups) + leases
+
+
+def nothing_open(world: World) -> None:
+    """Return when nothing is open any more: a killed process's lease ends by itself."""
+    until(lambda: open_things(world) == 0, "no shard group is open and no lease is held", deadline_s=5)
+
+
+def committed(world: World, rows: int) -> None:
+    """Return when so many rows have been committed: the next page is asked for while one still lands."""
+
+    def there() -> bool:
+        found = world.rows("SELECT coalesce(sum(rows_fetched), 0) AS n FROM collect.shard")
+        return bool(found[0]["n"] >= rows)
+
+    until(there, f"{rows} rows are committed")
+
+
+def connections(dsn: str, application_name: str) -> int:
+    """How many connections there are whose application name begins so."""
+    with connect(dsn, application_name="test look") as connection:
+        return connection.execute(
+            "SELECT FROM pg_stat_activity "
+            "WHERE datname = current_database() AND starts_with(application_name, %s)",
+            (application_name,),
+        ).rowcount
 
 
 def asides(world: World) -> list[str]:

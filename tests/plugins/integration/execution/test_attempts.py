@@ -35,9 +35,7 @@ def retries(**changes: Any) -> dict[str, Any]:
 
 def in_shard(*numbers: int) -> Callable[[Recorded], bool]:
     """Matches requests of these shards of 100 rows; the one that asks for the total asks for a single row."""
-    return lambda request: (
-        offset_of(request) // 100 in numbers and int(request.query.get("limit", 0)) > 1
-    )
+    return lambda request: offset_of(request) // 100 in numbers and int(request.query.get("limit", 0)) > 1
 
 
 def run_until_settled(world: World, task_id: int, run_id: str) -> None:
@@ -80,8 +78,8 @@ def test_a_stream_goes_on_after_its_last_committed_page(
     world: World, serve: Serve, path: str, paging: dict[str, Any], disposition: str
 ) -> None:
     server = serve(rows=200)
-    declared = {"request": {"path": path}, "paging": paging, "total": {"type": "unknown"}, "page_size": 20}
-    world.add(source(target=target(disposition), **declared))
+    declared: dict[str, Any] = {"request": {"path": path}, "paging": paging, "page_size": 20}
+    world.add(source(target=target(disposition), total={"type": "unknown"}, **declared))
     world.serve_from(server.base_url)
     starts = {"/cursor": "cursor", "/next": "start"}[path]
     server.fail_where(lambda request: request.query.get(starts, "").endswith("100"), TRANSIENT)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collect_ops.admission.policy import canonical, dedup_key, priority_fault
 from collect_ops.sources.request import render
-from tests.plugins.integration.world import source
+from tests.factories import source
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),

@@ -18,7 +18,7 @@ from collect_ops.execution.policy import (
 )
 from collect_ops.lanes.rules import RetryRule
 from collect_ops.tasks.lifecycle import MOVES, TaskStatus
-from tests.plugins.integration.world import source
+from tests.factories import source
 
 RULE = RetryRule(base_s=10, jitter=0.2, max_delay_s=3600)
 

@@ -1,0 +1,394 @@
+"""A model of collect tasks beside the real statements: what the statements do must be what the model says.
+
+Every rule makes one move by the statement (or use case) that the system makes it with, with present or outdated
+generations, attempts and tokens; then each task's row, its log and its shards are compared with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.execution.policy import Attempt, ShardSums, settle_outcome
+from collect_ops.execution.settle import settle
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.storage import Connection, Jsonb, connect, errors, query
+from collect_ops.tasks.lifecycle import FINAL, MOVES, UNDER_WAY, TaskStatus
+from tests.factories import source
+
+S = TaskStatus
+SHARDS = 2
+WAITING = frozenset({S.QUEUED, S.RETRYING})
+ERROR = {"message": "no", "transient": True}
+
+
+@dataclass
+class ModelShard:
+    """A shard; `tokens` are all that were given out, the last one being the newest."""
+
+    status: str = "PENDING"
+    token: int = 0
+    permanent: bool = False
+
+
+@dataclass
+class ModelTask:
+    """A task, as it should be."""
+
+    id: int
+    max_retries: int
+    status: TaskStatus = S.QUEUED
+    priority: int = 5
+    generation: int = 1
+    attempt: int = 0
+    retry_count: int = 0
+    lost_count: int = 0
+    run_id: str | None = None
+    planned: bool = False
+    plan_error: dict[str, Any] | None = None
+    shards: list[ModelShard] = field(default_factory=list)
+    dead_letters: int = 0
+    story: list[tuple[str | None, str, int, int]] = field(default_factory=list)
+
+    def move(self, to: TaskStatus, *, again: bool = False) -> None:
+        """Move, by a new generation if `again`."""
+        before = self.status
+        self.generation += again
+        self.status = to
+        self.story.append((before, to, self.generation, self.attempt))
+
+    def fence(self, *, again: bool) -> None:
+        """Nobody who holds an unfinished shard may land any more."""
+        for shard in self.shards:
+            if shard.status != "DONE":
+                shard.token += 1
+                shard.status = "PENDING" if again else shard.status
+
+
+@dataclass(frozen=True)
+class Token:
+    """A fencing token that was given out."""
+
+    task_id: int
+    shard_no: int
+    number: int
+
+
+class TaskMachine(RuleBasedStateMachine):
+    """Collect tasks under random moves.
+
+    Args:
+        backends: PostgreSQL is used; RabbitMQ is left out, since what is published is the outbox's matter.
+        rules: Lane rules.
+    """
+
+    tokens: Bundle[Token] = Bundle("tokens")
+
+    def __init__(self, backends: Backends, rules: LaneRules) -> None:
+        super().__init__()
+        self._backends = replace(backends, amqp_url="amqp://guest:guest@127.0.0.1:1/none")
+        self._lane_rules = rules
+        self._connection = connect(backends.postgres_dsn, application_name="test machine")
+        self._tasks: dict[int, ModelTask] = {}
+
+    def teardown(self) -> None:
+        self._connection.close()
+
+    def _run(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(query(name), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def _draw(self, data: st.DataObject, statuses: Sequence[TaskStatus] | None = None) -> ModelTask:
+        """Any task, more often one in the given statuses."""
+        fitting = [task for task in self._tasks.values() if statuses is None or task.status in statuses]
+        chosen = data.draw(st.sampled_from(fitting or list(self._tasks.values())), label="task")
+        return chosen
+
+    @initialize(retries=st.lists(st.integers(0, 2), min_size=1, max_size=3))
+    def submit(self, retries: list[int]) -> None:
+        definition = Jsonb(source().model_dump(mode="json"))
+        self._connection.execute("TRUNCATE collect.task, collect.shard_group CASCADE")
+        self._run("admission/insert_source_version", hash=b"\x01", source="things", definition=definition)
+        ids = [row["id"] for row in self._run("admission/take_task_ids", count=len(retries))]
+        many = len(ids)
+        self._run(
+            "admission/insert_tasks",
+            ids=ids,
+            sources=["things"] * many,
+            source_versions=[b"\x01"] * many,
+            paths=[None] * many,
+            params=[Jsonb({})] * many,
+            dedup_keys=[bytes([number]) for number in range(many)],
+            priorities=[5] * many,
+            lanes=["normal"] * many,
+            max_retries=retries,
+            submitted_by=["test"] * many,
+            submitted_via=["test"] * many,
+        )
+        for task_id, max_retries in zip(ids, retries, strict=True):
+            task = ModelTask(id=task_id, max_retries=max_retries)
+            task.story.append((None, S.QUEUED, 1, 0))
+            self._tasks[task_id] = task
+
+    @rule(data=st.data(), late=st.integers(-1, 1))
+    def claim(self, data: st.DataObject, late: int) -> None:
+        task = self._draw(data, [S.QUEUED, S.RETRYING])
+        generation = task.generation + late
+        moved = self._run(
+            "lanes/claim_tasks",
+            task_ids=[task.id],
+            generations=[generation],
+            run_ids=[None],
+            reserved=[1],
+            dag_id="collect_normal",
+            actor="test",
+        )
+        assert bool(moved) == (late == 0 and task.status in WAITING)
+        if moved:
+            task.attempt += 1
+            task.run_id = f"task-{task.id}-attempt-{task.attempt}"
+            task.planned, task.plan_error = False, task.plan_error
+            task.move(S.CLAIMED)
+
+    @rule(data=st.data(), late=st.booleans())
+    def hold(self, data: st.DataObject, late: bool) -> None:
+        task = self._draw(data, [S.QUEUED, S.RETRYING])
+        self._run(
+            "lanes/hold_tasks",
+            task_ids=[task.id],
+            generations=[task.generation - late],
+            reasons=["test"],
+            actor="test",
+        )
+        if not late and task.status in WAITING:
+            task.move(S.HELD)
+
+    @rule()
+    def release(self) -> None:
+        released = {row["id"] for row in self._run("lanes/release_held", source=None, actor="test")}
+        assert released == {task.id for task in self._tasks.values() if task.status is S.HELD}
+        for task_id in released:
+            self._tasks[task_id].move(S.QUEUED, again=True)
+
+    @rule(data=st.data(), late=st.booleans(), failing=st.sampled_from([None, None, True, False]))
+    def dispatch_and_plan(self, data: st.DataObject, late: bool, failing: bool | None) -> None:
+        """`failing`: planning fails, transiently or for good."""
+        task = self._draw(data, [S.CLAIMED])
+        moved = self._run(
+            "execution/dispatch_task",
+            task_id=task.id,
+            attempt=task.attempt - late,
+            run_id=task.run_id,
+            actor="test",
+        )
+        assert bool(moved) == (not late and task.status is S.CLAIMED)
+        if not moved:
+            return
+        task.plan_error = None
+        task.move(S.DISPATCHED)
+        if failing is not None:
+            task.plan_error = {"message": "no", "transient": failing}
+            self._run(
+                "execution/fail_planning", task_id=task.id, attempt=task.attempt, error=Jsonb(task.plan_error)
+            )
+            return
+        numbers = list(range(SHARDS))
+        self._run(
+            "execution/insert_shards", task_id=task.id, shard_nos=numbers, offsets=numbers, sizes=[1] * SHARDS
+        )
+        self._run("execution/record_plan", task_id=task.id, shards_total=SHARDS, total_rows=None)
+        task.planned = True
+        task.shards = task.shards or [ModelShard() for _ in numbers]
+
+    @rule(data=st.data(), late=st.booleans())
+    def start(self, data: st.DataObject, late: bool) -> None:
+        task = self._draw(data, [S.DISPATCHED])
+        self._run("execution/start_task", task_id=task.id, attempt=task.attempt - late, actor="test")
+        if not late and task.status is S.DISPATCHED:
+            task.move(S.RUNNING)
+
+    @rule(target=tokens, data=st.data(), late=st.booleans(), shard_no=st.integers(0, SHARDS - 1))
+    def take(self, data: st.DataObject, late: bool, shard_no: int) -> Token:
+        task = self._draw(data, [S.RUNNING, S.DISPATCHED])
+        taken = self._run(
+            "execution/take_shard", task_id=task.id, attempt=task.attempt - late, shard_no=shard_no
+        )
+        live = not late and task.status in (S.DISPATCHED, S.RUNNING) and bool(task.shards)
+        assert bool(taken) == (live and task.shards[shard_no].status != "DONE")
+        if not taken:
+            return Token(task.id, shard_no, 0)
+        shard = task.shards[shard_no]
+        shard.token, shard.status = shard.token + 1, "RUNNING"
+        assert taken[0]["fencing_token"] == shard.token
+        return Token(task.id, shard_no, shard.token)
+
+    @rule(token=consumes(tokens) | tokens, end=st.sampled_from(["done", "page", "failed", "hopeless"]))
+    def work(self, token: Token, end: str) -> None:
+        """A holder lands a page, ends its shard or fails: only while its token is the newest."""
+        task = self._tasks[token.task_id]
+        shard = task.shards[token.shard_no] if task.shards else ModelShard()
+        valid = token.number > 0 and shard.status == "RUNNING" and shard.token == token.number
+        key = {"task_id": token.task_id, "shard_no": token.shard_no, "token": token.number}
+        if end == "page":
+            assert bool(self._run("execution/fence_shard", **key)) == valid
+        elif end == "done":
+            assert bool(self._run("execution/finish_shard", **key)) == valid
+            shard.status = "DONE" if valid else shard.status
+        else:
+            error = Jsonb({"message": "no", "transient": end == "failed"})
+            assert bool(self._run("execution/fail_shard", **key, error=error)) == valid
+            if valid:
+                shard.status, shard.permanent = "FAILED", end == "hopeless"
+
+    @rule(data=st.data(), late=st.booleans(), run_over=st.booleans())
+    def settle(self, data: st.DataObject, late: bool, run_over: bool) -> None:
+        task = self._draw(data, [S.RUNNING, S.DISPATCHED, S.CLAIMED])
+        expected = None if late else self._expected(task, run_over=run_over)
+        settled = settle(
+            task.id,
+            task.attempt - late,
+            self._backends,
+            self._lane_rules,
+            actor="test",
+            run_over=run_over,
+        )
+        assert (settled.status if settled else None) == expected
+        if expected is None:
+            return
+        again = expected in WAITING
+        task.fence(again=again)
+        task.retry_count += expected is S.RETRYING
+        task.lost_count += expected is S.QUEUED
+        task.plan_error = task.plan_error if expected is not S.QUEUED else task.plan_error
+        task.move(expected, again=again)
+        task.dead_letters += expected is S.DEAD
+        self._settled_releases_held()
+
+    def _settled_releases_held(self) -> None:
+        for task in self._tasks.values():
+            if task.status is S.HELD:
+                task.move(S.QUEUED, again=True)
+
+    def _expected(self, task: ModelTask, *, run_over: bool) -> TaskStatus | None:
+        """Where a settling takes a task, by the pure policy (which has tests of its own)."""
+        if task.status not in UNDER_WAY:
+            return None
+        ever_planned = bool(task.shards)
+        planned = ever_planned and task.status is not S.CLAIMED
+        failed = [shard for shard in task.shards if shard.status == "FAILED"]
+        sums = ShardSums(
+            shards=len(task.shards),
+            done=sum(shard.status == "DONE" for shard in task.shards),
+            failed=len(failed),
+            permanent=sum(shard.permanent for shard in failed),
+            rows_fetched=0,
+            source_total=None,
+            retry_after_s=None,
+            first_failed=0 if failed else None,
+            first_error=ERROR if failed else None,
+        )
+        if not run_over and not (planned and sums.final and task.plan_error is None):
+            return None
+        attempt = Attempt(
+            planned=planned,
+            retry_count=task.retry_count,
+            max_retries=task.max_retries,
+            lost_count=task.lost_count,
+            named_total=None,
+            max_failed_shards=0,
+            plan_error=task.plan_error,
+        )
+        return settle_outcome(attempt, sums, self._lane_rules.retry, base_s=0.2, chance=0.5).status
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        task = self._draw(data)
+        done = cancel([task.id], self._backends, self._lane_rules, actor="test", reason="no more")
+        assert done.moved == (() if task.status in FINAL else (task.id,))
+        if done.moved:
+            task.fence(again=False)
+            task.move(S.CANCELLED)
+            self._settled_releases_held()
+
+    @rule(data=st.data(), priority=st.integers(4, 7))
+    def adjust(self, data: st.DataObject, priority: int) -> None:
+        task = self._draw(data, [S.QUEUED, S.HELD, S.RETRYING])
+        done = adjust_priority(
+            [task.id], priority, self._backends, self._lane_rules, actor="test", reason="other"
+        )
+        moves = task.status in WAITING | {S.HELD} and priority != task.priority
+        assert done.moved == ((task.id,) if moves else ())
+        if moves:
+            task.priority = priority
+            task.move(task.status, again=True)
+
+    @precondition(lambda self: any(task.status in WAITING for task in self._tasks.values()))
+    @rule()
+    def republish(self) -> None:
+        """The lane's queue is empty, and a minute has passed."""
+        self._connection.execute(
+            "UPDATE collect.task SET queued_at = now() - interval '2 minutes', due_at = now() - interval '2 minutes' "
+            "WHERE status IN ('QUEUED', 'RETRYING')"
+        )
+        values = {"lane": "normal", "ttl_s": 7200, "grace_s": 60, "queue_empty": True, "actor": "test"}
+        found = {row["id"] for row in self._run("delivery/republish_overdue", **values)}
+        assert found == {task.id for task in self._tasks.values() if task.status in WAITING}
+        for task_id in found:
+            self._tasks[task_id].move(self._tasks[task_id].status, again=True)
+
+    @rule(data=st.data(), wanted=st.sampled_from(list(TaskStatus)))
+    def illegal(self, data: st.DataObject, wanted: TaskStatus) -> None:
+        """A statement that makes a move the table does not have is refused, whoever sends it."""
+        task = self._draw(data)
+        if wanted is task.status or wanted in MOVES[task.status]:
+            return
+        try:
+            self._connection.execute("UPDATE collect.task SET status = %s WHERE id = %s", (wanted, task.id))
+        except errors.CheckViolation as refused:
+            assert f"{task.status} -> {wanted} is not a legal move" in str(refused)  # noqa: PT017
+        else:
+            raise AssertionError(f"{task.status} -> {wanted} was not refused")
+
+    @invariant()
+    def rows_are_the_models(self) -> None:
+        names = ("id", "status", "priority", "generation", "attempt", "retry_count", "lost_count", "run_id")
+        rows = self._connection.execute(
+            "SELECT *, finished_at IS NOT NULL AS finished FROM collect.task ORDER BY id"
+        ).fetchall()
+        assert [{name: row[name] for name in names} for row in rows] == [
+            {name: getattr(task, name) for name in names} for task in self._tasks.values()
+        ]
+        for row in rows:
+            assert row["confirmed_generation"] <= row["generation"]
+            assert row["finished"] == (row["status"] in FINAL)
+            assert row["groups_reserved"] == 0 or row["status"] in ("CLAIMED", "DISPATCHED")
+
+    @invariant()
+    def logs_tell_the_whole_story(self) -> None:
+        rows = self._connection.execute(
+            "SELECT task_id, from_status, to_status, generation, attempt FROM collect.task_log ORDER BY id"
+        ).fetchall()
+        told: dict[int, list[tuple[str | None, str, int, int]]] = {task_id: [] for task_id in self._tasks}
+        for row in rows:
+            entry = (row["from_status"], row["to_status"], row["generation"], row["attempt"])
+            told[row["task_id"]].append(entry)
+        assert told == {task.id: task.story for task in self._tasks.values()}
+
+    @invariant()
+    def shards_and_dead_letters_are_the_models(self) -> None:
+        rows = self._connection.execute(
+            "SELECT task_id, status, fencing_token FROM collect.shard ORDER BY task_id, shard_no"
+        ).fetchall()
+        assert [(row["task_id"], row["status"], row["fencing_token"]) for row in rows] == [
+            (task.id, shard.status, shard.token) for task in self._tasks.values() for shard in task.shards
+        ]
+        letters = self._connection.execute("SELECT task_id FROM collect.dead_letter ORDER BY id").fetchall()
+        assert sorted(row["task_id"] for row in letters) == sorted(
+            task.id for task in self._tasks.values() for _ in range(task.dead_letters)
+        )
