@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import pika
 from pika.exceptions import AMQPError
 
 from collect_ops.kernel.errors import CollectOpsError, Transient
+
+# pika tells at INFO, in eight lines, of every connection it opens and closes: half of a short task's log.
+logging.getLogger("pika").setLevel(logging.WARNING)
 
 
 class BrokerUnavailable(CollectOpsError, Transient):

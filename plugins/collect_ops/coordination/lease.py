@@ -53,13 +53,13 @@ class Lease:
         """Give the lease back, if it is still ours and Redis is there."""
         if self._lock is None:
             return
-        with contextlib.suppress(LockNotOwnedError):  # it expired: nothing of ours is left to release
-            try:
-                await self._lock.release()
-            except RedisError as error:
-                if isinstance(error, LockError):
-                    raise
-                log.warning("lease %s not released, it expires by itself: %r", self.name, error)
+        try:
+            await self._lock.release()
+        except LockError as error:
+            # It expired, was flushed or was let go when a renewal failed: nothing of ours is left to release.
+            log.info("lease %s was gone before it was released: %s", self.name, error)
+        except RedisError as error:
+            log.warning("lease %s not released, it expires by itself: %r", self.name, error)
 
 
 class Leases:

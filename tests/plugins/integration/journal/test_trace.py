@@ -37,7 +37,9 @@ def test_rows_come_back_in_order_and_by_stage(db: Connection, task_id: int) -> N
     write_traces(
         db,
         [
-            TraceRow(task_id=task_id, stage=stage, attempt=1, duration_s=0.5, shard_no=number, rows=10, bytes=99)
+            TraceRow(
+                task_id=task_id, stage=stage, attempt=1, duration_s=0.5, shard_no=number, rows=10, bytes=99
+            )
             for number, stage in enumerate(stages)
         ],
     )
@@ -66,7 +68,12 @@ def test_secrets_are_masked_and_what_jsonb_refuses_is_written_out(db: Connection
         db,
         [
             TraceRow(
-                task_id=task_id, stage=Stage.FETCH, attempt=1, duration_s=0, request=request, response=response
+                task_id=task_id,
+                stage=Stage.FETCH,
+                attempt=1,
+                duration_s=0,
+                request=request,
+                response=response,
             )
         ],
     )
@@ -81,7 +88,7 @@ def test_secrets_are_masked_and_what_jsonb_refuses_is_written_out(db: Connection
 
 def test_an_error_keeps_class_message_and_stack(db: Connection, task_id: int) -> None:
     try:
-        raise LookupError("password=hunter2 \x00")
+        raise LookupError("password=hunter2 \x00")  # noqa: TRY301 - for its stack
     except LookupError as raised:
         error = describe_failure(raised)
     write_traces(db, [TraceRow(task_id=task_id, stage=Stage.PLAN, attempt=1, duration_s=0, error=error)])

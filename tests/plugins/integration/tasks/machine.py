@@ -6,19 +6,24 @@ generations, attempts and tokens; then each task's row, its log and its shards a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+)
 
 from collect_ops.delivery.intervene import adjust_priority, cancel
 from collect_ops.execution.policy import Attempt, ShardSums, settle_outcome
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.storage import Connection, Jsonb, connect, errors, query
+from collect_ops.storage import Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import FINAL, MOVES, UNDER_WAY, TaskStatus
 from tests.factories import source
 
@@ -30,7 +35,7 @@ ERROR = {"message": "no", "transient": True}
 
 @dataclass
 class ModelShard:
-    """A shard; `tokens` are all that were given out, the last one being the newest."""
+    """A shard; `permanent`: it has failed for good."""
 
     status: str = "PENDING"
     token: int = 0
@@ -50,7 +55,6 @@ class ModelTask:
     retry_count: int = 0
     lost_count: int = 0
     run_id: str | None = None
-    planned: bool = False
     plan_error: dict[str, Any] | None = None
     shards: list[ModelShard] = field(default_factory=list)
     dead_letters: int = 0
@@ -88,14 +92,13 @@ class TaskMachine(RuleBasedStateMachine):
         rules: Lane rules.
     """
 
-    tokens: Bundle[Token] = Bundle("tokens")
-
     def __init__(self, backends: Backends, rules: LaneRules) -> None:
         super().__init__()
         self._backends = replace(backends, amqp_url="amqp://guest:guest@127.0.0.1:1/none")
         self._lane_rules = rules
         self._connection = connect(backends.postgres_dsn, application_name="test machine")
         self._tasks: dict[int, ModelTask] = {}
+        self._tokens: list[Token] = []
 
     def teardown(self) -> None:
         self._connection.close()
@@ -104,11 +107,12 @@ class TaskMachine(RuleBasedStateMachine):
         cursor = self._connection.execute(query(name), values)
         return cursor.fetchall() if cursor.description else []
 
-    def _draw(self, data: st.DataObject, statuses: Sequence[TaskStatus] | None = None) -> ModelTask:
-        """Any task, more often one in the given statuses."""
-        fitting = [task for task in self._tasks.values() if statuses is None or task.status in statuses]
-        chosen = data.draw(st.sampled_from(fitting or list(self._tasks.values())), label="task")
-        return chosen
+    def _draw(
+        self, data: st.DataObject, statuses: Collection[TaskStatus] = frozenset(TaskStatus)
+    ) -> ModelTask:
+        """A task in one of the given statuses if there is one, else any."""
+        fitting = [task for task in self._tasks.values() if task.status in statuses]
+        return data.draw(st.sampled_from(fitting or list(self._tasks.values())), label="task")
 
     @initialize(retries=st.lists(st.integers(0, 2), min_size=1, max_size=3))
     def submit(self, retries: list[int]) -> None:
@@ -136,10 +140,91 @@ class TaskMachine(RuleBasedStateMachine):
             task.story.append((None, S.QUEUED, 1, 0))
             self._tasks[task_id] = task
 
-    @rule(data=st.data(), late=st.integers(-1, 1))
-    def claim(self, data: st.DataObject, late: int) -> None:
-        task = self._draw(data, [S.QUEUED, S.RETRYING])
-        generation = task.generation + late
+    @rule(data=st.data(), steps=st.integers(1, 8))
+    def advance(self, data: st.DataObject, steps: int) -> None:
+        """A task goes on, as it does when nothing interferes."""
+        task = self._draw(data, frozenset(TaskStatus) - FINAL)
+        for _ in range(steps):
+            self._advance(data, task)
+
+    def _advance(self, data: st.DataObject, task: ModelTask) -> None:
+        unfinished = [
+            number for number, shard in enumerate(task.shards) if shard.status in ("PENDING", "RUNNING")
+        ]
+        match task.status:
+            case S.QUEUED | S.RETRYING:
+                self._claim(task, generation=task.generation)
+            case S.HELD:
+                self._release()
+            case S.CLAIMED:
+                self._dispatch(task, attempt=task.attempt)
+                self._plan(task, failing=data.draw(st.sampled_from([None, None, None, True, False])))
+            case S.DISPATCHED if task.plan_error is None:
+                self._start(task, attempt=task.attempt)
+            case S.RUNNING if unfinished:
+                token = self._take(task, unfinished[0], attempt=task.attempt)
+                ends = ["done", "done", "page", "failed", "failed", "hopeless"]
+                self._work(token, data.draw(st.sampled_from(ends)))
+            case S.DISPATCHED | S.RUNNING:
+                self._settle(task, attempt=task.attempt, run_over=True)
+
+    @rule(data=st.data(), run_over=st.booleans())
+    def settle_early(self, data: st.DataObject, run_over: bool) -> None:
+        """The run ended, or a shard group asks whether its task is finished."""
+        task = self._draw(data, UNDER_WAY)
+        self._settle(task, attempt=task.attempt, run_over=run_over)
+
+    @rule(
+        data=st.data(), act=st.sampled_from(["claim", "hold", "dispatch", "start", "take", "settle", "work"])
+    )
+    def come_late(self, data: st.DataObject, act: str) -> None:
+        """A message, run, shard group or repair of the past (or of nothing) moves nothing."""
+        task = self._draw(data)
+        generation = task.generation + data.draw(st.sampled_from([-1, 1]))
+        attempt = task.attempt - 1
+        if act == "claim":
+            self._claim(task, generation=generation)
+        elif act == "hold":
+            self._hold(task, generation=generation)
+        elif act == "dispatch":
+            self._dispatch(task, attempt=attempt)
+        elif act == "start":
+            self._start(task, attempt=attempt)
+        elif act == "take":
+            self._take(task, 0, attempt=attempt)
+        elif act == "settle":
+            self._settle(task, attempt=attempt, run_over=True)
+        elif self._tokens:
+            token = data.draw(st.sampled_from(self._tokens), label="token")
+            self._work(token, data.draw(st.sampled_from(["done", "page", "failed", "hopeless"])))
+
+    @rule(data=st.data(), act=st.sampled_from(["hold", "adjust", "republish", "illegal", "illegal", "take"]))
+    def interfere(self, data: st.DataObject, act: str) -> None:
+        """Limits, people and repairs change what waits or is under way."""
+        if act == "hold":
+            task = self._draw(data, WAITING)
+            self._hold(task, generation=task.generation)
+        elif act == "adjust":
+            self._adjust(self._draw(data, WAITING | {S.HELD}), data.draw(st.integers(4, 7)))
+        elif act == "republish":
+            self._republish()
+        elif act == "take":
+            task = self._draw(data, {S.DISPATCHED, S.RUNNING})
+            self._take(task, data.draw(st.integers(0, SHARDS - 1)), attempt=task.attempt)
+        else:
+            self._illegal(self._draw(data), data.draw(st.sampled_from(list(TaskStatus))))
+
+    @rule(data=st.data(), sure=st.integers(0, 3))
+    def cancel(self, data: st.DataObject, sure: int) -> None:
+        task = self._draw(data, frozenset(TaskStatus) if sure else FINAL)
+        done = cancel([task.id], self._backends, self._lane_rules, actor="test", reason="no more")
+        assert done.moved == (() if task.status in FINAL else (task.id,))
+        if done.moved:
+            task.fence(again=False)
+            task.move(S.CANCELLED)
+            self._held_are_released()
+
+    def _claim(self, task: ModelTask, *, generation: int) -> None:
         moved = self._run(
             "lanes/claim_tasks",
             task_ids=[task.id],
@@ -149,87 +234,69 @@ class TaskMachine(RuleBasedStateMachine):
             dag_id="collect_normal",
             actor="test",
         )
-        assert bool(moved) == (late == 0 and task.status in WAITING)
+        assert bool(moved) == (generation == task.generation and task.status in WAITING)
         if moved:
             task.attempt += 1
             task.run_id = f"task-{task.id}-attempt-{task.attempt}"
-            task.planned, task.plan_error = False, task.plan_error
+            task.plan_error = None
             task.move(S.CLAIMED)
 
-    @rule(data=st.data(), late=st.booleans())
-    def hold(self, data: st.DataObject, late: bool) -> None:
-        task = self._draw(data, [S.QUEUED, S.RETRYING])
-        self._run(
-            "lanes/hold_tasks",
-            task_ids=[task.id],
-            generations=[task.generation - late],
-            reasons=["test"],
-            actor="test",
-        )
-        if not late and task.status in WAITING:
+    def _hold(self, task: ModelTask, *, generation: int) -> None:
+        values = {"task_ids": [task.id], "generations": [generation], "reasons": ["test"], "actor": "test"}
+        self._run("lanes/hold_tasks", **values)
+        if generation == task.generation and task.status in WAITING:
             task.move(S.HELD)
 
-    @rule()
-    def release(self) -> None:
+    def _release(self) -> None:
         released = {row["id"] for row in self._run("lanes/release_held", source=None, actor="test")}
         assert released == {task.id for task in self._tasks.values() if task.status is S.HELD}
-        for task_id in released:
-            self._tasks[task_id].move(S.QUEUED, again=True)
+        self._held_are_released()
 
-    @rule(data=st.data(), late=st.booleans(), failing=st.sampled_from([None, None, True, False]))
-    def dispatch_and_plan(self, data: st.DataObject, late: bool, failing: bool | None) -> None:
+    def _held_are_released(self) -> None:
+        for task in self._tasks.values():
+            if task.status is S.HELD:
+                task.move(S.QUEUED, again=True)
+
+    def _dispatch(self, task: ModelTask, *, attempt: int) -> None:
+        values = {"task_id": task.id, "attempt": attempt, "run_id": task.run_id, "actor": "test"}
+        moved = self._run("execution/dispatch_task", **values)
+        assert bool(moved) == (attempt == task.attempt and task.status is S.CLAIMED)
+        if moved:
+            task.move(S.DISPATCHED)
+
+    def _plan(self, task: ModelTask, *, failing: bool | None) -> None:
         """`failing`: planning fails, transiently or for good."""
-        task = self._draw(data, [S.CLAIMED])
-        moved = self._run(
-            "execution/dispatch_task",
-            task_id=task.id,
-            attempt=task.attempt - late,
-            run_id=task.run_id,
-            actor="test",
-        )
-        assert bool(moved) == (not late and task.status is S.CLAIMED)
-        if not moved:
-            return
-        task.plan_error = None
-        task.move(S.DISPATCHED)
         if failing is not None:
             task.plan_error = {"message": "no", "transient": failing}
-            self._run(
-                "execution/fail_planning", task_id=task.id, attempt=task.attempt, error=Jsonb(task.plan_error)
-            )
+            values = {"task_id": task.id, "attempt": task.attempt, "error": Jsonb(task.plan_error)}
+            self._run("execution/fail_planning", **values)
             return
         numbers = list(range(SHARDS))
         self._run(
             "execution/insert_shards", task_id=task.id, shard_nos=numbers, offsets=numbers, sizes=[1] * SHARDS
         )
         self._run("execution/record_plan", task_id=task.id, shards_total=SHARDS, total_rows=None)
-        task.planned = True
         task.shards = task.shards or [ModelShard() for _ in numbers]
 
-    @rule(data=st.data(), late=st.booleans())
-    def start(self, data: st.DataObject, late: bool) -> None:
-        task = self._draw(data, [S.DISPATCHED])
-        self._run("execution/start_task", task_id=task.id, attempt=task.attempt - late, actor="test")
-        if not late and task.status is S.DISPATCHED:
+    def _start(self, task: ModelTask, *, attempt: int) -> None:
+        self._run("execution/start_task", task_id=task.id, attempt=attempt, actor="test")
+        if attempt == task.attempt and task.status is S.DISPATCHED:
             task.move(S.RUNNING)
 
-    @rule(target=tokens, data=st.data(), late=st.booleans(), shard_no=st.integers(0, SHARDS - 1))
-    def take(self, data: st.DataObject, late: bool, shard_no: int) -> Token:
-        task = self._draw(data, [S.RUNNING, S.DISPATCHED])
-        taken = self._run(
-            "execution/take_shard", task_id=task.id, attempt=task.attempt - late, shard_no=shard_no
-        )
-        live = not late and task.status in (S.DISPATCHED, S.RUNNING) and bool(task.shards)
+    def _take(self, task: ModelTask, shard_no: int, *, attempt: int) -> Token:
+        taken = self._run("execution/take_shard", task_id=task.id, attempt=attempt, shard_no=shard_no)
+        live = attempt == task.attempt and task.status in (S.DISPATCHED, S.RUNNING) and bool(task.shards)
         assert bool(taken) == (live and task.shards[shard_no].status != "DONE")
-        if not taken:
-            return Token(task.id, shard_no, 0)
-        shard = task.shards[shard_no]
-        shard.token, shard.status = shard.token + 1, "RUNNING"
-        assert taken[0]["fencing_token"] == shard.token
-        return Token(task.id, shard_no, shard.token)
+        token = Token(task.id, shard_no, 0)
+        if taken:
+            shard = task.shards[shard_no]
+            shard.token, shard.status, shard.permanent = shard.token + 1, "RUNNING", False
+            assert taken[0]["fencing_token"] == shard.token
+            token = replace(token, number=shard.token)
+        self._tokens.append(token)
+        return token
 
-    @rule(token=consumes(tokens) | tokens, end=st.sampled_from(["done", "page", "failed", "hopeless"]))
-    def work(self, token: Token, end: str) -> None:
+    def _work(self, token: Token, end: str) -> None:
         """A holder lands a page, ends its shard or fails: only while its token is the newest."""
         task = self._tasks[token.task_id]
         shard = task.shards[token.shard_no] if task.shards else ModelShard()
@@ -246,18 +313,9 @@ class TaskMachine(RuleBasedStateMachine):
             if valid:
                 shard.status, shard.permanent = "FAILED", end == "hopeless"
 
-    @rule(data=st.data(), late=st.booleans(), run_over=st.booleans())
-    def settle(self, data: st.DataObject, late: bool, run_over: bool) -> None:
-        task = self._draw(data, [S.RUNNING, S.DISPATCHED, S.CLAIMED])
-        expected = None if late else self._expected(task, run_over=run_over)
-        settled = settle(
-            task.id,
-            task.attempt - late,
-            self._backends,
-            self._lane_rules,
-            actor="test",
-            run_over=run_over,
-        )
+    def _settle(self, task: ModelTask, *, attempt: int, run_over: bool) -> None:
+        expected = self._expected(task, run_over=run_over) if attempt == task.attempt else None
+        settled = settle(task.id, attempt, self._backends, self._lane_rules, actor="test", run_over=run_over)
         assert (settled.status if settled else None) == expected
         if expected is None:
             return
@@ -265,22 +323,15 @@ class TaskMachine(RuleBasedStateMachine):
         task.fence(again=again)
         task.retry_count += expected is S.RETRYING
         task.lost_count += expected is S.QUEUED
-        task.plan_error = task.plan_error if expected is not S.QUEUED else task.plan_error
-        task.move(expected, again=again)
         task.dead_letters += expected is S.DEAD
-        self._settled_releases_held()
-
-    def _settled_releases_held(self) -> None:
-        for task in self._tasks.values():
-            if task.status is S.HELD:
-                task.move(S.QUEUED, again=True)
+        task.move(expected, again=again)
+        self._held_are_released()
 
     def _expected(self, task: ModelTask, *, run_over: bool) -> TaskStatus | None:
         """Where a settling takes a task, by the pure policy (which has tests of its own)."""
         if task.status not in UNDER_WAY:
             return None
-        ever_planned = bool(task.shards)
-        planned = ever_planned and task.status is not S.CLAIMED
+        planned = bool(task.shards) and task.status is not S.CLAIMED
         failed = [shard for shard in task.shards if shard.status == "FAILED"]
         sums = ShardSums(
             shards=len(task.shards),
@@ -306,19 +357,7 @@ class TaskMachine(RuleBasedStateMachine):
         )
         return settle_outcome(attempt, sums, self._lane_rules.retry, base_s=0.2, chance=0.5).status
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        task = self._draw(data)
-        done = cancel([task.id], self._backends, self._lane_rules, actor="test", reason="no more")
-        assert done.moved == (() if task.status in FINAL else (task.id,))
-        if done.moved:
-            task.fence(again=False)
-            task.move(S.CANCELLED)
-            self._settled_releases_held()
-
-    @rule(data=st.data(), priority=st.integers(4, 7))
-    def adjust(self, data: st.DataObject, priority: int) -> None:
-        task = self._draw(data, [S.QUEUED, S.HELD, S.RETRYING])
+    def _adjust(self, task: ModelTask, priority: int) -> None:
         done = adjust_priority(
             [task.id], priority, self._backends, self._lane_rules, actor="test", reason="other"
         )
@@ -328,9 +367,7 @@ class TaskMachine(RuleBasedStateMachine):
             task.priority = priority
             task.move(task.status, again=True)
 
-    @precondition(lambda self: any(task.status in WAITING for task in self._tasks.values()))
-    @rule()
-    def republish(self) -> None:
+    def _republish(self) -> None:
         """The lane's queue is empty, and a minute has passed."""
         self._connection.execute(
             "UPDATE collect.task SET queued_at = now() - interval '2 minutes', due_at = now() - interval '2 minutes' "
@@ -342,16 +379,14 @@ class TaskMachine(RuleBasedStateMachine):
         for task_id in found:
             self._tasks[task_id].move(self._tasks[task_id].status, again=True)
 
-    @rule(data=st.data(), wanted=st.sampled_from(list(TaskStatus)))
-    def illegal(self, data: st.DataObject, wanted: TaskStatus) -> None:
+    def _illegal(self, task: ModelTask, wanted: TaskStatus) -> None:
         """A statement that makes a move the table does not have is refused, whoever sends it."""
-        task = self._draw(data)
         if wanted is task.status or wanted in MOVES[task.status]:
             return
         try:
             self._connection.execute("UPDATE collect.task SET status = %s WHERE id = %s", (wanted, task.id))
         except errors.CheckViolation as refused:
-            assert f"{task.status} -> {wanted} is not a legal move" in str(refused)  # noqa: PT017
+            assert f"{task.status} -> {wanted} is not a legal move" in str(refused)
         else:
             raise AssertionError(f"{task.status} -> {wanted} was not refused")
 
