@@ -1,7 +1,9 @@
--- Locks a task for settling, if the attempt is still the one under way. Primary key.
+-- Locks a task for settling, if the attempt is still the one under way. Until the run has dispatched it, `error` is that
+-- of the attempt before. Primary key.
 SELECT
     t.id, t.source, t.status, t.attempt, t.generation, t.priority, t.lane, t.run_id, t.retry_count, t.lost_count,
-    t.max_retries, t.total_rows, t.error AS plan_error, t.shards_total, v.definition,
+    t.max_retries, t.total_rows, t.shards_total, v.definition,
+    CASE WHEN t.status <> 'CLAIMED' THEN t.error END AS plan_error,
     extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s
 FROM collect.task AS t
 JOIN collect.source_version AS v ON v.hash = t.source_version
