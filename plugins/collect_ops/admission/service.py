@@ -109,19 +109,17 @@ class AdmissionService:
             wake(ready, self._runs, Wakeups(self._backends.redis_url))
 
     def _validate(self, submission: Submission) -> dict[str, Any]:
-        fault = priority_fault(submission.priority)
         source = self._sources(submission.source)
+        subject = f"submission of source {source.name}"
+        fault = priority_fault(submission.priority)
+        faults = (*((fault,) if fault else ()), *unstorable_faults(submission))
         try:
             params = check_params(source, submission.params)
             request = render(source, params, submission.path)
         except ValidationFailed as error:
-            faults = error.faults + ((fault,) if fault else ())
-            raise ValidationFailed(f"submission of source {source.name}", faults) from error
-        if fault:
-            raise ValidationFailed(f"submission of source {source.name}", (fault,))
-        unstorable = unstorable_faults(submission)
-        if unstorable:
-            raise ValidationFailed(f"submission of source {source.name}", unstorable)
+            raise ValidationFailed(subject, (*error.faults, *faults)) from error
+        if faults:
+            raise ValidationFailed(subject, faults)
         definition = source.model_dump(mode="json")
         priority = priority_of(submission.priority, source)
         return {

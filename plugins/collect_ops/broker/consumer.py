@@ -157,11 +157,12 @@ class Consumer:
                 return
 
     def _each(self, tags: Iterable[int], act: Callable[[int], None]) -> None:
-        # Acks are not answered: a loop of them is one write, not a round trip each.
+        # Acks are not answered, so a loop of them is no round trip each. A question after them is: a channel's methods
+        # are dealt with in order, so its answer says that the acks have arrived, and a dead connection shows.
         try:
             for tag in tags:
                 act(tag)
-            self._connection.process_data_events(0)
+            self._channel.basic_qos(prefetch_count=1)
         except AMQPError as error:
             raise BrokerUnavailable(error) from error
 

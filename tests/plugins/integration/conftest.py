@@ -13,50 +13,32 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from psycopg.conninfo import make_conninfo
 
 from collect_ops.broker.topology import declare
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules, lane_rules
-from collect_ops.storage import Connection, connect, sql
+from collect_ops.storage import Connection, connect
 from collect_ops.storage.migrate import migrate
 from tests.plugins.integration.broker_api import call_broker_api
+from tests.plugins.integration.databases import new_database
 from tests.plugins.integration.world import World
 from tests.servers.paged import PagedServer
-
-
-def drop_database(name: str) -> None:
-    """Drop a database and whoever is in it: as superuser, since an autovacuum worker may be there."""
-    with connect(os.environ["COLLECT_POSTGRES_ADMIN_DSN"]) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")
 def template_database() -> Iterator[str]:
     """The name of a migrated database that nobody uses."""
-    server = os.environ["COLLECT_POSTGRES_DSN"]
-    name = f"template_{uuid.uuid4().hex[:12]}"
-    with connect(server) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    with connect(make_conninfo(server, dbname=name)) as connection:
-        migrate(connection)
-    yield name
-    drop_database(name)
+    with new_database("template") as (name, dsn):
+        with connect(dsn) as connection:
+            migrate(connection)
+        yield name
 
 
 @pytest.fixture
 def postgres_dsn(template_database: str) -> Iterator[str]:
     """A migrated, empty database."""
-    server = os.environ["COLLECT_POSTGRES_DSN"]
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with connect(server) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template_database)
-            )
-        )
-    yield make_conninfo(server, dbname=name)
-    drop_database(name)
+    with new_database("test", template_database) as (_, dsn):
+        yield dsn
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ class Link:
         self.holding = threading.Event()
         self.broker_hung_up = threading.Event()
         self.heartbeats = 0
+        self.open_connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._start(self._accept)
@@ -91,6 +92,13 @@ class Link:
             self._start(self._pump, near, far)
 
     def _pump(self, near: socket.socket, far: socket.socket) -> None:
+        self.open_connections += 1
+        try:
+            self._forward(near, far)
+        finally:
+            self.open_connections -= 1
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
         with near, far, suppress(OSError):
             while True:
                 pending = isinstance(near, ssl.SSLSocket) and near.pending() > 0

@@ -10,6 +10,7 @@ import redis
 
 from collect_ops.delivery import repair
 from collect_ops.delivery.intervene import cancel
+from collect_ops.execution.policy import MAX_LOST
 from collect_ops.lanes.runs import RunState
 from collect_ops.storage import Connection, connect
 from tests.plugins.integration.execution.checks import (
@@ -104,6 +105,64 @@ def test_an_attempt_that_was_settled_as_lost(world: World, serve: Serve, disposi
     task = world.task(task_id)
     assert (task["attempt"], task["lost_count"], task["retry_count"]) == (2, 1, 0)
     assert_exact(world, 90)
+    nothing_open(world)
+
+
+@pytest.mark.parametrize("disposition", DISPOSITIONS)
+def test_a_sleeper_that_wakes_while_the_other_is_at_work(
+    world: World, serve: Serve, disposition: str
+) -> None:
+    server = one_shard(world, serve, disposition)
+    task_id, run_id = start(world)
+    groups = plan_groups(world, run_id)
+    asleep = server.hold_where(asks_for(30))
+    busy = server.hold_where(asks_for(60))
+
+    async def race() -> tuple[int, int, int]:
+        sleeper = asyncio.create_task(side_by_side(world, run_id, groups))
+        await asyncio.to_thread(asleep.wait)
+        await asyncio.to_thread(committed, world, 30)
+        free_leases(world)
+        other = asyncio.create_task(side_by_side(world, run_id, groups))
+        try:
+            await asyncio.to_thread(busy.wait)
+            await asyncio.to_thread(committed, world, 60)
+        finally:
+            asleep.release()
+            (slept,) = await sleeper
+            busy.release()
+            (worked,) = await other
+        return worked.done, slept.done, slept.fenced
+
+    assert asyncio.run(race()) == (1, 0, 1)
+    assert finish(world, run_id, task_id) == "COMPLETED"
+    assert world.task(task_id)["result"]["rows_fetched"] == 90
+    assert_exact(world, 90)
+
+
+def test_a_task_that_was_lost_too_often_is_dead_and_nothing_lands_after(
+    world: World, serve: Serve, db: Connection
+) -> None:
+    server = one_shard(world, serve, "append")
+    task_id, run_id = start(world)
+    groups = plan_groups(world, run_id)
+    db.execute("UPDATE collect.task SET lost_count = %s", (MAX_LOST - 1,))
+    held = server.hold_where(asks_for(30))
+
+    def lose() -> None:
+        held.wait()
+        committed(world, 30)
+        try:
+            world.finish(run_id)
+        finally:
+            held.release()
+
+    (result,) = asyncio.run(while_running(side_by_side(world, run_id, groups), lose))
+    assert (result.done, result.fenced) == (0, 1)
+    task = world.task(task_id)
+    assert (task["status"], task["retry_count"]) == ("DEAD", 0)
+    assert task["reason"] == "the attempt was lost (1 shards unfinished), 10 times in all"
+    assert landed(world) == list(range(30))
     nothing_open(world)
 
 

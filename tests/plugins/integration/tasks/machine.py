@@ -97,6 +97,7 @@ class TaskMachine(RuleBasedStateMachine):
         self._backends = replace(backends, amqp_url="amqp://guest:guest@127.0.0.1:1/none")
         self._lane_rules = rules
         self._connection = connect(backends.postgres_dsn, application_name="test machine")
+        self._connection.execute("SET synchronous_commit = off")
         self._tasks: dict[int, ModelTask] = {}
         self._tokens: list[Token] = []
 
@@ -117,7 +118,7 @@ class TaskMachine(RuleBasedStateMachine):
     @initialize(retries=st.lists(st.integers(0, 2), min_size=1, max_size=3))
     def submit(self, retries: list[int]) -> None:
         definition = Jsonb(source().model_dump(mode="json"))
-        self._connection.execute("TRUNCATE collect.task, collect.shard_group CASCADE")
+        self._connection.execute("DELETE FROM collect.task")  # for a few rows cheaper than TRUNCATE
         self._run("admission/insert_source_version", hash=b"\x01", source="things", definition=definition)
         ids = [row["id"] for row in self._run("admission/take_task_ids", count=len(retries))]
         many = len(ids)
@@ -156,6 +157,8 @@ class TaskMachine(RuleBasedStateMachine):
                 self._claim(task, generation=task.generation)
             case S.HELD:
                 self._release()
+            case S.CLAIMED if data.draw(st.integers(0, 4)) == 4:
+                self._settle(task, attempt=task.attempt, run_over=True)  # its run died before its first act
             case S.CLAIMED:
                 self._dispatch(task, attempt=task.attempt)
                 self._plan(task, failing=data.draw(st.sampled_from([None, None, None, True, False])))

@@ -17,8 +17,8 @@ def test_random_lives(postgres_dsn: str, rules: LaneRules) -> None:
     run_state_machine_as_test(
         lambda: TaskMachine(backends, rules),
         settings=settings(
-            max_examples=120,
-            stateful_step_count=40,
+            max_examples=20,
+            stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
