@@ -79,7 +79,9 @@ class TestHook:
         hook.declare(lane_rules().topology())
         assert hook.depth(lane_rules().queue("bulk")) == 0
 
-    def test_unroutable_messages_are_an_error_that_says_where_to(self, connection_id: str, queue: str) -> None:
+    def test_unroutable_messages_are_an_error_that_says_where_to(
+        self, connection_id: str, queue: str
+    ) -> None:
         messages = [OutgoingMessage(exchange="", routing_key=key, body=b"1") for key in (queue, "nowhere")]
         with pytest.raises(MessagesUnroutable, match=r"1 of 2 messages.*routing key 'nowhere'"):
             RabbitMQHook(connection_id).publish(messages)
@@ -118,7 +120,10 @@ class TestHook:
         link = make_link(server)
         connection = airflow_connection(monkeypatch, link.url(amqp_url), tls=True, ca_file=str(certificate))
         assert RabbitMQHook(connection).depth(queue) == 0
-        assert RabbitMQHook(connection).publish([OutgoingMessage(exchange="", routing_key=queue, body=b"1")]) == 1
+        assert (
+            RabbitMQHook(connection).publish([OutgoingMessage(exchange="", routing_key=queue, body=b"1")])
+            == 1
+        )
         airflow_connection(monkeypatch, link.url(amqp_url), tls=True)
         works, why = RabbitMQHook(connection).test_connection()
         assert not works

@@ -27,7 +27,10 @@ def test_what_is_written_is_read(task_id: int, generation: int) -> None:
         (b'{"schema":1,"generation":1}', "task_id must be a positive integer, got None"),
         (b'{"schema":1,"task_id":true,"generation":1}', "task_id must be a positive integer, got True"),
         (b'{"schema":1,"task_id":1,"generation":0}', "generation must be a positive integer, got 0"),
-        (b'{"schema":1,"task_id":1,"generation":9223372036854775808}', "generation must be a positive integer"),
+        (
+            b'{"schema":1,"task_id":1,"generation":9223372036854775808}',
+            "generation must be a positive integer",
+        ),
     ],
 )
 def test_what_is_malformed_is_named(body: bytes, told: str) -> None:
