@@ -140,6 +140,7 @@ class _Claim:
         self._deliveries: dict[int, Delivery] = {}  # by task id: the newest message of each
         self._stale: list[int] = []
         self._busy: list[int] = []
+        self._contested: set[str] = set()  # sources whose limit another lane's claim is counting
         self._malformed: list[tuple[Delivery, MalformedMessage]] = []
 
     def locked(self) -> bool:
@@ -205,7 +206,10 @@ class _Claim:
         for message in others:
             tags = self._busy if message.task_id in busy else self._stale
             tags.append(self._deliveries.pop(message.task_id).tag)
-        self._sorted.sort(candidates, self._active(candidates))
+        active = self._active(candidates)
+        contested = [candidate for candidate in candidates if candidate.source in self._contested]
+        self._busy.extend(self._deliveries.pop(candidate.task_id).tag for candidate in contested)
+        self._sorted.sort([c for c in candidates if c.source not in self._contested], active)
 
     def _decode(self, deliveries: Sequence[Delivery]) -> list[TaskMessage]:
         """Bodies read; a second message of a task in hand is stale, or makes the first one so."""
@@ -242,11 +246,17 @@ class _Claim:
         }
 
     def _active(self, candidates: Sequence[Candidate]) -> dict[str, int]:
-        limited = sorted({c.source for c in candidates if c.max_active_tasks is not None})
-        if not limited:
+        """Tasks under way of the limited sources that are new in this block; ours alone to claim until we commit."""
+        limited = {c.source for c in candidates if c.max_active_tasks is not None}
+        new = sorted(limited - self._sorted.active.keys() - self._contested)
+        if not new:
             return {}
-        rows = self._connection.execute(query("lanes/count_active"), {"sources": limited}).fetchall()
-        return {row["source"]: row["active"] for row in rows}
+        locked = self._connection.execute(query("lanes/lock_sources"), {"sources": new}).fetchall()
+        ours = [row["source"] for row in locked]
+        self._contested.update(set(new) - set(ours))
+        # A statement of its own: it must see what was committed before the locks were ours.
+        rows = self._connection.execute(query("lanes/count_active"), {"sources": ours}).fetchall()
+        return dict.fromkeys(ours, 0) | {row["source"]: row["active"] for row in rows}
 
     def _hold(self) -> None:
         if self._sorted.hold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -10,6 +11,7 @@ from collect_ops.broker.consumer import Consumer
 from collect_ops.broker.message import OutgoingMessage, TaskMessage
 from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.lanes.claim import Claimed, _Claim
 from collect_ops.storage import Connection, connect, query
 from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
@@ -80,3 +82,32 @@ def test_a_task_that_another_has_in_hand_is_left_for_the_next_claim(world: World
         assert consumer.depth(world.rules.queue("normal")) == 1
     assert "normal" in world.runs.woken
     assert world.claim().claimed == 1
+
+
+def test_two_lanes_at_once_keep_a_sources_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither sees what the other has not committed: who comes second leaves the source's tasks in the queue."""
+    world.add(source("few", max_active_tasks=1))
+    ids = [
+        world.submit("few", params={"day": str(priority)}, priority=priority).task_id for priority in (5, 9)
+    ]
+    others = [world.submit(params={"day": lane}, priority=4).task_id for lane in ("a", "b")]
+    counted, go_on = Event(), Event()
+    commit = _Claim.commit
+
+    def paused(claiming: _Claim) -> Claimed:
+        if not counted.is_set():
+            counted.set()
+            assert go_on.wait(20)
+        return commit(claiming)
+
+    monkeypatch.setattr(_Claim, "commit", paused)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.claim, "urgent")
+        assert counted.wait(20)
+        second = world.claim("normal")
+        go_on.set()
+        assert first.result(timeout=30).claimed == 1
+    assert (second.claimed, second.held, second.more) == (2, 0, True)
+    assert {world.task(task_id)["status"] for task_id in others} == {"CLAIMED"}
+    assert sorted(world.task(task_id)["status"] for task_id in ids) == ["CLAIMED", "QUEUED"]
+    assert world.claim("normal").held == 1
