@@ -101,10 +101,10 @@ class RabbitMQConsumeOperator(BaseOperator):
         def store(orders: list[dict[str, Any]]) -> int:
             return insert(orders)
 
-        RabbitMQConsumeOperator(task_id="drain", queue="inbox", max_messages=500, handler=store)
+        RabbitMQConsumeOperator(task_id="drain", queue_name="inbox", max_messages=500, handler=store)
 
     Args:
-        queue: Queue name (templated).
+        queue_name: Queue name (templated). Airflow's own `queue` says where the task runs.
         max_messages: How many at most, 1 to 10,000 (templated).
         handler: Called once with the list of decoded JSON bodies; what it returns is the task's result. The
             broker takes messages back from who holds them for 30 minutes: a handler has to be faster.
@@ -113,13 +113,13 @@ class RabbitMQConsumeOperator(BaseOperator):
         rabbitmq_conn_id: Airflow connection (templated).
     """
 
-    template_fields = ("queue", "max_messages", "rabbitmq_conn_id")
+    template_fields = ("queue_name", "max_messages", "rabbitmq_conn_id")
     ui_color = "#fde8d9"
 
     def __init__(
         self,
         *,
-        queue: str,
+        queue_name: str,
         max_messages: int | str = 100,
         handler: Callable[[list[Any]], object] | None = None,
         reject_malformed: bool = False,
@@ -127,7 +127,7 @@ class RabbitMQConsumeOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.queue = queue
+        self.queue_name = queue_name
         self.max_messages = max_messages
         self.handler = handler
         self.reject_malformed = reject_malformed
@@ -144,11 +144,11 @@ class RabbitMQConsumeOperator(BaseOperator):
         """
         limit = _whole_number("max_messages", self.max_messages, low=1, high=MAX_BLOCK)
         with RabbitMQHook(self.rabbitmq_conn_id).consumer() as consumer:
-            bodies, tags = self._decoded(consumer, consumer.take(self.queue, limit))
+            bodies, tags = self._decoded(consumer, consumer.take(self.queue_name, limit))
             with consumer.kept_alive():
                 result = self._deal_with(bodies, context)
             consumer.ack(tags)
-        self.log.info("took %d messages from %s", len(tags), self.queue)
+        self.log.info("took %d messages from %s", len(tags), self.queue_name)
         return result
 
     def _decoded(self, consumer: Consumer, taken: list[Delivery]) -> tuple[list[Any], list[int]]:
@@ -161,7 +161,7 @@ class RabbitMQConsumeOperator(BaseOperator):
                 malformed = MalformedMessage(delivery.body, f"is not JSON: {error}")
                 if not self.reject_malformed:
                     raise malformed from error
-                self.log.error("refused, to the dead-letter exchange of %s: %s", self.queue, malformed)
+                self.log.error("refused, to the dead-letter exchange of %s: %s", self.queue_name, malformed)
                 consumer.reject([delivery.tag])
         return bodies, tags
 

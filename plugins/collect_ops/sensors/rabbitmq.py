@@ -20,10 +20,10 @@ class RabbitMQQueueSensor(BaseSensorOperator):
 
     Example::
 
-        RabbitMQQueueSensor(task_id="wait_for_orders", queue="inbox", min_messages=10, timeout=3600)
+        RabbitMQQueueSensor(task_id="wait_for_orders", queue_name="inbox", min_messages=10, timeout=3600)
 
     Args:
-        queue: Queue name (templated).
+        queue_name: Queue name (templated). Airflow's own `queue` says where the task runs.
         min_messages: Messages (ready ones, not those taken and unacked) that are enough (templated).
         missing_ok: Whether a queue that is not declared is waited for, too.
         deferrable: Whether the triggerer waits; else the task does, in its `mode`.
@@ -31,13 +31,13 @@ class RabbitMQQueueSensor(BaseSensorOperator):
         rabbitmq_conn_id: Airflow connection (templated).
     """
 
-    template_fields = ("queue", "min_messages", "rabbitmq_conn_id")
+    template_fields = ("queue_name", "min_messages", "rabbitmq_conn_id")
     ui_color = "#fff6d6"
 
     def __init__(
         self,
         *,
-        queue: str,
+        queue_name: str,
         min_messages: int | str = 1,
         missing_ok: bool = False,
         deferrable: bool = True,
@@ -46,7 +46,7 @@ class RabbitMQQueueSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
-        self.queue = queue
+        self.queue_name = queue_name
         self.min_messages = min_messages
         self.missing_ok = missing_ok
         self.deferrable = deferrable
@@ -60,12 +60,12 @@ class RabbitMQQueueSensor(BaseSensorOperator):
             BrokerUnavailable: RabbitMQ did not accept the connection.
         """
         try:
-            depth = RabbitMQHook(self.rabbitmq_conn_id).depth(self.queue)
+            depth = RabbitMQHook(self.rabbitmq_conn_id).depth(self.queue_name)
         except QueueMissing:
             if not self.missing_ok:
                 raise
             depth = 0
-        self.log.info("queue %s holds %d messages, waiting for %s", self.queue, depth, self.min_messages)
+        self.log.info("queue %s holds %d messages, waiting for %s", self.queue_name, depth, self.min_messages)
         return PokeReturnValue(is_done=depth >= int(self.min_messages), xcom_value=depth)
 
     def execute(self, context: Context) -> object:
@@ -77,7 +77,7 @@ class RabbitMQQueueSensor(BaseSensorOperator):
             return looked.xcom_value
         return self.defer(
             trigger=RabbitMQQueueTrigger(
-                queue=self.queue,
+                queue_name=self.queue_name,
                 min_messages=int(self.min_messages),
                 poll_interval_s=self.poke_interval,
                 missing_ok=self.missing_ok,

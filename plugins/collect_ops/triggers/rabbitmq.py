@@ -54,14 +54,14 @@ class RabbitMQQueueTrigger(BaseEventTrigger):
 
     Example, a DAG that starts when work arrives::
 
-        trigger = RabbitMQQueueTrigger(queue="inbox")
+        trigger = RabbitMQQueueTrigger(queue_name="inbox")
         inbox = Asset("inbox", watchers=[AssetWatcher(name="inbox", trigger=trigger)])
 
         @dag(schedule=[inbox])
         def drain_inbox(): ...
 
     Args:
-        queue: Queue name.
+        queue_name: Queue name.
         min_messages: Messages (ready ones, not those taken and unacked) that are enough.
         poll_interval_s: Seconds between two looks.
         remind_s: Seconds after which an event is repeated while enough messages stay in the queue.
@@ -75,7 +75,7 @@ class RabbitMQQueueTrigger(BaseEventTrigger):
     def __init__(
         self,
         *,
-        queue: str,
+        queue_name: str,
         min_messages: int = 1,
         poll_interval_s: float = 1.0,
         remind_s: float = 60.0,
@@ -83,7 +83,7 @@ class RabbitMQQueueTrigger(BaseEventTrigger):
         rabbitmq_conn_id: str = DEFAULT_CONN_ID,
     ) -> None:
         super().__init__()
-        self.queue = queue
+        self.queue_name = queue_name
         self.min_messages = min_messages
         self.poll_interval_s = poll_interval_s
         self.remind_s = remind_s
@@ -95,7 +95,7 @@ class RabbitMQQueueTrigger(BaseEventTrigger):
         return (
             "collect_ops.triggers.rabbitmq.RabbitMQQueueTrigger",
             {
-                "queue": self.queue,
+                "queue_name": self.queue_name,
                 "min_messages": self.min_messages,
                 "poll_interval_s": self.poll_interval_s,
                 "remind_s": self.remind_s,
@@ -109,23 +109,23 @@ class RabbitMQQueueTrigger(BaseEventTrigger):
         loop = asyncio.get_running_loop()
         amqp_url = await RabbitMQHook(self.rabbitmq_conn_id).aamqp_url()
         watch = Watch(min_messages=self.min_messages, remind_s=self.remind_s)
-        glance = _Glance(amqp_url, self.queue, missing_ok=self.missing_ok)
+        glance = _Glance(amqp_url, self.queue_name, missing_ok=self.missing_ok)
         # One thread, since a pika connection must not be used by two at once; of our own, since a broker that
         # is away holds it for seconds, and the triggerer's shared threads are few.
-        threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"rabbitmq-{self.queue}")
+        threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"rabbitmq-{self.queue_name}")
         pause_s = 1.0
         try:
             while True:
                 try:
                     depth = await loop.run_in_executor(threads, glance.depth)
                 except BrokerUnavailable as error:
-                    self.log.warning("queue %s: looking again in %.0f s: %s", self.queue, pause_s, error)
+                    self.log.warning("queue %s: looking again in %.0f s: %s", self.queue_name, pause_s, error)
                     await asyncio.sleep(pause_s)
                     pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
                     continue
                 pause_s = 1.0
                 if watch.fires(depth, loop.time()):
-                    yield TriggerEvent({"queue": self.queue, "messages": depth})
+                    yield TriggerEvent({"queue": self.queue_name, "messages": depth})
                 await asyncio.sleep(self.poll_interval_s)
         finally:
             # Not waited for: the thread may be in a look that takes its time-out, and the loop serves others.

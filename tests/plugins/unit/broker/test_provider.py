@@ -9,15 +9,18 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
-from airflow.sdk import Connection
+from airflow.sdk import DAG, Asset, AssetWatcher, Connection
+from airflow.serialization.serialized_objects import DagSerialization
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.get_provider_info import get_provider_info
 from collect_ops.hooks.rabbitmq import RabbitMQHook, amqp_url_of, management_url_of
-from collect_ops.triggers.rabbitmq import Watch
+from collect_ops.operators.rabbitmq import RabbitMQConsumeOperator, RabbitMQPublishOperator
+from collect_ops.sensors.rabbitmq import RabbitMQQueueSensor
+from collect_ops.triggers.rabbitmq import RabbitMQQueueTrigger, Watch
 
 
 def connection(**fields: Any) -> Connection:
@@ -89,3 +92,17 @@ def test_no_message_waits_longer_than_a_reminder(looks: list[tuple[int, float]],
             told, told_at = depth, now
         else:
             assert not fired
+
+
+def test_a_dag_of_our_words_survives_serialization() -> None:
+    watcher = AssetWatcher(name="inbox", trigger=RabbitMQQueueTrigger(queue_name="inbox"))
+    with DAG("words", schedule=[Asset("inbox", watchers=[watcher])]) as dag:
+        RabbitMQQueueSensor(task_id="wait", queue_name="inbox", queue="node.a")
+        RabbitMQConsumeOperator(task_id="consume", queue_name="inbox", handler=print)
+        RabbitMQPublishOperator(task_id="publish", exchange="", routing_key="k", messages=[{"a": "{{ ds }}"}])
+    read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    assert {task.task_id: task.queue for task in read.tasks} == {
+        "wait": "node.a",
+        "consume": "default",
+        "publish": "default",
+    }
