@@ -42,6 +42,7 @@ class Link:
         self.broker_hung_up = threading.Event()
         self.heartbeats = 0
         self.open_connections = 0
+        self._allowance: int | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._start(self._accept)
@@ -58,6 +59,10 @@ class Link:
             for end in pair:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+
+    def cut_after(self, size_bytes: int) -> None:
+        """Cut, once, as soon as so many bytes more have gone to the broker."""
+        self._allowance = size_bytes
 
     def close(self) -> None:
         """End everything and stop accepting."""
@@ -98,6 +103,15 @@ class Link:
         finally:
             self.open_connections -= 1
 
+    def _spent(self, size_bytes: int) -> bool:
+        if self._allowance is None:
+            return False
+        self._allowance -= size_bytes
+        if self._allowance > 0:
+            return False
+        self._allowance = None
+        return True
+
     def _forward(self, near: socket.socket, far: socket.socket) -> None:
         with near, far, suppress(OSError):
             while True:
@@ -117,6 +131,8 @@ class Link:
                     if end is near:
                         self.heartbeats += received.count(HEARTBEAT_FRAME)
                     (far if end is near else near).sendall(received)
+                    if end is near and self._spent(len(received)):
+                        self.cut()
 
 
 def airflow_connection(monkeypatch: pytest.MonkeyPatch, amqp_url: str, **extra: object) -> str:
