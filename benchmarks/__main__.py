@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import collect, engine, latency
+from benchmarks import admission, claim, collect, engine, latency, priority, urgent
 from benchmarks.errors import UnknownBenchmark
 from benchmarks.report import Result, show, write_document
 from benchmarks.settings import BenchSettings
@@ -21,8 +21,12 @@ from collect_ops.kernel.errors import CollectOpsError
 
 Benchmark = Callable[[BenchSettings, int | None, Console], Result]
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "admission": admission.run,
+    "priority": priority.run,
+    "claim": claim.run,
     "engine": engine.run,
     "latency": latency.run,
+    "urgent": urgent.run,
     "collect": collect.run,
 }
 #: Of output that goes to a file: the tables need it.

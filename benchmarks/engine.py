@@ -8,21 +8,17 @@ import subprocess
 import sys
 from typing import Any, Final
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 
 from benchmarks import contenders
 from benchmarks.errors import PeerFailed
 from benchmarks.measure import Contender, Sample, circumstances, median, memory_round, rounds
+from benchmarks.own_services import own_database, own_redis
 from benchmarks.report import CHECKOUT, Result, Row, Target
 from benchmarks.settings import BenchSettings
 from demo.server import DemoServer, serve
 
 DEFAULT_ROUNDS: Final = 5
-DATABASE: Final = "collect_bench"
-#: A Redis database of its own: leases are named by task id, and ids of two PostgreSQL databases are equal.
-REDIS_DATABASE: Final = 9
 TIMEOUT_S: Final = 300
 
 
@@ -36,8 +32,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     """
     count = count or DEFAULT_ROUNDS
     before = circumstances()
-    dsn = ensure_database(settings)
-    with serve(settings.stack.home) as server:
+    with own_database(settings) as dsn, serve(settings.stack.home) as server:
         ours, bare = engine(settings, server, dsn), contenders.bare_script(settings, server)
         ours.run()  # the first run pays for empty caches
         samples = rounds([ours, bare], count, console)
@@ -80,7 +75,7 @@ def engine(settings: BenchSettings, server: DemoServer, dsn: str) -> Contender:
         command = [
             *(sys.executable, "-m", "benchmarks.engine_process"),
             *("--base-url", server.base_url, "--dsn", dsn, "--rows", str(server.dataset.rows)),
-            *("--redis", _redis_url(settings.stack.redis_url), "--amqp", settings.stack.amqp_url),
+            *("--redis", own_redis(settings), "--amqp", settings.stack.amqp_url),
         ]
         paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "plugins")])
         environment = {**os.environ, "PYTHONPATH": paths}
@@ -99,17 +94,3 @@ def engine(settings: BenchSettings, server: DemoServer, dsn: str) -> Contender:
         return sample
 
     return Contender(name="engine", run=once)
-
-
-def ensure_database(settings: BenchSettings) -> str:
-    """A database of its own beside the stack's, made when missing; returns its address."""
-    owner = conninfo_to_dict(settings.dsn)["user"]
-    with psycopg.connect(settings.stack.postgres_admin_dsn, autocommit=True) as connection:
-        found = connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone()
-        if found is None:
-            connection.execute(f'create database {DATABASE} owner "{owner}"'.encode())
-    return make_conninfo(settings.dsn, dbname=DATABASE)
-
-
-def _redis_url(url: str) -> str:
-    return f"{url.rsplit('/', 1)[0]}/{REDIS_DATABASE}"

@@ -86,7 +86,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     airflow = settings.airflow
     unpause_needed(airflow)
     samples: list[Sample] = []
-    with serve_one_row() as server, _connection(airflow, server):
+    with serve_one_row() as server, connection_to(airflow, server):
         _once(settings, server)  # the first one after a start pays for imports
         for number in range(1, count + 1):
             time.sleep(PAUSE_S)  # idle again: the run before has ended
@@ -104,7 +104,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
 
 
 @contextmanager
-def _connection(airflow: AirflowApi, server: OneRowServer) -> Iterator[None]:
+def connection_to(airflow: AirflowApi, server: OneRowServer) -> Iterator[None]:
     """The source's connection leads to the server; afterwards there is none again."""
     airflow.put_connection(
         CONNECTION,

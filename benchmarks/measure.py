@@ -84,8 +84,16 @@ class MemoryPeak:
         }
 
 
-def rounds(contenders: Sequence[Contender], count: int, console: Console) -> dict[str, list[Sample]]:
+def rounds(
+    contenders: Sequence[Contender], count: int, console: Console, counted: str | None = None
+) -> dict[str, list[Sample]]:
     """Let the contenders take turns `count` times (A B C A B C …), so that a slow minute hits all of them.
+
+    Args:
+        contenders: who takes turns.
+        count: how often.
+        console: where progress is shown.
+        counted: the figure of a sample that counts what was done, where contenders do not do equally much.
 
     Returns:
         The samples of each contender, in order.
@@ -95,7 +103,11 @@ def rounds(contenders: Sequence[Contender], count: int, console: Console) -> dic
         for contender in contenders:
             sample = contender.run()
             samples[contender.name].append(sample)
-            console.print(f"  round {number}/{count}  {contender.name:<34} {sample['seconds']:8.2f} s")
+            speed = f"  {sample[counted] / sample['seconds']:10,.0f} /s" if counted else ""
+            console.print(
+                f"  round {number}/{count}  {contender.name:<34} {sample['seconds']:8.2f} s{speed}",
+                highlight=False,
+            )
     return samples
 
 

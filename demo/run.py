@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,13 +124,21 @@ def unpause_needed(airflow: AirflowApi) -> None:
         airflow.unpause(dag_id)
 
 
-def submit(airflow: AirflowApi, source: str = SOURCE, *, force: bool) -> Submission:
+def submit(
+    airflow: AirflowApi, source: str = SOURCE, *, force: bool, more: Mapping[str, Any] | None = None
+) -> Submission:
     """Submit the source through Airflow's REST API, as anybody would.
+
+    Args:
+        airflow: where to.
+        source: what to collect.
+        force: also when an equal task holds the dedup key.
+        more: further fields of the form, such as `priority`.
 
     Raises:
         SubmissionFailed: the run failed, or told no task.
     """
-    run_id = airflow.trigger(SUBMIT_DAG, {"source": source, "force": force})
+    run_id = airflow.trigger(SUBMIT_DAG, {"source": source, "force": force, **(more or {})})
     page = airflow.run_page(SUBMIT_DAG, run_id)
     answer = _await_answer(airflow, run_id, page)
     return Submission(

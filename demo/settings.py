@@ -21,6 +21,7 @@ NEEDED: Final = (
     "COLLECT_POSTGRES_ADMIN_DSN",
     "COLLECT_REDIS_URL",
     "COLLECT_AMQP_URL",
+    "COLLECT_RABBITMQ_API_URL",
     "COLLECT_AIRFLOW_URL",
     "COLLECT_AIRFLOW_USER",
     "COLLECT_AIRFLOW_PASSWORD",
@@ -37,6 +38,7 @@ class DemoSettings:
         postgres_admin_dsn: the same server, somebody who may create databases.
         redis_url: Redis.
         amqp_url: RabbitMQ, vhost included.
+        rabbitmq_api_url: its management API, credentials included.
         airflow_url: Airflow's address, no slash at the end.
         airflow_user: who the demonstration is for Airflow.
         airflow_password: that user's password.
@@ -47,6 +49,7 @@ class DemoSettings:
     postgres_admin_dsn: str = field(repr=False)
     redis_url: str = field(repr=False)
     amqp_url: str = field(repr=False)
+    rabbitmq_api_url: str = field(repr=False)
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
@@ -70,6 +73,7 @@ class DemoSettings:
             postgres_admin_dsn=settings["COLLECT_POSTGRES_ADMIN_DSN"],
             redis_url=settings["COLLECT_REDIS_URL"],
             amqp_url=settings["COLLECT_AMQP_URL"],
+            rabbitmq_api_url=settings["COLLECT_RABBITMQ_API_URL"],
             airflow_url=settings["COLLECT_AIRFLOW_URL"].rstrip("/"),
             airflow_user=settings["COLLECT_AIRFLOW_USER"],
             airflow_password=settings["COLLECT_AIRFLOW_PASSWORD"],

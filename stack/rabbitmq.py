@@ -94,7 +94,9 @@ def environment(stack: Stack) -> dict[str, str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(etc / "rabbitmq-plugins"),
         "RABBITMQ_FEATURE_FLAGS_FILE": str(home / "feature_flags"),
         "RABBITMQ_DIST_PORT": str(stack.ports.rabbitmq_distribution),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        # No busy waiting: on a few cores that others work on as well it takes their time for nothing.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+        "+sbwt none +sbwtdcpu none +sbwtdio none",
         "ERL_CRASH_DUMP_SECONDS": "0",
         # The start script then executes the Erlang machine in its own place: the supervised process is the
         # server, not a shell that dies alone and leaves the server behind.

@@ -32,6 +32,41 @@ def source(name: str = "things", **fields: Any) -> Source:
     return Source.model_validate(declared)
 
 
+def list_source(name: str = "things", *, max_values: int = 100, **fields: Any) -> Source:
+    """A source over `/select` of a PagedServer whose tasks merge by their lists of ids."""
+    params = {"ids": {"type": "string"}, "region": {"type": "string"}}
+    return source(
+        name,
+        request={"path": "/select", "params": params, "query": {"ids": "{ids}", "region": "{region}"}},
+        paging={"type": "none"},
+        page_size=None,
+        merge={"type": "list", "param": "ids", "column": "id", "max_values": max_values},
+        **fields,
+    )
+
+
+def range_source(kind: str = "integer", *, name: str = "things", **merge: Any) -> Source:
+    """A source over `/select` of a PagedServer whose tasks merge by ranges of ids (or of dates, for pure tests)."""
+    column = {"date": "date", "datetime": "timestamptz"}.get(kind, "bigint")
+    return source(
+        name,
+        request={
+            "path": "/select",
+            "params": {"first": {"type": kind}, "last": {"type": kind}},
+            "query": {"first": "{first}", "last": "{last}"},
+        },
+        paging={"type": "none"},
+        page_size=None,
+        target={
+            "table": name,
+            "disposition": "merge",
+            "key": ["id"],
+            "columns": {"id": {"type": column}, "name": {"type": "text"}},
+        },
+        merge={"type": "range", "start": "first", "end": "last", "column": "id", **merge},
+    )
+
+
 def submission(name: str = "things", **fields: Any) -> Submission:
     """A submission with a request id of its own."""
     filled: dict[str, Any] = {

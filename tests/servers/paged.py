@@ -224,6 +224,7 @@ class PagedServer:
         yield "/next", self._next
         yield "/link", self._link
         yield "/single", self._single
+        yield "/select", self._select
         yield "/count", self._count
         yield "/ignores_limit", self._ignores_limit
         yield "/loop", self._loop_forever
@@ -354,6 +355,16 @@ class PagedServer:
 
     async def _single(self, request: web.Request) -> web.Response:
         return self._answer(request, {"rows": self._cut(0, self.rows)})
+
+    async def _select(self, request: web.Request) -> web.Response:
+        """The rows of a list of ids (`ids=1,2,3`), or from one id to another, inclusive (`first=1&last=3`)."""
+        if ids := self._param(request, "ids"):
+            chosen = [int(one) for one in str(ids).split(",")]
+        else:
+            first, last = int(self._param(request, "first", 0)), int(self._param(request, "last", -1))
+            chosen = list(range(first, last + 1))
+        rows = [row(number) for number in chosen if 0 <= number < self.rows]
+        return web.json_response({"rows": rows, "total": len(rows)})
 
     async def _count(self, request: web.Request) -> web.Response:
         return self._answer(request, {"count": self.rows})

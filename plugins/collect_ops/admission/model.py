@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -25,6 +25,7 @@ class Submission(BaseModel):
         submitted_by: A person or a system, for the log.
         submitted_via: The way in (`dag`, `operator`, `schedule`, `cli`, `amqp`).
         identity: What makes this submission another one beside its request, such as a data interval.
+        deadline: When the caller needs the rows at the latest, with an offset from UTC.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +39,7 @@ class Submission(BaseModel):
     submitted_by: str
     submitted_via: str
     identity: Mapping[str, Any] = Field(default_factory=dict)
+    deadline: AwareDatetime | None = None
 
 
 class Admission(BaseModel):
@@ -45,8 +47,10 @@ class Admission(BaseModel):
 
     Args:
         request_id: Of the submission.
-        task_id: The task that does the work: a new one, or the one this submission duplicates.
+        task_id: The caller's task: a new one, or the one this submission duplicates.
         duplicate_of: The task that holds the dedup key, None when a new task was admitted.
+        merged_into: The task that does the work, when the new one was merged into it.
+        forced_over: The task that held the dedup key, when the submission was forced.
         status: Where the task stands.
         known: This request id had been answered before.
     """
@@ -56,6 +60,8 @@ class Admission(BaseModel):
     request_id: str
     task_id: int
     duplicate_of: int | None
+    merged_into: int | None = None
+    forced_over: int | None = None
     status: TaskStatus
     known: bool
 
@@ -63,4 +69,48 @@ class Admission(BaseModel):
         """The answer for people."""
         if self.duplicate_of is not None:
             return f"duplicate of task {self.duplicate_of}, now {self.status}"
+        if self.merged_into is not None:
+            return f"task {self.task_id} admitted, merged into task {self.merged_into}"
+        if self.forced_over is not None:
+            return f"task {self.task_id} admitted, now {self.status}; forced over task {self.forced_over}"
         return f"task {self.task_id} admitted, now {self.status}"
+
+
+class Preview(BaseModel):
+    """What would become of a submission: the answer of a dry run, which changes nothing.
+
+    Args:
+        request_id: Of the submission.
+        decision: What would be done with it.
+        duplicate_of: The task that it duplicates, when that exists already.
+        merged_into: The task that it would be merged into, when that exists already.
+        with_request: The submission of the same dry run that it would duplicate, or be merged into.
+        status: Where the task stands that it duplicates or would be merged into.
+        priority: 0-10, that it would run at; of the task that does the work.
+        lane: The lane of that priority.
+        params: What would be asked for; of the task that does the work.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    decision: Literal["known", "duplicate", "merged", "admitted"]
+    duplicate_of: int | None = None
+    merged_into: int | None = None
+    with_request: str | None = None
+    status: TaskStatus
+    priority: int
+    lane: str
+    params: Mapping[str, Any]
+
+    def sentence(self) -> str:
+        """The answer for people."""
+        other = self.duplicate_of or self.merged_into
+        whom = f"task {other}, now {self.status}" if other else f"submission {self.with_request}"
+        if self.decision == "known":
+            return f"was answered before: task {other}, now {self.status}"
+        if self.decision == "duplicate":
+            return f"would be refused as a duplicate of {whom}"
+        if self.decision == "merged":
+            return f"would be merged into {whom}, at priority {self.priority}, lane {self.lane}"
+        return f"would be admitted at priority {self.priority}, lane {self.lane}"

@@ -5,28 +5,34 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from collect_ops.admission.model import Submission
 from collect_ops.kernel.errors import Fault
+from collect_ops.sources.merging import merge_params, part_of
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest
 
 #: Priorities that a caller may send.
 PRIORITIES = range(11)
+#: Levels of objects and lists in what a caller sends; Python's own recursion ends at a thousand.
+MAX_DEPTH = 64
+_MAX_BITS = 10_000
 
 
 def canonical(value: Any) -> Any:
     """A JSON value in one form: keys in NFC and sorted when dumped, whole numbers as integers, strings in NFC."""
-    if isinstance(value, Mapping):
-        return {unicodedata.normalize("NFC", str(key)): canonical(item) for key, item in value.items()}
+    if isinstance(value, str):  # most values are, and asking whether one is a Mapping takes longest
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, dict | Mapping):
+        return {canonical(str(key)): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
-    if isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value
@@ -52,9 +58,29 @@ def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, A
         "target": source.target.table,
         "identity": {**source.dedup.identity, **identity},
     }
-    return hashlib.sha256(
-        orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)
-    ).digest()
+    encoded = b""
+    if request.body is None and _is_plain(identified["identity"]):
+        encoded = orjson.dumps(identified, option=orjson.OPT_SORT_KEYS)
+    if not encoded or not encoded.isascii():  # else it is in its one form already, as nearly all are
+        encoded = orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)
+    return hashlib.sha256(encoded).digest()
+
+
+def merge_key(source: Source, version: bytes, params: Mapping[str, Any], path: str | None) -> bytes | None:
+    """SHA-256 of everything in which tasks that may be merged are equal; None for a task that cannot be merged.
+
+    Args:
+        source: The source.
+        version: SHA-256 of its declaration: tasks of two declarations are not similar.
+        params: Checked parameters.
+        path: Instead of the source's path.
+    """
+    if source.merge is None or part_of(source, params) is None:
+        return None
+    free = merge_params(source.merge)
+    fixed = {name: value for name, value in params.items() if name not in free}
+    identified = {"version": version.hex(), "path": path, "params": fixed}
+    return hashlib.sha256(orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def priority_of(requested: int | None, source: Source) -> int:
@@ -69,25 +95,84 @@ def priority_fault(requested: object) -> Fault | None:
     return Fault(field="priority", value=requested, problem="must be a whole number from 0 to 10")
 
 
+def too_deep(value: object) -> bool:
+    """Whether a JSON value nests deeper than `MAX_DEPTH`."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return False
+    return True
+
+
+def unreadable_faults(submission: Submission) -> tuple[Fault, ...]:
+    """What of a submission cannot even be looked at: what nests too deep, and numbers of thousands of digits."""
+    values = {"params": submission.params, "identity": submission.identity}
+    if all(map(_is_plain, values.values())):
+        return ()
+    faults = []
+    for name, value in values.items():
+        if too_deep(value):
+            faults.append(Fault(field=name, value=None, problem=f"nests deeper than {MAX_DEPTH}"))
+        elif _holds_huge_number(value):
+            faults.append(Fault(field=name, value=None, problem="holds a number of thousands of digits"))
+    return tuple(faults)
+
+
+def _items(value: object) -> Iterable[object]:
+    if value is None or isinstance(value, str | int | float):
+        return ()
+    if isinstance(value, dict | Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _holds_huge_number(value: object) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() > _MAX_BITS
+    return any(_holds_huge_number(item) for item in _items(value))
+
+
 def unstorable_faults(submission: Submission) -> tuple[Fault, ...]:
     """What of a submission neither PostgreSQL nor JSON can hold: one such would fail the whole batch it comes in.
 
     NUL characters, lone surrogates, and whole numbers beyond 64 bits.
     """
-    texts = {
-        name: getattr(submission, name) for name in ("request_id", "path", "submitted_by", "submitted_via")
+    values: dict[str, object] = {
+        "request_id": submission.request_id,
+        "path": submission.path,
+        "submitted_by": submission.submitted_by,
+        "submitted_via": submission.submitted_via,
+        "params": submission.params,
+        "identity": submission.identity,
     }
-    values = {"params": submission.params, "identity": submission.identity}
+    plain = _is_plain(submission.params) and _is_plain(submission.identity)
+    if (_not_json(values) if plain else _unstorable(values)) is None:
+        return ()
     return tuple(
         Fault(field=name, value=ascii(value)[:80], problem=problem)
-        for name, value in (texts | values).items()
+        for name, value in values.items()
         if (problem := _unstorable(value)) is not None
     )
 
 
+def _is_plain(members: Mapping[str, Any]) -> bool:
+    """Whether all members are texts, truth values, None or numbers of 64 bits: nothing within them to look into."""
+    return all(
+        member is None
+        or isinstance(member, str | bool)
+        or (isinstance(member, int) and member.bit_length() < 64)
+        for member in members.values()
+    )
+
+
 def _unstorable(value: object) -> str | None:
+    return _not_json(canonical(value))
+
+
+def _not_json(value: object) -> str | None:
     try:
-        encoded = orjson.dumps(canonical(value), default=str)
+        encoded = orjson.dumps(value, default=str)
     except TypeError as error:
         return f"cannot be stored as JSON: {error}"
     return "must not hold NUL characters" if b"\\u0000" in encoded else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from collect_ops.storage import Connection, Json, Jsonb, query
+import orjson
+
+from collect_ops.sources.model import Source
+from collect_ops.storage import Connection, query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,7 @@ class Candidate:
     request_id: str
     source: str
     source_version: bytes
+    declared: Source
     definition: dict[str, Any]
     path: str | None
     params: dict[str, Any]
@@ -29,10 +34,15 @@ class Candidate:
     max_retries: int
     submitted_by: str
     submitted_via: str
+    deadline: datetime | None
+    merge_key: bytes | None
+    free_when_ended: bool
 
 
 def answers(connection: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What was answered to these request ids, and where those tasks stand now."""
+    if not request_ids:
+        return {}
     rows = connection.execute(
         query("admission/select_answers"), {"request_ids": list(request_ids)}
     ).fetchall()
@@ -43,6 +53,8 @@ def holders(
     connection: Connection, dedup_keys: Sequence[bytes], *, live_only: bool
 ) -> dict[bytes, dict[str, Any]]:
     """Who holds these dedup keys, and where those tasks stand; `live_only` leaves out keys that are free to take."""
+    if not dedup_keys:
+        return {}
     rows = connection.execute(
         query("admission/select_holders"), {"keys": list(dedup_keys), "live_only": live_only}
     ).fetchall()
@@ -55,10 +67,20 @@ def new_task_ids(connection: Connection, count: int) -> list[int]:
     return [row["id"] for row in rows]
 
 
-def register(connection: Connection, request_ids: Sequence[str]) -> set[str]:
-    """Take these request ids; returns those that were new. Waits for whoever is registering the same ones."""
+def register(connection: Connection, wanted: Mapping[str, int]) -> set[str]:
+    """Take request ids; returns those that were new. Waits for whoever is registering the same ones.
+
+    Args:
+        connection: In a transaction: the tasks must be stored, or the answers given, before it ends.
+        wanted: Request ids with the tasks that they are meant to get.
+    """
+    ordered = sorted(wanted.items())
     rows = connection.execute(
-        query("admission/insert_submissions"), {"request_ids": sorted(request_ids)}
+        query("admission/insert_submissions"),
+        {
+            "request_ids": [request_id for request_id, _ in ordered],
+            "task_ids": [task_id for _, task_id in ordered],
+        },
     ).fetchall()
     return {row["request_id"] for row in rows}
 
@@ -73,47 +95,68 @@ def take_keys(connection: Connection, candidates: Sequence[Candidate]) -> set[in
             "task_ids": [candidate.task_id for candidate in ordered],
             "ttls_s": [candidate.dedup_ttl_s for candidate in ordered],
             "forced": [candidate.task_id for candidate in ordered if candidate.force],
+            "free_when_ended": [candidate.task_id for candidate in ordered if candidate.free_when_ended],
         },
     ).fetchall()
     return {row["task_id"] for row in rows}
 
 
-def insert_tasks(connection: Connection, candidates: Sequence[Candidate]) -> None:
-    """Store tasks as QUEUED, generation 1."""
-    versions = {candidate.source_version: candidate for candidate in candidates}
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            query("admission/insert_source_version"),
-            [
-                {"hash": digest, "source": candidate.source, "definition": Json(candidate.definition)}
-                for digest, candidate in sorted(versions.items())
-            ],
-        )
+def insert_tasks(
+    connection: Connection, candidates: Sequence[Candidate], forced_over: Mapping[int, int]
+) -> None:
+    """Store tasks as QUEUED, generation 1.
+
+    Args:
+        connection: In a transaction.
+        candidates: The tasks.
+        forced_over: Of forced ones the tasks that held their key, for the log.
+    """
+    versions = {
+        c.source_version: {"hash": c.source_version.hex(), "source": c.source, "definition": c.definition}
+        for c in candidates
+    }
+    tasks = [_stored(candidate, forced_over) for candidate in candidates]
     connection.execute(
         query("admission/insert_tasks"),
         {
-            "ids": [c.task_id for c in candidates],
-            "sources": [c.source for c in candidates],
-            "source_versions": [c.source_version for c in candidates],
-            "paths": [c.path for c in candidates],
-            "params": [Jsonb(c.params) for c in candidates],
-            "dedup_keys": [c.dedup_key for c in candidates],
-            "priorities": [c.priority for c in candidates],
-            "lanes": [c.lane for c in candidates],
-            "max_retries": [c.max_retries for c in candidates],
-            "submitted_by": [c.submitted_by for c in candidates],
-            "submitted_via": [c.submitted_via for c in candidates],
+            "versions": orjson.dumps([versions[digest] for digest in sorted(versions)]).decode(),
+            "tasks": orjson.dumps(tasks).decode(),
         },
     )
 
 
-def answer(connection: Connection, answered: Sequence[tuple[str, int, bool]]) -> None:
-    """Record the first answers: (request id, task id, whether it is a duplicate)."""
-    connection.execute(
-        query("admission/answer_submissions"),
-        {
-            "request_ids": [request_id for request_id, _, _ in answered],
-            "task_ids": [task_id for _, task_id, _ in answered],
-            "duplicates": [duplicate for _, _, duplicate in answered],
-        },
-    )
+def _stored(candidate: Candidate, forced_over: Mapping[int, int]) -> dict[str, Any]:
+    """A task as the statement reads it: one JSON text is written and read faster than fourteen arrays."""
+    return {
+        "id": candidate.task_id,
+        "source": candidate.source,
+        "source_version": candidate.source_version.hex(),
+        "path": candidate.path,
+        "params": candidate.params,
+        "dedup_key": candidate.dedup_key.hex(),
+        "priority": candidate.priority,
+        "lane": candidate.lane,
+        "max_retries": candidate.max_retries,
+        "submitted_by": candidate.submitted_by,
+        "submitted_via": candidate.submitted_via,
+        "deadline": candidate.deadline,
+        "merge_key": None if candidate.merge_key is None else candidate.merge_key.hex(),
+        "reason": _forced(candidate, forced_over),
+    }
+
+
+def _forced(candidate: Candidate, forced_over: Mapping[int, int]) -> str | None:
+    if not candidate.force:
+        return None
+    holder = forced_over.get(candidate.task_id)
+    over = f"over task {holder}, which holds the dedup key" if holder else "though nothing held the dedup key"
+    return f"forced by {candidate.submitted_by} {over}"
+
+
+def refuse(connection: Connection, holders: Mapping[str, int]) -> None:
+    """Record the answers to duplicates: request ids with the tasks that hold their keys."""
+    if holders:
+        connection.execute(
+            query("admission/answer_submissions"),
+            {"request_ids": list(holders), "task_ids": list(holders.values())},
+        )

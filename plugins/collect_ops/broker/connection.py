@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pika
+import pika.data
 from pika.exceptions import AMQPError
 
 from collect_ops.kernel.errors import CollectOpsError, Transient
 
 # pika tells at INFO, in eight lines, of every connection it opens and closes: half of a short task's log.
 logging.getLogger("pika").setLevel(logging.WARNING)
+
+_decode_value = pika.data.decode_value
+
+
+def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """Header values as pika reads them, and timestamps beyond its range as numbers.
+
+    pika 1.4 fails at a timestamp in milliseconds, a common mistake, as if the connection were lost; the message comes
+    again, and nobody ever gets at those behind it.
+    """
+    try:
+        return _decode_value(encoded, offset)  # type: ignore[no-any-return]
+    except (OverflowError, ValueError, OSError):
+        if encoded[offset : offset + 1] != b"T":
+            raise
+        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
+
+
+pika.data.decode_value = _decode_any_value
 
 
 class BrokerUnavailable(CollectOpsError, Transient):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,7 +43,10 @@ class QueueMissing(CollectOpsError, Permanent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A message taken and not yet acked."""
+    """A message taken and not yet acked.
+
+    The properties from `message_id` on are the publisher's word for them; text that is no UTF-8 shows as escapes.
+    """
 
     tag: int
     body: bytes
@@ -50,6 +54,11 @@ class Delivery:
     priority: int
     redelivered: bool
     routing_key: str
+    message_id: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    app_id: str | None = None
+    user_id: str | None = None
 
 
 class Consumer:
@@ -66,6 +75,7 @@ class Consumer:
         self._connection, self._channel = open_channel(amqp_url)
         # A missing queue closes the channel that asked, and what was taken on it would be delivered again.
         self._questions: BlockingChannel | None = None
+        self._unanswered: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +119,7 @@ class Consumer:
                 if method is None:
                     break
                 taken.append(_delivery(method, properties, body))
+                self._unanswered.add(taken[-1].tag)
                 if len(taken) == limit:
                     break
             self._channel.cancel()
@@ -118,7 +129,14 @@ class Consumer:
 
     def ack(self, tags: Iterable[int]) -> None:
         """Ack messages: their work is committed, or they are stale."""
-        self._each(tags, self._channel.basic_ack)
+        acked = set(tags)
+        # One ack says it for all that were taken before and wait for an answer: a frame each is a system call each.
+        first = list(takewhile(acked.__contains__, sorted(self._unanswered)))
+        self._unanswered.difference_update(first)
+        self._each(
+            [*first[-1:], *sorted(acked.difference(first))],
+            lambda tag: self._channel.basic_ack(tag, multiple=tag in first[-1:]),
+        )
 
     def give_back(self, tags: Iterable[int]) -> None:
         """Return messages to their place in the queue."""
@@ -162,6 +180,7 @@ class Consumer:
         try:
             for tag in tags:
                 act(tag)
+                self._unanswered.discard(tag)
             self._channel.basic_qos(prefetch_count=1)
         except AMQPError as error:
             raise BrokerUnavailable(error) from error
@@ -180,5 +199,15 @@ def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Del
         headers=dict(properties.headers or {}),
         priority=properties.priority or 0,
         redelivered=method.redelivered,
-        routing_key=method.routing_key,
+        routing_key=_text(method.routing_key) or "",
+        message_id=_text(properties.message_id),
+        correlation_id=_text(properties.correlation_id),
+        reply_to=_text(properties.reply_to),
+        app_id=_text(properties.app_id),
+        user_id=_text(properties.user_id),
     )
+
+
+def _text(value: str | bytes | None) -> str | None:
+    """A short string, which pika leaves as bytes when it is no UTF-8."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value

@@ -64,6 +64,11 @@ class OutgoingMessage:
         priority: 0-10, for queues with x-max-priority.
         headers: AMQP headers.
         message_id: Shown in the management page; helps people, decides nothing.
+        content_type: What the body is.
+        correlation_id: Of a reply: what the request said.
+        reply_to: Queue that an answer shall go to.
+        app_id: Who publishes.
+        mandatory: Whether a message that no queue takes comes back and counts as not confirmed.
     """
 
     exchange: str
@@ -73,6 +78,10 @@ class OutgoingMessage:
     headers: dict[str, str | int | float] | None = None
     message_id: str | None = None
     content_type: str = "application/json"
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    app_id: str | None = None
+    mandatory: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 255:

@@ -212,9 +212,12 @@ class Publisher:
                 priority=message.priority,
                 headers={**(message.headers or {}), _INDEX_HEADER: index},
                 message_id=message.message_id,
+                correlation_id=message.correlation_id,
+                reply_to=message.reply_to,
+                app_id=message.app_id,
             )
             channel.basic_publish(
-                message.exchange, message.routing_key, message.body, properties, mandatory=True
+                message.exchange, message.routing_key, message.body, properties, mandatory=message.mandatory
             )
 
     def _on_return(

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import operations, schemas, source, task
+from collect_ops.cli import dead, operations, schemas, source, task
 
 app = typer.Typer(
     name="collect-ops",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(source.app, name="source")
+app.add_typer(dead.app, name="dead")
 app.command("submit")(task.submit)
 app.command("status")(task.status)
 app.command("watch")(task.watch)
@@ -40,8 +41,10 @@ def main() -> None:
 
 def _exit_code(error: Exception) -> int:
     from collect_ops.cli.output import BAD_INPUT, FAILED
+    from collect_ops.delivery.dead_model import NoSuchLetter, NoSuchRedrive
     from collect_ops.kernel.backends import SettingMissing
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.load import UnknownSource
 
-    return BAD_INPUT if isinstance(error, ValidationFailed | UnknownSource | SettingMissing) else FAILED
+    bad_input = ValidationFailed | UnknownSource | SettingMissing | NoSuchLetter | NoSuchRedrive
+    return BAD_INPUT if isinstance(error, bad_input) else FAILED

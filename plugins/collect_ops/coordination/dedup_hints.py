@@ -45,7 +45,9 @@ class DedupHints:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for key, (task_id, lifetime_s) in holders.items():
-                    pipeline.set(keys.dedup(key), task_id, px=max(1, int(lifetime_s * 1000)))
+                    pipeline.execute_command(  # type: ignore[no-untyped-call]
+                        "SET", keys.dedup(key), task_id, "PX", max(1, int(lifetime_s * 1000))
+                    )
                 pipeline.execute()
         except RedisError as error:
             log.warning("dedup hints not written, PostgreSQL has them: %r", error)

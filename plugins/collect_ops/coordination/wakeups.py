@@ -44,6 +44,13 @@ class Wakeups:
             return self._begin_without_redis(lane)
         return True
 
+    def pending(self, lane: str) -> bool:
+        """Whether `begin` would say no, so that nothing has to be found out about the lane."""
+        try:
+            return bool(self._redis.exists(keys.wake(lane)))
+        except RedisError:
+            return False  # `begin` says that Redis is away
+
     def clear(self, lane: str) -> None:
         """The wake-up has arrived (or failed): the next one may go out."""
         self._without_redis.pop(lane, None)

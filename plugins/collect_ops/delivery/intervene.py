@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from collect_ops.broker.publisher import Publisher
+from collect_ops.delivery.cancelling import cancel_callers
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.landing.table import drop_aside
@@ -28,17 +29,22 @@ class Intervened:
         moved: Tasks that were changed.
         left: Tasks that stay as they are: unknown, ended, or (for a priority) under way.
         lanes: Lanes that got work or room.
+        withdrawn: Of the moved ones those whose work goes on for tasks that were merged into them.
     """
 
     moved: tuple[int, ...]
     left: tuple[int, ...]
     lanes: frozenset[str]
+    withdrawn: tuple[int, ...] = ()
 
 
 def cancel(
     task_ids: Sequence[int], backends: Backends, rules: LaneRules, *, actor: str, reason: str
 ) -> Intervened:
     """Cancel tasks: nothing of them lands after this returns; what had landed stays.
+
+    Of merged work only the caller who cancels is taken out (`withdrawn`, when the work is its own and goes on for
+    others); the work stops when no caller is left.
 
     Args:
         task_ids: The tasks.
@@ -49,9 +55,8 @@ def cancel(
     """
     with connect(backends.postgres_dsn, application_name="collect-ops cancel") as connection:
         with connection.transaction():
-            values = {"task_ids": list(task_ids), "actor": actor, "reason": reason}
-            rows = connection.execute(query("delivery/cancel_tasks"), values).fetchall()
-            connection.execute(query("delivery/fence_tasks"), {"task_ids": [row["id"] for row in rows]})
+            done = cancel_callers(connection, task_ids, actor=actor, reason=reason)
+        rows = done.rows
         _drop_asides(connection, rows)
         released = []
         for source in sorted({row["source"] for row in rows}):
@@ -59,13 +64,14 @@ def cancel(
             released += connection.execute(query("lanes/release_held"), values).fetchall()
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in released])
-    moved = tuple(sorted(row["id"] for row in rows))
+    named = set(task_ids)
+    moved = tuple(sorted({*(row["id"] for row in rows if row["id"] in named), *done.withdrawn}))
     log.info("%s cancelled %d of %d tasks: %s", actor, len(moved), len(task_ids), reason)
     lanes = frozenset(row["lane"] for row in (*rows, *released))
-    return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes)
+    return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes, withdrawn=done.withdrawn)
 
 
-def _drop_asides(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def _drop_asides(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
     """Cancelled tasks of disposition replace leave nothing aside."""
     for row in rows:
         target = Target.model_validate(row["target"])

@@ -64,14 +64,16 @@ def run_once(
 
 def publish_dead_letters(connection: Connection, publisher: Publisher, rules: LaneRules) -> int:
     """Bring dead letters to `collect.dead`; returns how many were confirmed."""
-    rows = connection.execute(query("delivery/select_dead_letters"), {"limit": BATCH}).fetchall()
-    if not rows:
-        return 0
-    done = publisher.publish([_dead_message(row, rules) for row in rows])
-    ids = [rows[index]["id"] for index in sorted(done.confirmed)]
-    if ids:
-        connection.execute(query("delivery/confirm_dead_letters"), {"ids": ids})
-    return len(ids)
+    confirmed = 0
+    while rows := connection.execute(query("delivery/select_dead_letters"), {"limit": BATCH}).fetchall():
+        done = publisher.publish([_dead_message(row, rules) for row in rows])
+        ids = [rows[index]["id"] for index in sorted(done.confirmed)]
+        if ids:
+            connection.execute(query("delivery/confirm_dead_letters"), {"ids": ids})
+        confirmed += len(ids)
+        if len(ids) < len(rows):
+            break
+    return confirmed
 
 
 def _dead_message(row: dict[str, Any], rules: LaneRules) -> OutgoingMessage:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
-from collect_ops.delivery import outbox, repair
+from collect_ops.delivery import dead_drain, outbox, redrive, repair
+from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
@@ -25,23 +27,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What the passes did, and which lanes were woken."""
+    """What the passes did, which lanes were woken, and whether the inbox was."""
 
     outbox: OutboxRun
     repaired: Repaired
+    dead_letters: Drained
     woken: tuple[str, ...]
+    inbox_woken: bool
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "outbox": {**asdict(self.outbox), "lanes": sorted(self.outbox.lanes)},
             "repair": {**asdict(self.repaired), "lanes": sorted(self.repaired.lanes)},
+            "dead_letters": self.dead_letters.as_counts(),
             "woken": list(self.woken),
+            "inbox_woken": self.inbox_woken,
         }
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Declare the topology, publish what is unconfirmed, repair, wake lanes that have messages.
+    """Declare the topology, publish what is unconfirmed, repair, drain dead letters, wake lanes that have messages.
 
     Args:
         backends: Where the services are.
@@ -65,10 +71,19 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     attempt(lambda: declare(backends.amqp_url, rules.topology()))
     published = attempt(lambda: _publish(backends, rules))
     repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))
+    drained = attempt(lambda: dead_drain.run_once(backends, rules))
+    attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
-    if failures or published is None or repaired is None or woken is None:
+    inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
+    if failures or published is None or repaired is None or drained is None or woken is None:
         raise ExceptionGroup(f"{len(failures)} passes of the sweep failed", failures)
-    return Swept(outbox=published, repaired=repaired, woken=tuple(woken))
+    return Swept(
+        outbox=published,
+        repaired=repaired,
+        dead_letters=drained,
+        woken=tuple(woken),
+        inbox_woken=bool(inbox_woken),
+    )
 
 
 def _publish(backends: Backends, rules: LaneRules) -> OutboxRun:

@@ -15,7 +15,7 @@ from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import ensure_aside, ensure_target
-from collect_ops.lanes.capacity import used_slots
+from collect_ops.lanes.capacity import effective, used_slots
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.request import render
@@ -188,8 +188,9 @@ class _Planning:
     def _width(self, lane: str) -> int:
         """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""
         own = 1
-        free = self._rules.lanes[lane].slots - used_slots(self._connection, lane) + own
-        return max(1, min(self._rules.lanes[lane].groups_per_task, free))
+        now = effective(self._connection, lane, self._rules)
+        free = now.slots - used_slots(self._connection, lane) + own
+        return max(1, min(now.groups_per_task, free))
 
 
 async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> int | None:
@@ -200,7 +201,7 @@ async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
     with connection.transaction():
-        ensure_target(connection, source.target)
+        ensure_target(connection, source.target, by_task=source.merge is not None)
         if source.target.disposition is Disposition.REPLACE:
             ensure_aside(connection, source.target, task_id)
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from collect_ops.broker.publisher import Publisher
+from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
 from collect_ops.execution.policy import Attempt, Outcome, ShardSums, settle_outcome
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
@@ -125,7 +126,12 @@ def _settle(
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
             return None, _FollowUp("", ())
         outcome = _outcome(connection, task, sums, rules, planned=planned)
-        moved = _move(connection, task, sums_row, outcome, actor, run_over=run_over)
+        callers = None if outcome.status in _AGAIN else callers_of(connection, task)
+        own = outcome if callers is None else survivors_own(task, outcome)
+        moved = _move(connection, task, sums_row, own, actor, run_over=run_over, callers=callers)
+        if callers is not None:
+            error = task["plan_error"] or sums.first_error
+            settle_merged(connection, task, callers, outcome, error=error, actor=actor)
         write_traces(
             connection,
             [
@@ -142,7 +148,7 @@ def _settle(
             ],
         )
     items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _AGAIN else ()
-    return outcome, _FollowUp(task["source"], items)
+    return own, _FollowUp(task["source"], items)
 
 
 def _outcome(
@@ -207,6 +213,7 @@ def _move(
     actor: str,
     *,
     run_over: bool,
+    callers: Callers | None,
 ) -> dict[str, Any]:
     again = outcome.status in _AGAIN
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
@@ -219,7 +226,7 @@ def _move(
             "status": outcome.status,
             "reason": outcome.reason,
             "actor": actor,
-            "result": Jsonb(_result(task, sums_row)),
+            "result": Jsonb(_result(task, sums_row, callers)),
             "error": _jsonb(task["plan_error"] or sums_row["first_error"]),
             "again": again,
             "retries": int(outcome.status is TaskStatus.RETRYING),
@@ -242,8 +249,11 @@ def _move(
     return moved
 
 
-def _result(task: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
-    """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds."""
+def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None) -> dict[str, Any]:
+    """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds.
+
+    Of a survivor also `own_rows`, those that its own caller asked for, and `shares`, those of the others.
+    """
     names = (
         "shards",
         "done",
@@ -262,6 +272,9 @@ def _result(task: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
         "fetch": round(sums["fetch_s"], 3),
         "land": round(sums["land_s"], 3),
     }
+    if callers is not None:
+        merged["own_rows"] = callers.shares.get(task["id"])
+        merged["shares"] = {str(caller): callers.shares.get(caller) for caller in callers.merged}
     return merged
 
 

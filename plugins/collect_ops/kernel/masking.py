@@ -37,6 +37,7 @@ _USERINFO = re.compile(r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,
 _SCHEMED = re.compile(
     r"\b(?P<scheme>Bearer|Basic|Digest|Negotiate|ApiKey)(?P<space>\s{1,9})[^\s,;\"']{4,}", re.IGNORECASE
 )
+_SPACE = re.compile(r"\s")
 _HEADER_LINE = re.compile(
     r"(?<![A-Za-z0-9-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,60}(?:key|token))"
     r"(?P<colon>['\"]?\s{0,9}:\s{0,9})(?P<value>[^\r\n]+)",
@@ -84,6 +85,8 @@ class _Masker:
         match value:
             case None | bool():
                 return value
+            case int() | float() if self.known is None:
+                return value  # no name, no address: nothing in it could be masked
             case str():
                 return self.text(value)
             case bytes() | bytearray():
@@ -118,11 +121,16 @@ class _Masker:
 
     def text(self, text: str) -> str:
         text = self._known_masked(text)
-        text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
-        text = _HEADER_LINE.sub(lambda match: f"{match['name']}{match['colon']}{self.mask}", text)
-        text = _SCHEMED.sub(lambda match: f"{match['scheme']}{match['space']}{self.mask}", text)
-        text = _MEMBER.sub(self._named, text)
-        return _ASSIGNMENT.sub(self._named, text)
+        # Each pattern is tried only where a character that it needs is there: most texts are names and numbers.
+        if "://" in text:
+            text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
+        if ":" in text:
+            text = _HEADER_LINE.sub(lambda match: f"{match['name']}{match['colon']}{self.mask}", text)
+        if _SPACE.search(text):
+            text = _SCHEMED.sub(lambda match: f"{match['scheme']}{match['space']}{self.mask}", text)
+        if ":" in text:
+            text = _MEMBER.sub(self._named, text)
+        return _ASSIGNMENT.sub(self._named, text) if "=" in text else text
 
     def _named(self, match: re.Match[str]) -> str:
         if not sounds_secret(match["name"]):

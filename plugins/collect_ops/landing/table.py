@@ -27,10 +27,15 @@ from collect_ops.storage import Connection, errors, query, sql
 log = logging.getLogger(__name__)
 
 
-def ensure_target(connection: Connection, target: Target) -> None:
+def ensure_target(connection: Connection, target: Target, *, by_task: bool = False) -> None:
     """Make the target's table, or check that the one which is there fits.
 
     Safe to run twice and at the same time.
+
+    Args:
+        connection: Any.
+        target: The target.
+        by_task: Whether a task's rows shall be found by index, also where landing itself does not need it.
 
     Raises:
         DeclarationUnusable: The declaration names a type or key that PostgreSQL does not take.
@@ -45,7 +50,7 @@ def ensure_target(connection: Connection, target: Target) -> None:
             log.info("made table landing.%s", target.table)
         elif found := differences(layout, _type_names(connection, layout), existing):
             raise TargetMismatch(target.table, found)
-        if layout.disposition is Disposition.APPEND:
+        if by_task or layout.disposition is Disposition.APPEND:
             _create_shard_index(connection, SCHEMA, target.table)
 
 

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from collect_ops.lanes.policy import PACK
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import Connection, query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveLane:
+    """A lane's numbers as they are now: those of lanes.yaml, or what backlog rules have set instead.
+
+    Args:
+        slots: Shard groups that may run at once.
+        groups_per_task: Shard groups that one task may be spread over.
+        pack: Small tasks that may share a run.
+    """
+
+    slots: int
+    groups_per_task: int
+    pack: int
+
+
+def effective(connection: Connection, lane: str, rules: LaneRules) -> EffectiveLane:
+    """A lane's numbers as they are now. One read by primary key."""
+    row = connection.execute(query("lanes/select_lane_setting"), {"lane": lane}).fetchone() or {}
+    rule = rules.lanes[lane]
+    return EffectiveLane(
+        slots=row.get("slots") or rule.slots,
+        groups_per_task=row.get("groups_per_task") or rule.groups_per_task,
+        pack=row.get("pack") or PACK,
+    )
 
 
 def used_slots(connection: Connection, lane: str) -> int:
@@ -14,4 +43,4 @@ def used_slots(connection: Connection, lane: str) -> int:
 
 def room(connection: Connection, lane: str, rules: LaneRules) -> int:
     """Shard groups that a lane may start now."""
-    return max(0, rules.lanes[lane].slots - used_slots(connection, lane))
+    return max(0, effective(connection, lane, rules).slots - used_slots(connection, lane))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
-from collect_ops.lanes.capacity import room
+from collect_ops.lanes.capacity import effective, room
 from collect_ops.lanes.policy import Candidate, Sorted
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
@@ -151,6 +152,7 @@ class _Claim:
     def take_until_full(self) -> None:
         """Take messages, highest priority first, until nothing more fits, the queue is empty or the time is up."""
         self._sorted.room = self._result.room = room(self._connection, self._lane, self._rules)
+        self._sorted.pack = effective(self._connection, self._lane, self._rules).pack
         deadline = time.monotonic() + TIME_LIMIT_S
         block = self._sorted.room
         while self._sorted.takes_more:
@@ -374,4 +376,6 @@ def _dead(delivery: Delivery, error: MalformedMessage, rules: LaneRules) -> Outg
         body=delivery.body,
         content_type="application/octet-stream",
         headers={"error-message": str(error)[:1000], "failed-time": int(time.time()), "retry-count": 0},
+        # So that two equal ones count as two.
+        message_id=f"raw-{uuid.uuid4().hex}",
     )

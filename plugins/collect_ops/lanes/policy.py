@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Small tasks that share a run at most: they share one shard group, so its length is bounded.
+#: Small tasks that share a run at most: they share one shard group, so its length is bounded. A backlog rule may
+#: set more.
 PACK = 50
 
 
@@ -37,10 +38,12 @@ class Sorted:
     Args:
         room: Runs that may still be started.
         active: Tasks under way, by source.
+        pack: Small tasks that share a run at most.
     """
 
     room: int
     active: dict[str, int]
+    pack: int = PACK
     runs: list[list[Candidate]] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
     defer: list[Candidate] = field(default_factory=list)
@@ -91,6 +94,6 @@ class Sorted:
             if candidate.small:
                 self._open_packs[candidate.source] = pack
         pack.append(candidate)
-        if len(pack) == PACK:
+        if len(pack) >= self.pack:
             del self._open_packs[candidate.source]
         return True

@@ -97,6 +97,18 @@ class RestRuns:
         action = f"{'pause' if paused else 'resume'} DAG {dag_id}"
         self._demand("PATCH", f"/dags/{quote(dag_id, safe='')}", {"is_paused": paused}, action=action)
 
+    def set_slots(self, pool: str, slots: int) -> None:
+        """Give a pool so many slots; see `collect_ops.lanes.pools.Pools`.
+
+        Raises:
+            AirflowRefused: It does not exist, or the user may not.
+            RunsUnavailable: Airflow did not answer.
+        """
+        body = {"pool": pool, "slots": slots, "include_deferred": False}
+        self._demand(
+            "PATCH", f"/pools/{quote(pool, safe='')}", body, action=f"give pool {pool} {slots} slots"
+        )
+
     def connection(self, connection_id: str) -> Mapping[str, Any]:
         """A connection in the fields of Airflow's JSON form, less its password, which Airflow does not tell.
 

@@ -44,6 +44,7 @@ class BrokerRule(Rules):
     exchange: str
     retry_exchange: str
     dead_queue: str
+    inbox: str
     queue_type: Literal["classic", "quorum"]
     max_priority: Annotated[int, Field(ge=1, le=255)]
     retry_ladder_s: tuple[Positive, ...]
@@ -123,13 +124,15 @@ class LaneRules(Rules):
             for delay_s in broker.retry_ladder_s
         ]
         dead = Queue(name=broker.dead_queue, arguments=queue_type)
+        inbox = Queue(name=broker.inbox, arguments=queue_type)
         return Topology(
             exchanges=(
                 Exchange(name=broker.exchange, type="direct"),
                 Exchange(name=broker.retry_exchange, type="headers"),
                 Exchange(name=broker.dead_queue, type="fanout"),
+                Exchange(name=broker.inbox, type="fanout"),
             ),
-            queues=(*lanes, *rungs, dead),
+            queues=(*lanes, *rungs, dead, inbox),
             bindings=(
                 *(
                     Binding(
@@ -146,6 +149,7 @@ class LaneRules(Rules):
                     for delay_s in broker.retry_ladder_s
                 ),
                 Binding(exchange=broker.dead_queue, queue=broker.dead_queue),
+                Binding(exchange=broker.inbox, queue=broker.inbox),
             ),
         )
 

@@ -59,15 +59,24 @@ def wake(lanes: Iterable[str], runs: Runs, wakeups: Wakeups) -> list[str]:
 
     A wake-up that fails is logged and left to the queue's watcher and the sweep: the work is in the broker.
     """
-    woken = []
-    for lane in sorted(set(lanes)):
-        if not wakeups.begin(lane):
-            continue
-        try:
-            runs.start(lane_dag_id(lane), f"wake.{uuid.uuid4().hex[:12]}", {})
-        except RunsUnavailable as error:
-            wakeups.clear(lane)
-            log.warning("lane %s not woken, the sweep will: %s", lane, error)
-        else:
-            woken.append(lane)
-    return woken
+    return [lane for lane in sorted(set(lanes)) if start_once(lane, lane_dag_id(lane), runs, wakeups)]
+
+
+def start_once(name: str, dag_id: str, runs: Runs, wakeups: Wakeups) -> bool:
+    """Start a run of a DAG that works off a queue, unless one is pending; whether it was started.
+
+    Args:
+        name: Under which its wake-up is marked: a lane's, or the inbox's.
+        dag_id: The DAG.
+        runs: Airflow's runs.
+        wakeups: The marks.
+    """
+    if not wakeups.begin(name):
+        return False
+    try:
+        runs.start(dag_id, f"wake.{uuid.uuid4().hex[:12]}", {})
+    except RunsUnavailable as error:
+        wakeups.clear(name)
+        log.warning("%s not woken, the sweep will: %s", dag_id, error)
+        return False
+    return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pydantic
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -15,6 +17,7 @@ from collect_ops.admission.service import AdmissionService
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed, did_you_mean
+from collect_ops.lanes.brakes import AdmissionSlowed
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.triggers.collect import CollectTaskTrigger, demand
 
@@ -78,12 +81,19 @@ class CollectSubmitOperator(BaseOperator):
 
         Raises:
             AirflowFailException: The submission can never be admitted: Airflow does not try again.
+            AdmissionSlowed: The source has a backlog; a scheduled submission waits (deferred) instead and tries again.
             CollectOpsError: It could not be admitted now.
         """
         try:
             admission = AdmissionService(backends(), lane_rules(), TaskRuns()).admit(
                 self._submission(context)
             )
+        except AdmissionSlowed as error:
+            if self.submitted_via != "schedule":
+                raise
+            self.log.warning("%s", error)
+            again = TimeDeltaTrigger(timedelta(seconds=error.retry_after_s))
+            self.defer(trigger=again, method_name="submit_again")
         except CollectOpsError as error:
             if isinstance(error, Permanent):
                 raise AirflowFailException(str(error)) from error
@@ -93,6 +103,10 @@ class CollectSubmitOperator(BaseOperator):
             trigger = CollectTaskTrigger(collect_task_id=admission.task_id)
             self.defer(trigger=trigger, method_name="finish", timeout=self.execution_timeout)
         return answer_of(admission)
+
+    def submit_again(self, context: Context, event: object = None) -> dict[str, Any]:
+        """Called when a scheduled submission, which a backlog rule refused, may try again."""
+        return self.execute(context)
 
     def finish(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Called when the task has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
 from collect_ops.sources.params import Param, ParamType
@@ -33,6 +33,9 @@ __all__ = [
     "Identifier",
     "Limits",
     "LinkHeaderPaging",
+    "Merge",
+    "MergeList",
+    "MergeRange",
     "Name",
     "NextUrlPaging",
     "NoPaging",
@@ -332,10 +335,49 @@ class Retries(Declaration):
 class Dedup(Declaration):
     """How long a submission refuses its equals, and what makes two equal beside url, method and params."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     ttl_h: float = Field(default=24, gt=0)
     """Hours for which a submission refuses its equals."""
+    while_: Literal["window", "active"] = Field(default="window", alias="while")
+    """window: equals are refused for ttl_h, also when the task has ended well; active: only until it has ended."""
     identity: dict[str, Scalar] = Field(default_factory=dict)
     """What else makes two submissions different."""
+
+
+class MergeList(Declaration):
+    """Tasks that differ in a list of values only become one, with all the values."""
+
+    type: Literal["list"]
+    """A parameter holds a list of values."""
+    param: Identifier
+    """The parameter, of type string: values with the separator between them."""
+    separator: str = Field(default=",", min_length=1, max_length=5)
+    """What stands between two values."""
+    max_values: int = Field(default=100, ge=2, le=10_000)
+    """Values of a merged task at most; URLs have a length too."""
+    column: Identifier
+    """The target's column that a value selects: it says which rows are whose."""
+
+
+class MergeRange(Declaration):
+    """Tasks whose ranges overlap or adjoin, and that are equal otherwise, become one over the whole range."""
+
+    type: Literal["range"]
+    """Two parameters are the ends of a range."""
+    start: Identifier
+    """The parameter with the range's first value: an integer, number, date or datetime."""
+    end: Identifier
+    """The parameter with the range's last value, of the same type."""
+    end_inclusive: bool = True
+    """Whether the API counts the last value in."""
+    max_length: float | None = Field(default=None, gt=0)
+    """Length of a merged range at most: in units for numbers, in days for dates and datetimes."""
+    column: Identifier
+    """The target's column that the range selects: it says which rows are whose."""
+
+
+Merge = Annotated[MergeList | MergeRange, Field(discriminator="type")]
 
 
 class Source(Declaration):
@@ -375,12 +417,18 @@ class Source(Declaration):
     """How often to try again."""
     dedup: Dedup = Dedup()
     """Which submissions are duplicates."""
+    merge: Merge | None = None
+    """Which waiting tasks become one; none: never."""
+    merge_window_seconds: float = Field(default=60, ge=0)
+    """For how long a task that waits is open to be merged with what comes later."""
     max_bad_rows: int | None = Field(default=None, ge=0)
     """Rows of a shard that may not fit their columns before the shard fails; none: any number."""
     max_failed_shards: int = Field(default=0, ge=0)
     """Shards that may fail before the task does."""
     max_active_tasks: int | None = Field(default=None, ge=1)
     """Collect tasks of this source that may run at once."""
+    sheddable: bool = False
+    """Whether a backlog rule may cancel waiting tasks of this source."""
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

@@ -77,33 +77,53 @@ def render(source: Source, params: Mapping[str, object], path: str | None = None
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
-    values, faults = _checked(source, params)
+    return checked_request(source, params, path)[1]
+
+
+def checked_request(
+    source: Source, given: Mapping[str, object], path: str | None = None
+) -> tuple[dict[str, Scalar], RenderedRequest]:
+    """`check_params` and `render` in one.
+
+    Args:
+        source: The source.
+        given: Parameters by name, as they came.
+        path: Instead of the source's path.
+
+    Raises:
+        ValidationFailed: Parameters or path have faults; all of them.
+    """
+    values, faults = _checked(source, given)
     template = source.request.path if path is None else path
     faults += _template_faults(source, template)
+    path = "" if faults else _path(template, values)
+    headers = {} if faults else _headers(source, values)
     if not faults:
-        faults += [*_path_faults(template, values), *_header_faults(source, values)]
+        faults += [*_path_faults(template, path, values), *_header_faults(headers)]
     if faults:
         raise ValidationFailed(f"request of source {source.name}", faults)
     body = fill_value(source.request.body, values)
-    return RenderedRequest(
+    request = RenderedRequest(
         method=source.request.method,
-        path=_path(template, values),
+        path=path,
         query=_query(source.request.query, values),
-        headers=_headers(source, values),
+        headers=headers,
         body=None if body is ABSENT else body,
         total=_total(source, values),
     )
+    return values, request
 
 
 def _total(source: Source, values: Mapping[str, Scalar]) -> RenderedRequest | None:
     total = source.total
     if not isinstance(total, RequestTotal):
         return None
-    if faults := tuple(_path_faults(total.path, values)):
+    path = _path(total.path, values)
+    if faults := tuple(_path_faults(total.path, path, values)):
         raise ValidationFailed(f"count request of source {source.name}", faults)
     return RenderedRequest(
         method="GET",
-        path=_path(total.path, values),
+        path=path,
         query=_query(total.query, values),
         headers=_headers(source, values),
     )
@@ -154,7 +174,7 @@ def _path(template: str, values: Mapping[str, Scalar]) -> str:
     return f"/{encoded.removeprefix('/')}"
 
 
-def _path_faults(template: str, values: Mapping[str, Scalar]) -> Iterator[Fault]:
+def _path_faults(template: str, rendered: str, values: Mapping[str, Scalar]) -> Iterator[Fault]:
     for name in dict.fromkeys(placeholders(template)):
         if text_of(values.get(name)) == "":
             yield Fault(
@@ -163,7 +183,6 @@ def _path_faults(template: str, values: Mapping[str, Scalar]) -> Iterator[Fault]
                 problem="stands in the path: must have a value",
             )
     # A value of ".." would climb, and so might "x/../.." where a proxy decodes before it routes.
-    rendered = _path(template, values)
     segments = re.split(r"[/\\]", unquote(rendered))
     if "." in segments or ".." in segments:
         yield Fault(field="path", value=rendered, problem="must not hold the segments . or .. once filled")
@@ -187,8 +206,8 @@ def _headers(source: Source, values: Mapping[str, Scalar]) -> dict[str, str]:
     return {name: value for name, value in filled.items() if isinstance(value, str)}
 
 
-def _header_faults(source: Source, values: Mapping[str, Scalar]) -> Iterator[Fault]:
-    for name, value in _headers(source, values).items():
+def _header_faults(headers: Mapping[str, str]) -> Iterator[Fault]:
+    for name, value in headers.items():
         if has_control_characters(value):
             yield Fault(
                 field=f"headers.{name}",

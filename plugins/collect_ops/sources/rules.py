@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from collect_ops.kernel.errors import Fault
+from collect_ops.sources.merge_rules import merge_faults
 from collect_ops.sources.model import (
     Auth,
     AuthType,
@@ -264,4 +265,5 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("target.disposition", "max_failed_shards"), faults=_replace_is_whole),
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),
+    Rule(reads=("merge", "request.params", "target.columns", "target.disposition"), faults=merge_faults),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from collect_ops.sources.declaration import Json, Scalar
@@ -30,7 +31,13 @@ def escape(text: str) -> str:
 
 def placeholders(text: str) -> Iterator[str]:
     """The parameter names in one template, in order."""
-    return (match[2] for match in _TOKEN.finditer(text) if match[2] is not None)
+    return iter(_names(text))
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> tuple[str, ...]:
+    # The same few templates come with every submission.
+    return tuple(match[2] for match in _TOKEN.finditer(text) if match[2] is not None)
 
 
 def placeholders_within(value: Json, field: str) -> Iterator[tuple[str, str]]:
@@ -65,7 +72,10 @@ def fill_text(
     Returns:
         The text; ABSENT when it names a parameter that has no value.
     """
-    if any(name not in values for name in placeholders(template)):
+    names = _names(template)
+    if not names and "{{" not in template:
+        return template
+    if any(name not in values for name in names):
         return ABSENT
 
     def replacement(match: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ from collect_ops.storage.postgres import (
     connect,
     connect_async,
     errors,
+    is_usable,
     sql,
 )
 from collect_ops.storage.queries import query
@@ -26,6 +27,7 @@ __all__ = [
     "connect",
     "connect_async",
     "errors",
+    "is_usable",
     "query",
     "sql",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 import orjson
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors, pq, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Json, Jsonb, set_json_dumps, set_json_loads
 
@@ -21,6 +22,7 @@ __all__ = [
     "connect",
     "connect_async",
     "errors",
+    "is_usable",
     "sql",
 ]
 
@@ -72,6 +74,23 @@ def connect(dsn: str, *, application_name: str = "collect-ops") -> Connection:
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(str(error)) from error
+
+
+def is_usable(connection: Connection) -> bool:
+    """Whether a connection that was kept is open and idle; one that the server ended meanwhile is not.
+
+    Asks the server only when something has arrived that nobody asked for, as its farewell does.
+    """
+    if connection.closed or connection.info.transaction_status != pq.TransactionStatus.IDLE:
+        return False
+    arrived, _, _ = select.select([connection.fileno()], [], [], 0)
+    if not arrived:
+        return True
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 async def connect_async(dsn: str, *, application_name: str = "collect-ops") -> AsyncConnection:

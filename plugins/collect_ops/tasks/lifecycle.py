@@ -34,7 +34,8 @@ class TaskStatus(StrEnum):
 
 
 S = TaskStatus
-FINAL = frozenset({S.COMPLETED, S.PARTIAL, S.DEAD, S.MERGED, S.CANCELLED})
+#: MERGED is not among them: a merged task waits, and settles with its survivor.
+FINAL = frozenset({S.COMPLETED, S.PARTIAL, S.DEAD, S.CANCELLED})
 UNDER_WAY = frozenset({S.CLAIMED, S.DISPATCHED, S.RUNNING})
 #: Ends that leave the dedup key free for the next submission (DESIGN guarantee 2).
 FREES_KEY = frozenset({S.DEAD, S.CANCELLED})
@@ -42,7 +43,7 @@ FREES_KEY = frozenset({S.DEAD, S.CANCELLED})
 MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     S.CREATED: frozenset({S.QUEUED, S.MERGED, S.CANCELLED}),
     S.QUEUED: frozenset({S.CLAIMED, S.HELD, S.MERGED, S.CANCELLED, S.DEAD}),
-    S.HELD: frozenset({S.QUEUED, S.MERGED, S.CANCELLED}),
+    S.HELD: frozenset({S.QUEUED, S.MERGED, S.CANCELLED, S.DEAD}),
     S.CLAIMED: frozenset({S.DISPATCHED, S.QUEUED, S.RETRYING, S.DEAD, S.DISPATCH_FAILED, S.CANCELLED}),
     S.DISPATCHED: frozenset(
         {S.RUNNING, S.QUEUED, S.COMPLETED, S.PARTIAL, S.RETRYING, S.DEAD, S.DISPATCH_FAILED, S.CANCELLED}
@@ -50,10 +51,10 @@ MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     S.RUNNING: frozenset({S.COMPLETED, S.PARTIAL, S.RETRYING, S.DEAD, S.QUEUED, S.CANCELLED}),
     S.RETRYING: frozenset({S.CLAIMED, S.HELD, S.CANCELLED, S.DEAD}),
     S.DISPATCH_FAILED: frozenset({S.QUEUED, S.DEAD, S.CANCELLED}),
-    S.DEAD: frozenset({S.QUEUED}),
+    S.DEAD: frozenset({S.QUEUED, S.MERGED}),
     S.COMPLETED: frozenset(),
     S.PARTIAL: frozenset(),
-    S.MERGED: frozenset(),
+    S.MERGED: frozenset({S.COMPLETED, S.PARTIAL, S.DEAD, S.CANCELLED}),
     S.CANCELLED: frozenset(),
 }
 

@@ -1,3 +1,4 @@
--- Task ids for a batch; ids of submissions that turn out duplicates are lost, which costs nothing.
-SELECT nextval(pg_get_serial_sequence('collect.task', 'id')) AS id
+-- Task ids for a batch; ids of submissions that turn out duplicates are lost, which costs nothing. The sequence is that
+-- of the identity column.
+SELECT nextval('collect.task_id_seq') AS id
 FROM generate_series(1, %(count)s)

@@ -6,7 +6,9 @@ WITH chosen AS (
     SELECT id, status AS from_status FROM collect.task
     WHERE
         id = ANY(%(task_ids)s::bigint[])
-        AND status IN ('QUEUED', 'HELD', 'CLAIMED', 'DISPATCHED', 'RUNNING', 'RETRYING', 'DISPATCH_FAILED')
+        AND status IN (
+            'QUEUED', 'HELD', 'MERGED', 'CLAIMED', 'DISPATCHED', 'RUNNING', 'RETRYING', 'DISPATCH_FAILED'
+        )
     ORDER BY id
     FOR NO KEY UPDATE
 )

@@ -3,7 +3,7 @@
 -- in the order of its queue, others in the order of their ids, and two that wait for each other are a deadlock; what
 -- another has in hand is told by select_busy. `small`: the source's last completed
 -- task was one shard at most and took seconds, and its host has no rate limit, so it may share a run. Primary key,
--- task_source_recent.
+-- task_source_completed.
 SELECT
     t.id, t.source, t.generation, t.attempt, t.priority, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,

@@ -60,6 +60,18 @@ def test_what_is_not_acked_comes_back(amqp_url: str, queue: str) -> None:
     assert (back.body, back.redelivered) == (b"1", True)
 
 
+def test_an_ack_of_many_leaves_out_what_it_does_not_name(amqp_url: str, queue: str) -> None:
+    fill(amqp_url, queue, [0] * 9)
+    with Consumer(amqp_url) as consumer:
+        tags = [each.tag for each in consumer.take(queue, 9)]
+        consumer.give_back(tags[1:2])
+        consumer.ack([tags[8], tags[0], tags[2], tags[3], tags[6]])  # 4, 5 and 7 stay in hand
+        consumer.ack(tags[5:6])
+        assert consumer.depth(queue) == 1
+    with Consumer(amqp_url) as consumer:
+        assert sorted(each.body for each in consumer.take(queue, 9)) == [b"1", b"4", b"7"]
+
+
 def test_what_is_given_back_is_ready_at_once(amqp_url: str, queue: str) -> None:
     fill(amqp_url, queue, [5, 5, 5])
     with Consumer(amqp_url) as consumer:

@@ -117,25 +117,25 @@ class TaskMachine(RuleBasedStateMachine):
 
     @initialize(retries=st.lists(st.integers(0, 2), min_size=1, max_size=3))
     def submit(self, retries: list[int]) -> None:
-        definition = Jsonb(source().model_dump(mode="json"))
         self._connection.execute("DELETE FROM collect.task")  # for a few rows cheaper than TRUNCATE
-        self._run("admission/insert_source_version", hash=b"\x01", source="things", definition=definition)
         ids = [row["id"] for row in self._run("admission/take_task_ids", count=len(retries))]
-        many = len(ids)
-        self._run(
-            "admission/insert_tasks",
-            ids=ids,
-            sources=["things"] * many,
-            source_versions=[b"\x01"] * many,
-            paths=[None] * many,
-            params=[Jsonb({})] * many,
-            dedup_keys=[bytes([number]) for number in range(many)],
-            priorities=[5] * many,
-            lanes=["normal"] * many,
-            max_retries=retries,
-            submitted_by=["test"] * many,
-            submitted_via=["test"] * many,
-        )
+        version = {"hash": "01", "source": "things", "definition": source().model_dump(mode="json")}
+        tasks = [
+            {
+                "id": task_id,
+                "source": "things",
+                "source_version": "01",
+                "params": {},
+                "dedup_key": f"{number:02x}",
+                "priority": 5,
+                "lane": "normal",
+                "max_retries": max_retries,
+                "submitted_by": "test",
+                "submitted_via": "test",
+            }
+            for number, (task_id, max_retries) in enumerate(zip(ids, retries, strict=True))
+        ]
+        self._run("admission/insert_tasks", versions=Jsonb([version]), tasks=Jsonb(tasks))
         for task_id, max_retries in zip(ids, retries, strict=True):
             task = ModelTask(id=task_id, max_retries=max_retries)
             task.story.append((None, S.QUEUED, 1, 0))

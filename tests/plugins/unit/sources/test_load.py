@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -321,3 +323,18 @@ def test_what_ships_is_valid_and_covers_every_choice() -> None:
     assert {one.schedule for one in examples} == {None}
     for path in (include_dir() / "sources").glob("*.yaml"):
         assert path.read_text().startswith("# yaml-language-server: $schema=source.schema.json\n"), path
+
+
+def test_a_declaration_is_read_again_only_when_its_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    assert get_source("good", tmp_path) is not get_source("good", tmp_path)  # it may still be written to
+    long_ago = time.time() + 60
+    with patch.object(time, "time_ns", lambda: int(long_ago * 1e9)):
+        kept = get_source("good", tmp_path)
+        assert get_source("good", tmp_path) is kept
+        path.write_text(GOOD + "priority: 7\n", encoding="utf-8")
+        assert get_source("good", tmp_path).priority == 7
+        path.unlink()
+        with pytest.raises(UnknownSource):
+            get_source("good", tmp_path)

@@ -1,0 +1,95 @@
+"""Dead letters: a form in the UI, validated `conf` over REST (docs/operations.md)."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.dead_letters import ACTIONS, DeadLettersOperator
+
+_STATES = ["OPEN", "REDRIVEN", "SETTLED", "FAILED", "DISCARDED"]
+# As one object: what is a text stays one, also when it reads like a number.
+_SELECTED = (
+    "{{ dict(ids=params.ids, fingerprint=params.fingerprint, source=params.source, task_id=params.task_id, "
+    "text=params.text, since=params.since, until=params.until, state=params.state, "
+    "redrive_id=none if params.action in ('status', 'cancel') else params.redrive_id) }}"
+)
+
+with DAG(
+    dag_id="dead_letters",
+    schedule=None,
+    catchup=False,
+    max_active_runs=8,
+    is_paused_upon_creation=False,
+    render_template_as_native_obj=True,
+    tags=["collect-ops", "dead letters"],
+    doc_md="Lists, groups, edits, redrives, discards dead letters. XCom of `act` has what was found or done.",
+    params={
+        "action": Param(
+            "groups",
+            type="string",
+            enum=list(ACTIONS),
+            title="Action",
+            description="groups: the same fault in a line; redrive: send again; take_back: undo what was not claimed",
+        ),
+        "ids": Param([], type="array", items={"type": "integer", "minimum": 1}, title="Dead letters"),
+        "fingerprint": Param(
+            None, type=["null", "string"], pattern="^[0-9a-f]{16}$", title="Group", description="See groups"
+        ),
+        "source": Param(None, type=["null", "string"], title="Source"),
+        "task_id": Param(None, type=["null", "integer"], minimum=1, title="Collect task"),
+        "text": Param(
+            None, type=["null", "string"], title="Text", description="In the error, or in a message's body"
+        ),
+        "since": Param(None, type=["null", "string"], format="date-time", title="Failed since"),
+        "until": Param(None, type=["null", "string"], format="date-time", title="Failed before"),
+        "state": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *_STATES],
+            title="State",
+            description="Empty: open ones; with take_back those that were redriven or discarded",
+        ),
+        "edit": Param(
+            {},
+            type="object",
+            title="Edit",
+            description='Before a redrive of one letter: {"params": {}, "path": "", "priority": 5, "redeclare": true}; '
+            "of a message without a task: body, exchange, routing_key",
+        ),
+        "rate_per_s": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            title="Rate",
+            description="Letters a second at most",
+        ),
+        "redrive_id": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Redrive",
+            description="For status and cancel; with the others: letters that are part of it",
+        ),
+        "reason": Param(
+            "", type="string", title="Reason", description="Needed for all that changes something"
+        ),
+        "limit": Param(50, type="integer", minimum=1, maximum=1000, title="Limit"),
+    },
+) as dag:
+    DeadLettersOperator(
+        task_id="act",
+        action="{{ params.action }}",
+        selection=_SELECTED,
+        edit="{{ params.edit }}",
+        rate_per_s="{{ params.rate_per_s }}",
+        redrive_id="{{ params.redrive_id }}",
+        reason="{{ params.reason }}",
+        limit="{{ params.limit }}",
+        conf_keys=list(dag.params),
+        pool=lane_rules().control.pool,
+        priority_weight=100_000,
+        weight_rule="absolute",
+        # What an action changed stays changed, and the sweep goes on with a redrive.
+        retries=0,
+    )

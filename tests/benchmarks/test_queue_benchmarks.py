@@ -1,0 +1,66 @@
+"""The benchmarks of the queue: their sums, and their parts that need no Airflow, on small numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import admission, urgent
+from benchmarks.claim import claim_all, consume, get_one_by_one, roomy
+from benchmarks.fill import fill
+from benchmarks.own_services import empty, own_backends
+from benchmarks.priority import reprioritise, update_and_publish
+from benchmarks.settings import BenchSettings
+from benchmarks.urgent import cancel_all, percentile
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.storage import connect
+
+
+@pytest.mark.parametrize(
+    ("values", "which", "wanted"),
+    [([1.0], 95, 1.0), ([1.0, 2.0, 3.0], 50, 2.0), ([float(n) for n in range(101)], 95, 95.0)],
+)
+def test_percentiles(values: list[float], which: int, wanted: float) -> None:
+    assert percentile(values, which) == pytest.approx(wanted)
+
+
+def test_the_slowest_twentieth_decides_about_urgent_tasks() -> None:
+    fast = [{"seconds": 1.0, "from_admission_s": 0.5}] * 94
+    slow = [{"seconds": 9.0, "from_admission_s": 8.0}] * 6
+    held = {row.claim: row.holds for row in urgent.rows([*fast, *slow])}
+    assert held["urgent task under a backlog, submit to start, p95"] is False
+    assert urgent.rows(fast)[1].holds is True
+
+
+def test_admission_compares_speeds_of_like_with_like() -> None:
+    took = {
+        admission.OURS_BATCHES: (10_000, 1.0),
+        admission.CELERY: (1_000, 1.0),
+        admission.DRAMATIQ: (1_000, 0.5),
+        admission.OURS_CALLERS: (1_000, 1.0),
+        admission.CELERY_CALLERS: (1_000, 0.5),
+        admission.DRAMATIQ_CALLERS: (1_000, 0.25),
+        admission.OURS_SINGLE: (1_000, 4.0),
+    }
+    samples = {name: [{"messages": count, "seconds": seconds}] for name, (count, seconds) in took.items()}
+    rows = admission.rows(samples, 1)
+    assert [row.ratio for row in rows] == [10, 5, 0.5, 0.25, 0.25, 0.125]
+    assert [row.holds for row in rows] == [True, None, False, None, False, None]
+
+
+def test_small_numbers_go_all_the_way() -> None:
+    rules = roomy(lane_rules())
+    with own_backends(BenchSettings.load()) as backends:
+        assert claim_all(backends, rules, 30, 10)["tasks"] == 30
+        assert get_one_by_one(backends, rules, 30, 10, 20)["messages"] == 20
+        assert consume(backends, rules, 30, 10)["messages"] == 40
+        assert reprioritise(backends, rules, 40)["tasks"] == 40
+        assert update_and_publish(backends, rules, 40)["tasks"] == 40
+        empty(backends, rules)
+        ids = fill(backends, rules, 30, priority=1)
+        assert cancel_all(backends, ids[:20]) == 20
+        assert cancel_all(backends, ids[:20]) == 0
+        with connect(backends.postgres_dsn) as connection:
+            left = connection.execute(
+                "SELECT count(*) AS n FROM collect.task WHERE status = 'QUEUED'"
+            ).fetchone()
+        assert left == {"n": 10}
