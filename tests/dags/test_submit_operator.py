@@ -15,7 +15,8 @@ from collect_ops.operators.submit import CollectSubmitOperator
 def submission(conf: dict[str, Any] | None = None, **arguments: Any) -> Submission:
     operator = CollectSubmitOperator(task_id="submit", source="flights", **arguments)
     ti = SimpleNamespace(dag_id="mine", run_id="r1", task_id="submit", map_index=-1)
-    return operator._submission({"ti": ti, "dag_run": SimpleNamespace(conf=conf)})  # type: ignore[typeddict-item]
+    (only,) = operator._submissions({"ti": ti, "dag_run": SimpleNamespace(conf=conf)})  # type: ignore[typeddict-item]
+    return only
 
 
 def test_text_of_a_template_means_what_it_says() -> None:
@@ -33,10 +34,16 @@ def test_the_request_id_is_the_task_instance() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"collect_params": "carrier=OO"}, "params: must be a JSON object"),
+        ({"collect_params": "carrier=OO"}, "params: must be JSON"),
         ({"collect_params": [1]}, "params: must be a JSON object"),
         ({"priority": "high"}, "priority: Input should be a valid integer"),
         ({"force": "perhaps"}, "force: Input should be a valid boolean"),
+        ({"deadline": "tomorrow"}, "deadline: Input should be"),
+        ({"deadline": "2026-01-31T08:00:00"}, "deadline: Input should have timezone info"),
+        ({"batch": '{"day": "monday"}'}, "batch: must be a JSON array of objects"),
+        ({"batch": [{}, 3]}, "batch.1: must be a JSON object"),
+        ({"batch": [{}] * 1001}, "batch: must have 1000 elements at most"),
+        ({"batch": [{}], "collect_params": {"day": "monday"}}, "params: does not go with batch"),
     ],
 )
 def test_what_is_no_such_value_is_refused(arguments: dict[str, Any], words: str) -> None:

@@ -7,6 +7,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -38,11 +39,22 @@ def canonical(value: Any) -> Any:
     return value
 
 
+def canonical_path(path: str) -> str:
+    """A path in one form (RFC 3986 section 6.2.2): escapes in capitals and only where needed, text in NFC.
+
+    Args:
+        path: Percent-encoded, as it goes on the wire.
+    """
+    segments = (unicodedata.normalize("NFC", unquote(segment)) for segment in path.split("/"))
+    return "/".join(quote(segment, safe="") for segment in segments)
+
+
 def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, Any]) -> bytes:
     """SHA-256 of the canonical JSON of url, method, params, body and identity (DESIGN guarantee 2).
 
     Args:
-        source: Its connection stands for the base URL, its `dedup.identity` counts as well.
+        source: Its connection stands for scheme, host and port, however they are written there; its `dedup.identity`
+            counts as well.
         request: With the parameters filled in.
         identity: What the way in adds, such as a data interval.
 
@@ -50,7 +62,7 @@ def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, A
         32 bytes.
     """
     identified = {
-        "url": [source.connection, request.path],
+        "url": [source.connection, canonical_path(request.path)],
         "method": request.method,
         "query": {name: list(values) for name, values in request.query.items()},
         "headers": dict(request.headers),

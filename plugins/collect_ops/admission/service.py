@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.journal.trace import TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.beside import beside
-from collect_ops.kernel.errors import CollectOpsError, ValidationFailed
+from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed, Applicant, slowed
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
@@ -169,6 +169,22 @@ class AdmissionService:
                 self._publish(line, stored, admitted_s=time.perf_counter() - began)
         answers: dict[int, Answer] = {**faulty, **refused, **stored.answers}
         return [answers[index] for index in range(len(submissions))]
+
+    def admit_all(self, submissions: Sequence[Submission]) -> list[Admission]:
+        """Admit a batch as a whole: when one of its submissions has faults, none is admitted.
+
+        Raises:
+            ValidationFailed: With the faults of all of them; fields begin with `batch.` and the number.
+            CollectOpsError: None was admitted for another reason.
+        """
+        faulty, _ = self._validated(submissions)
+        if faulty:
+            raise ValidationFailed("batch", [fault for i, e in faulty.items() for fault in _numbered(i, e)])
+        answers = self.admit_batch(submissions)
+        refused = next((answer for answer in answers if isinstance(answer, CollectOpsError)), None)
+        if refused is not None:
+            raise refused
+        return [answer for answer in answers if isinstance(answer, Admission)]
 
     def preview(self, submissions: Sequence[Submission]) -> list[Outcome]:
         """What would become of a batch: the same transaction, rolled back; nothing is published.
@@ -344,6 +360,12 @@ def _slowed(connection: Connection, valid: Mapping[int, dict[str, Any]]) -> dict
         for index, fields in valid.items()
     }
     return slowed(connection, applicants)
+
+
+def _numbered(index: int, error: CollectOpsError) -> list[Fault]:
+    if not isinstance(error, ValidationFailed):
+        return [Fault(field=f"batch.{index}", value=None, problem=str(error))]
+    return [replace(fault, field=f"batch.{index}.{fault.field}") for fault in error.faults]
 
 
 def _declared(source: Source) -> _Declared:

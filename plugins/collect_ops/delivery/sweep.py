@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
-from collect_ops.delivery import dead_drain, outbox, redrive, repair
+from collect_ops.delivery import dead_drain, merging, outbox, redrive, repair
 from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
@@ -31,6 +31,7 @@ class Swept:
 
     outbox: OutboxRun
     repaired: Repaired
+    merged: int
     dead_letters: Drained
     woken: tuple[str, ...]
     inbox_woken: bool
@@ -40,6 +41,7 @@ class Swept:
         return {
             "outbox": {**asdict(self.outbox), "lanes": sorted(self.outbox.lanes)},
             "repair": {**asdict(self.repaired), "lanes": sorted(self.repaired.lanes)},
+            "merged": self.merged,
             "dead_letters": self.dead_letters.as_counts(),
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
@@ -47,7 +49,7 @@ class Swept:
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Declare the topology, publish what is unconfirmed, repair, drain dead letters, wake lanes that have messages.
+    """Declare the topology, publish what is unconfirmed, repair, merge, drain dead letters, wake lanes with messages.
 
     Args:
         backends: Where the services are.
@@ -71,6 +73,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     attempt(lambda: declare(backends.amqp_url, rules.topology()))
     published = attempt(lambda: _publish(backends, rules))
     repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))
+    joined = attempt(lambda: merging.run_once(backends, rules, actor=actor))
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
@@ -80,6 +83,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     return Swept(
         outbox=published,
         repaired=repaired,
+        merged=joined.merged if joined else 0,
         dead_letters=drained,
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),

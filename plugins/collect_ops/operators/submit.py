@@ -6,20 +6,31 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pydantic
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from collect_ops.admission.model import Admission, Submission
+from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.admission.service import AdmissionService
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
-from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed, did_you_mean
+from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.conf import (
+    NOTHING,
+    as_bool,
+    as_object,
+    as_objects,
+    faults_of,
+    refuse_unknown,
+    rendered,
+)
 from collect_ops.triggers.collect import CollectTaskTrigger, demand
+
+#: Submissions of one batch at most, since their answers go to XCom. Files and the inbox take more.
+MAX_BATCH = 1000
 
 
 class CollectSubmitOperator(BaseOperator):
@@ -35,6 +46,10 @@ class CollectSubmitOperator(BaseOperator):
         priority: 0-10; None takes the source's.
         force: Admit even when an equal task holds the dedup key.
         identity: What makes this submission another one than its equals, such as a data interval.
+        deadline: When the rows are needed at the latest: ISO 8601 with an offset.
+        batch: Several submissions at once, each an object of values for the source's parameters, instead of
+            `collect_params`: all of them are valid, or none is admitted.
+        preview: Tell what would become of it, and change nothing. Not `dry_run`, which is a method of operators.
         submitted_via: The way in, for the log.
         wait_for_completion: Wait (deferred) until the task has ended.
         accepted: Ends that count as success when waiting.
@@ -46,7 +61,17 @@ class CollectSubmitOperator(BaseOperator):
         CollectSubmitOperator(task_id="collect", source="flights", priority=7, wait_for_completion=True)
     """
 
-    template_fields = ("source", "collect_params", "path", "priority", "force", "identity")
+    template_fields = (
+        "source",
+        "collect_params",
+        "path",
+        "priority",
+        "force",
+        "identity",
+        "deadline",
+        "batch",
+        "preview",
+    )
     ui_color = "#e8e0f5"
 
     def __init__(
@@ -58,6 +83,9 @@ class CollectSubmitOperator(BaseOperator):
         priority: int | None = None,
         force: bool | str = False,
         identity: Mapping[str, Any] | None = None,
+        deadline: str | None = None,
+        batch: Sequence[Mapping[str, Any]] | str | None = None,
+        preview: bool | str = False,
         submitted_via: str = "operator",
         wait_for_completion: bool = False,
         accepted: Sequence[str] = ("COMPLETED",),
@@ -71,23 +99,32 @@ class CollectSubmitOperator(BaseOperator):
         self.priority = priority
         self.force = force
         self.identity = identity
+        self.deadline = deadline
+        self.batch = batch
+        self.preview = preview
         self.submitted_via = submitted_via
         self.wait_for_completion = wait_for_completion
         self.accepted = tuple(accepted)
         self.conf_keys = None if conf_keys is None else tuple(conf_keys)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Returns `{"task_id", "status", "duplicate_of", "message"}`.
+        """Returns `{"task_id", "status", "duplicate_of", "merged_into", "message"}`.
+
+        Of a batch it returns counts, and the above in `tasks`; of a preview what would be done, in `would`.
 
         Raises:
             AirflowFailException: The submission can never be admitted: Airflow does not try again.
             AdmissionSlowed: The source has a backlog; a scheduled submission waits (deferred) instead and tries again.
             CollectOpsError: It could not be admitted now.
         """
+        service = AdmissionService(backends(), lane_rules(), TaskRuns())
         try:
-            admission = AdmissionService(backends(), lane_rules(), TaskRuns()).admit(
-                self._submission(context)
-            )
+            submissions = self._submissions(context)
+            if as_bool("preview", self.dry_run):
+                return self._told(service, submissions)
+            if self.batch not in NOTHING:
+                return self._admit_all(service, submissions)
+            admission = service.admit(submissions[0])
         except AdmissionSlowed as error:
             if self.submitted_via != "schedule":
                 raise
@@ -113,7 +150,29 @@ class CollectSubmitOperator(BaseOperator):
         demand(event, self.accepted)
         return event
 
-    def _submission(self, context: Context) -> Submission:
+    def _told(self, service: AdmissionService, submissions: list[Submission]) -> dict[str, Any]:
+        answers = service.preview(submissions)
+        for answer in answers:
+            self.log.info("%s", answer if isinstance(answer, CollectOpsError) else answer.sentence())
+        return {"would": [outcome_of(answer) for answer in answers]}
+
+    def _admit_all(self, service: AdmissionService, submissions: list[Submission]) -> dict[str, Any]:
+        if self.wait_for_completion:
+            fault = Fault(
+                field="batch", value=len(submissions), problem="does not go with wait_for_completion"
+            )
+            raise ValidationFailed("submission", (fault,))
+        admissions = service.admit_all(submissions)
+        told = [answer_of(admission) for admission in admissions]
+        counts = {
+            "submitted": len(told),
+            "duplicates": sum(admission.duplicate_of is not None for admission in admissions),
+            "merged": sum(admission.merged_into is not None for admission in admissions),
+        }
+        self.log.info("%s", ", ".join(f"{name}: {count}" for name, count in counts.items()))
+        return {**counts, "tasks": told}
+
+    def _submissions(self, context: Context) -> list[Submission]:
         """What is submitted.
 
         Raises:
@@ -121,57 +180,32 @@ class CollectSubmitOperator(BaseOperator):
         """
         ti = context["ti"]
         if self.conf_keys is not None:
-            _refuse_unknown(context["dag_run"].conf or {}, self.conf_keys)
+            refuse_unknown(context["dag_run"].conf, self.conf_keys, "submission")
+        request_id = f"airflow:{ti.dag_id}:{ti.run_id}:{ti.task_id}:{ti.map_index}"
+        if self.batch in NOTHING:
+            return [self._submission(ti, request_id, as_object("params", self.collect_params))]
+        if self.collect_params not in NOTHING:
+            fault = Fault(field="params", value=self.collect_params, problem="does not go with batch")
+            raise ValidationFailed("submission", (fault,))
+        many = as_objects("batch", self.batch, most=MAX_BATCH)
+        return [self._submission(ti, f"{request_id}:{n}", params) for n, params in enumerate(many)]
+
+    def _submission(self, ti: Any, request_id: str, params: Mapping[str, Any]) -> Submission:
         try:
             return Submission(
                 source=self.source,
-                params=_object("params", self.collect_params),
-                path=_rendered(self.path),
-                priority=_rendered(self.priority),
+                params=params,
+                path=rendered(self.path),
+                priority=rendered(self.priority),
                 force=self.force,
-                request_id=f"airflow:{ti.dag_id}:{ti.run_id}:{ti.task_id}:{ti.map_index}",
+                request_id=request_id,
                 submitted_by=f"airflow:{ti.dag_id}",
                 submitted_via=self.submitted_via,
-                identity=_object("identity", self.identity),
+                identity=as_object("identity", self.identity),
+                deadline=rendered(self.deadline),
             )
         except pydantic.ValidationError as error:
-            faults = [
-                Fault(field=".".join(map(str, each["loc"])), value=each["input"], problem=each["msg"])
-                for each in error.errors(include_url=False)
-            ]
-            raise ValidationFailed("submission", faults) from error
-
-
-def _refuse_unknown(conf: Mapping[str, Any], known: Sequence[str]) -> None:
-    faults = []
-    for name in sorted(set(conf) - set(known)):
-        close = did_you_mean(name, known)
-        hint = f"; did you mean {close!r}?" if close else ""
-        problem = f"is not a parameter of this DAG: it has {', '.join(known)}{hint}"
-        faults.append(Fault(field=f"conf.{name}", value=conf[name], problem=problem))
-    if faults:
-        raise ValidationFailed("submission", faults)
-
-
-def _rendered(value: Any) -> Any:
-    """A template's result: without native rendering, nothing is the text `None`, or no text at all."""
-    return None if value in ("", "None") else value
-
-
-def _object(field: str, value: object) -> Mapping[str, Any]:
-    """A JSON object; without native rendering a template gives it as text."""
-    try:
-        found = orjson.loads(value) if isinstance(value, str) and value.strip() else value
-    except orjson.JSONDecodeError as error:
-        fault = Fault(field=field, value=value, problem=f"must be a JSON object: {error}")
-        raise ValidationFailed("submission", (fault,)) from error
-    if found is None or found == "":
-        return {}
-    if not isinstance(found, Mapping):
-        raise ValidationFailed(
-            "submission", (Fault(field=field, value=value, problem="must be a JSON object"),)
-        )
-    return found
+            raise ValidationFailed("submission", faults_of(error)) from error
 
 
 def answer_of(admission: Admission) -> dict[str, Any]:
@@ -180,5 +214,13 @@ def answer_of(admission: Admission) -> dict[str, Any]:
         "task_id": admission.task_id,
         "status": str(admission.status),
         "duplicate_of": admission.duplicate_of,
+        "merged_into": admission.merged_into,
         "message": admission.sentence(),
     }
+
+
+def outcome_of(answer: Preview | CollectOpsError) -> dict[str, Any]:
+    """What a dry run's caller reads from XCom, for one submission."""
+    if isinstance(answer, CollectOpsError):
+        return {"decision": "refused", "message": str(answer)}
+    return {**answer.model_dump(mode="json"), "message": answer.sentence()}

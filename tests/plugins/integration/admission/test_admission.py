@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.sources.load import UnknownSource
 from collect_ops.storage import Connection
 from tests.plugins.integration.world import World, source
+from tests.servers.paged import PagedServer
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +168,58 @@ def test_a_thousand_are_admitted_confirmed_in_one_batch(world: World) -> None:
     assert len({answer.task_id for answer in answers if isinstance(answer, Admission)}) == 1000
     confirmed = "SELECT count(*) AS n FROM collect.task WHERE confirmed_generation = 1"
     assert world.rows(confirmed)[0]["n"] == 1000
+
+
+def test_active_refuses_equals_only_until_the_task_has_ended(
+    world: World, serve: Callable[..., PagedServer]
+) -> None:
+    world.add(source(dedup={"while": "active"}))
+    world.serve_from(serve(rows=10).base_url)
+    first = world.submit()
+    assert world.submit().duplicate_of == first.task_id
+    world.claim_and_run()
+    again = world.submit()
+    assert again.duplicate_of is None
+    redis.Redis.from_url(world.backends.redis_url).flushdb()
+    assert world.submit().duplicate_of == again.task_id
+
+
+def test_force_says_who_and_over_what(world: World) -> None:
+    first = world.submit()
+    forced = world.submit(force=True, submitted_by="anna")
+    assert (
+        forced.sentence() == f"task {forced.task_id} admitted, now QUEUED; forced over task {first.task_id}"
+    )
+    (log,) = world.rows("SELECT reason, actor FROM collect.task_log WHERE task_id = %s", forced.task_id)
+    assert log["actor"] == "anna"
+    assert log["reason"] == f"forced by anna over task {first.task_id}, which holds the dedup key"
+
+
+def test_a_batch_is_one_round_trip_to_redis_each_way(world: World) -> None:
+    client = redis.Redis.from_url(world.backends.redis_url)
+
+    def processed() -> int:
+        return int(client.info("stats")["total_reads_processed"])
+
+    service = world.service()
+    service.admit(world.submission(params={"day": "warm"}))
+    before = processed()
+    service.admit_batch([world.submission(params={"day": str(number)}) for number in range(200)])
+    # One read and one write of hints, at most three for the wake-up mark, and this count itself.
+    assert processed() - before <= 6
+
+
+def test_a_whole_batch_or_nothing(world: World) -> None:
+    good, bad = world.submission(params={"day": "monday"}), world.submission(params={"dya": "x"}, priority=12)
+    with pytest.raises(ValidationFailed) as refused:
+        world.service().admit_all([good, bad])
+    assert [fault.field for fault in refused.value.faults] == ["batch.1.params.dya", "batch.1.priority"]
+    assert tasks(world) == 0
+    assert [answer.known for answer in world.service().admit_all([good])] == [False]
+
+
+def test_a_deadline_is_kept_and_needs_an_offset(world: World) -> None:
+    answer = world.submit(deadline="2031-01-01T10:00:00+02:00")
+    assert world.task(answer.task_id)["deadline"].isoformat() == "2031-01-01T08:00:00+00:00"
+    with pytest.raises(ValueError, match="deadline"):
+        world.submission(deadline="2031-01-01T10:00:00")

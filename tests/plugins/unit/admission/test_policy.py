@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from typing import Any
+from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collect_ops.admission.policy import canonical, dedup_key, priority_fault
+from collect_ops.admission.policy import canonical, canonical_path, dedup_key, priority_fault
 from collect_ops.sources.request import render
 from tests.factories import source
 
@@ -47,6 +48,31 @@ def test_order_number_form_and_unicode_form_do_not_change_a_key() -> None:
     other = {"nested": {"b": None, "a": [1.0, 2]}, "page": 1.0, "city": "Zu\u0308rich"}
     assert key_of(one) == key_of(other)
     assert len(key_of(one)) == 32
+
+
+@given(
+    segments=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), min_size=1, max_size=3
+    )
+)
+def test_how_a_path_is_written_does_not_matter(segments: list[str]) -> None:
+    composed = [quote(unicodedata.normalize("NFC", one), safe="") for one in segments]
+    decomposed = [
+        "".join(f"%{byte:02x}" for byte in unicodedata.normalize("NFD", one).encode()) for one in segments
+    ]
+    assert canonical_path("/".join(composed)) == canonical_path("/".join(decomposed))
+
+
+def test_an_escaped_slash_is_no_slash() -> None:
+    assert canonical_path("/a%2fb") == canonical_path("/%61%2Fb") != canonical_path("/a/b")
+
+
+def test_the_connection_stands_for_host_and_port() -> None:
+    """Whether its port is spelled out or left to the scheme is the connection's, which a key does not look into."""
+    declared = source()
+    key = dedup_key(declared, render(declared, {"day": "monday"}), {})
+    other = source(connection="other_api")
+    assert key != dedup_key(other, render(other, {"day": "monday"}), {})
 
 
 def test_other_work_has_another_key() -> None:
