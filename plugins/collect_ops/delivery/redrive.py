@@ -204,11 +204,18 @@ class _Sending:
                 {"task_ids": moving, "reason": self.reason, "actor": self.actor},
             ).fetchall()
             self.connection.execute(query("delivery/reset_shards"), {"task_ids": moving})
-            self.connection.execute(
-                query("delivery/remerge_tasks"), {"task_ids": moving, "actor": self.actor}
-            )
+            self._remerge(moving)
             self._mark({letters[row["id"]]["id"]: row["attempt"] for row in self.rows})
         self._tell_duplicates([task for task in tasks if task["id"] not in got], letters)
+
+    def _remerge(self, survivors: Sequence[int]) -> None:
+        """Those that died with them wait for them again, unless an equal task is live by now."""
+        named = {"task_ids": list(survivors)}
+        members = self.connection.execute(query("delivery/lock_dead_members"), named).fetchall()
+        if got := self._take_keys(members):
+            self.connection.execute(
+                query("delivery/remerge_tasks"), {"task_ids": sorted(got), "actor": self.actor}
+            )
 
     def _take_keys(self, tasks: Sequence[Mapping[str, Any]]) -> set[int]:
         """The dedup keys back, by the statement that gives them to new tasks; returns the tasks that got theirs."""

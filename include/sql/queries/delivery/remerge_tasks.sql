@@ -1,15 +1,7 @@
--- Tasks that died with their survivor wait for it again. The caller holds the survivors' locks, without which nobody moves
--- them. Locks in id order. Index task_merged_into.
-WITH members AS (
-    SELECT id FROM collect.task
-    WHERE merged_into = ANY(%(task_ids)s::bigint[]) AND status = 'DEAD'
-    ORDER BY id
-    FOR NO KEY UPDATE
-)
+-- Tasks that died with their survivor wait for it again, as a new generation, which their dedup key knows. The caller
+-- holds their locks (lock_dead_members). Primary key.
 UPDATE collect.task AS t
 SET
     status = 'MERGED', reason = 'merged into task ' || t.merged_into, moved_by = %(actor)s, result = NULL, error = NULL,
-    progress_at = now(), finished_at = NULL
-FROM members AS m
-WHERE t.id = m.id
-RETURNING t.id, t.dedup_key
+    generation = t.generation + 1, confirmed_generation = t.generation + 1, progress_at = now(), finished_at = NULL
+WHERE t.id = ANY(%(task_ids)s::bigint[]) AND t.status = 'DEAD'
