@@ -40,6 +40,7 @@ def list_source(name: str = "things", *, max_values: int = 100, **fields: Any) -
         request={"path": "/select", "params": params, "query": {"ids": "{ids}", "region": "{region}"}},
         paging={"type": "none"},
         page_size=None,
+        total={"type": "body", "path": "matching"},
         merge={"type": "list", "param": "ids", "column": "id", "max_values": max_values},
         **fields,
     )
@@ -57,6 +58,7 @@ def range_source(kind: str = "integer", *, name: str = "things", **merge: Any) -
         },
         paging={"type": "none"},
         page_size=None,
+        total={"type": "body", "path": "matching"},
         target={
             "table": name,
             "disposition": "merge",

@@ -149,6 +149,33 @@ def test_an_old_run_cleared_by_somebody_ends_skipped_and_changes_nothing(
     assert readings_are_exact(stack, 2000)
 
 
+def test_a_batch_is_told_first_then_merged_and_every_caller_gets_its_rows(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    batch = [{"ids": "1,2,3"}, {"ids": "3,4"}, {"ids": "1,2,3"}]
+    told = stack.submit({"source": "example_merge", "batch": batch, "dry_run": True})["would"]
+    assert [each["decision"] for each in told] == ["admitted", "merged", "duplicate"]
+    assert told[1]["with_request"] == told[2]["with_request"] == told[0]["request_id"]
+    assert stack.rows("SELECT 1 FROM collect.task WHERE source = 'example_merge'") == []
+    answer = stack.submit({"source": "example_merge", "batch": batch})
+    assert (answer["submitted"], answer["merged"], answer["duplicates"]) == (3, 1, 1)
+    ended = [stack.task_ended(each["task_id"]) for each in answer["tasks"][:2]]
+    assert [task["status"] for task in ended] == ["COMPLETED", "COMPLETED"]
+    assert ended[0]["result"]["own_rows"] == 3
+    assert ended[1]["result"] == {"collected_by": ended[0]["id"], "rows_landed": 2}
+    assert len({request.query["ids"] for request in server.asked("/select")}) == 1
+
+
+def test_a_batch_with_a_fault_is_refused_as_a_whole(stack: RunningStack) -> None:
+    answer = stack.trigger(
+        "collect_submit", {"source": "example_merge", "batch": [{"ids": "7"}, {"idds": "8"}]}
+    )
+    run_id = answer.json()["dag_run_id"]
+    assert stack.run_ended("collect_submit", run_id)["state"] == "failed"
+    assert "batch.1.params.idds" in stack.log("collect_submit", run_id, "submit")
+    assert stack.rows("SELECT 1 FROM collect.task WHERE params ->> 'ids' = '7'") == []
+
+
 def test_refused_credentials_end_in_a_dead_letter_that_says_so_and_nothing_else_is_harmed(
     stack: RunningStack, server: PagedServer
 ) -> None:

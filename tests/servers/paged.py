@@ -357,14 +357,17 @@ class PagedServer:
         return self._answer(request, {"rows": self._cut(0, self.rows)})
 
     async def _select(self, request: web.Request) -> web.Response:
-        """The rows of a list of ids (`ids=1,2,3`), or from one id to another, inclusive (`first=1&last=3`)."""
+        """The rows of a list of ids (`ids=1,2,3`), from one id to another, inclusive (`first=1&last=3`), or all."""
         if ids := self._param(request, "ids"):
             chosen = [int(one) for one in str(ids).split(",")]
         else:
-            first, last = int(self._param(request, "first", 0)), int(self._param(request, "last", -1))
+            first, last = (
+                int(self._param(request, "first", 0)),
+                int(self._param(request, "last", self.rows - 1)),
+            )
             chosen = list(range(first, last + 1))
         rows = [row(number) for number in chosen if 0 <= number < self.rows]
-        return web.json_response({"rows": rows, "total": len(rows)})
+        return self._answer(request, {"rows": rows, "matching": len(rows)})
 
     async def _count(self, request: web.Request) -> web.Response:
         return self._answer(request, {"count": self.rows})

@@ -120,7 +120,7 @@ class CollectSubmitOperator(BaseOperator):
         service = AdmissionService(backends(), lane_rules(), TaskRuns())
         try:
             submissions = self._submissions(context)
-            if as_bool("preview", self.dry_run):
+            if as_bool("preview", self.preview):
                 return self._told(service, submissions)
             if self.batch not in NOTHING:
                 return self._admit_all(service, submissions)
