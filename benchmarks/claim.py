@@ -15,7 +15,7 @@ from benchmarks.measure import Contender, Sample, Stopwatch, circumstances, medi
 from benchmarks.own_services import empty, own_backends
 from benchmarks.report import Result, Row
 from benchmarks.settings import BenchSettings
-from collect_ops.delivery.intervene import adjust_priority
+from collect_ops.delivery.priorities import adjust
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.claim import claim
 from collect_ops.lanes.rules import LaneRules, lane_rules
@@ -90,7 +90,7 @@ def backlog(backends: Backends, rules: LaneRules, tasks: int, adjusted: int) -> 
     """A queue of `tasks` current and `adjusted` stale messages; returns how many that are."""
     empty(backends, rules)
     ids = fill(backends, rules, tasks, priority=1)
-    adjust_priority(ids[:adjusted], 2, backends, rules, actor="benchmark", reason="measured")
+    adjust(ids[:adjusted], 2, backends, rules, actor="benchmark", reason="measured")
     return tasks + adjusted
 
 

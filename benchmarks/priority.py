@@ -13,7 +13,7 @@ from benchmarks.own_services import empty, own_backends, purge
 from benchmarks.report import Result, Row, Target
 from benchmarks.settings import BenchSettings
 from collect_ops.broker.publisher import Publisher
-from collect_ops.delivery.intervene import adjust_priority
+from collect_ops.delivery.priorities import adjust
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.publication import Publication, as_message
 from collect_ops.lanes.rules import LaneRules, lane_rules
@@ -81,7 +81,7 @@ def reprioritise(backends: Backends, rules: LaneRules, tasks: int = TASKS) -> Sa
     empty(backends, rules)
     ids = fill(backends, rules, tasks, priority=BEFORE)
     with Stopwatch() as watch:
-        adjust_priority(ids, AFTER, backends, rules, actor="benchmark", reason="measured")
+        adjust(ids, AFTER, backends, rules, actor="benchmark", reason="measured")
     with connect(backends.postgres_dsn) as connection:
         row = connection.execute(
             "select count(*) as n from collect.task where priority = %s and confirmed_generation = 2",

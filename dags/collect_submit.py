@@ -48,6 +48,12 @@ with DAG(
             title="Priority",
             description="0 to 10; empty takes the source's",
         ),
+        "emergency": Param(
+            default=False,
+            type="boolean",
+            title="Emergency",
+            description="Raises the priority, by 3 as shipped",
+        ),
         "force": Param(
             default=False,
             type="boolean",
@@ -83,6 +89,7 @@ with DAG(
         collect_params="{{ params.params }}",
         path="{{ params.path }}",
         priority="{{ params.priority }}",
+        emergency="{{ params.emergency }}",
         force="{{ params.force }}",
         deadline="{{ params.deadline }}",
         batch="{{ params.batch }}",

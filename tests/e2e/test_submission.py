@@ -230,3 +230,50 @@ def test_a_host_that_cannot_be_reached_is_tried_again_later(stack: RunningStack)
     done = stack.command("collect_ops.cli", "cancel", str(waiting["id"]), "--reason", "the test is over")
     assert done.returncode == 0, done.stderr
     assert stack.task(waiting["id"])["status"] == "CANCELLED"
+
+
+def test_priorities_are_changed_over_rest(stack: RunningStack) -> None:
+    answer = stack.rest("PATCH", "/dags/lane_bulk", body={"is_paused": True})
+    assert answer.status_code == 200, answer.text
+    try:
+        batch = [{"since": unheard_of()} for _ in range(3)]
+        submitted = stack.submit({"source": "example_offset", "priority": 1, "batch": batch})
+        ids = [each["task_id"] for each in submitted["tasks"]]
+        first = act(stack, {"action": "promote", "ids": ids[:1], "reason": "it burns"})
+        assert first["moved"] == 1
+        assert stack.task(ids[0])["priority"] == 4
+        done = act(
+            stack, {"action": "cancel", "source": "example_offset", "status": ["QUEUED"], "lane": "bulk"}
+        )
+        assert set(done["tasks"]["moved"]) == set(ids[1:])
+        assert stack.task_ended(ids[0])["status"] == "DEAD" or stack.task(ids[0])["priority"] == 4
+    finally:
+        stack.rest("PATCH", "/dags/lane_bulk", body={"is_paused": False})
+
+
+def act(stack: RunningStack, conf: Mapping[str, Any]) -> dict[str, Any]:
+    """What `collect_priority` answers."""
+    answer = stack.trigger("collect_priority", conf)
+    assert answer.status_code == 200, answer.text
+    run_id = answer.json()["dag_run_id"]
+    assert stack.run_ended("collect_priority", run_id)["state"] == "success", stack.log(
+        "collect_priority", run_id, "act"
+    )
+    found: dict[str, Any] = stack.airflow.xcom("collect_priority", run_id, "act")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"action": "adjust"}, "must say which tasks are meant"),
+        ({"action": "adjust", "source": "flights"}, "priority: must be a whole number from 0 to 10"),
+        ({"action": "cancel", "sorce": "flights"}, "did you mean 'source'?"),
+    ],
+)
+def test_a_change_of_priority_that_says_nothing_is_refused(
+    stack: RunningStack, conf: Mapping[str, Any], words: str
+) -> None:
+    run_id = stack.trigger("collect_priority", conf).json()["dag_run_id"]
+    assert stack.run_ended("collect_priority", run_id)["state"] == "failed"
+    assert words in stack.log("collect_priority", run_id, "act")

@@ -20,6 +20,7 @@ class Submission(BaseModel):
         params: Values for the parameters that the source declares.
         path: Instead of the source's path, relative to its connection.
         priority: 0-10; None takes the source's.
+        emergency: Whether it is one: raises the priority by what the rules say.
         force: Admit even when an equal task holds the dedup key.
         request_id: Who asked, once; the same id gets the same answer.
         submitted_by: A person or a system, for the log.
@@ -34,6 +35,7 @@ class Submission(BaseModel):
     params: Mapping[str, Any] = Field(default_factory=dict)
     path: str | None = None
     priority: int | None = None
+    emergency: bool = False
     force: bool = False
     request_id: Annotated[str, Field(min_length=1, max_length=500)]
     submitted_by: str

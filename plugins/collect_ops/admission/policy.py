@@ -13,6 +13,7 @@ import orjson
 
 from collect_ops.admission.model import Submission
 from collect_ops.kernel.errors import Fault
+from collect_ops.lanes.priority import PriorityRules
 from collect_ops.sources.merging import merge_params, part_of
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest
@@ -95,9 +96,11 @@ def merge_key(source: Source, version: bytes, params: Mapping[str, Any], path: s
     return hashlib.sha256(orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def priority_of(requested: int | None, source: Source) -> int:
-    """The priority a submission gets: its own, else its source's."""
-    return source.priority if requested is None else requested
+def base_priority(requested: int | None, source: Source, formula: PriorityRules) -> int:
+    """The priority that the formula starts from: the submission's own, else its source's, else the rules'."""
+    if requested is not None:
+        return requested
+    return formula.base if source.priority is None else source.priority
 
 
 def priority_fault(requested: object) -> Fault | None:

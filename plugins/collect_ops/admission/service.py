@@ -19,10 +19,10 @@ from collect_ops.admission.lines import Line, Lines
 from collect_ops.admission.merging import Merged, merge_waiting
 from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.admission.policy import (
+    base_priority,
     dedup_key,
     merge_key,
     priority_fault,
-    priority_of,
     unreadable_faults,
     unstorable_faults,
 )
@@ -34,6 +34,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.beside import beside
 from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed, Applicant, slowed
+from collect_ops.lanes.priority import PriorityRules, priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, wake
@@ -62,6 +63,7 @@ class _Declared:
     source: Source
     definition: dict[str, Any]
     version: bytes
+    formula: PriorityRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,9 @@ class AdmissionService:
             raise ValidationFailed(subject, (*error.faults, *faults)) from error
         if faults:
             raise ValidationFailed(subject, faults)
-        priority = priority_of(submission.priority, source)
+        formula = declared.formula
+        base = base_priority(submission.priority, source, formula)
+        priority = priority_of(formula, base, emergency=submission.emergency, retry_count=0, waited_s=0)
         return {
             "request_id": submission.request_id,
             "source": source.name,
@@ -248,6 +252,8 @@ class AdmissionService:
             "dedup_key": dedup_key(source, request, submission.identity),
             "dedup_ttl_s": source.dedup.ttl_h * 3600,
             "priority": priority,
+            "base_priority": base,
+            "emergency": submission.emergency,
             "lane": self._rules.lane_of(priority),
             "force": submission.force,
             "max_retries": source.retries.max_retries,
@@ -348,7 +354,9 @@ class AdmissionService:
         write_traces(connection, traces)
 
     def _remember(self, stored: _Stored) -> None:
-        self._hints.write({c.dedup_key: (c.task_id, c.dedup_ttl_s) for c in stored.admitted})
+        priorities = {c.task_id: c.priority for c in stored.admitted}
+        priorities |= {row["id"]: row["priority"] for row in stored.merged.survivors}
+        self._hints.write({c.dedup_key: (c.task_id, c.dedup_ttl_s) for c in stored.admitted}, priorities)
 
 
 def _slowed(connection: Connection, valid: Mapping[int, dict[str, Any]]) -> dict[int, AdmissionSlowed]:
@@ -371,7 +379,8 @@ def _numbered(index: int, error: CollectOpsError) -> list[Fault]:
 def _declared(source: Source) -> _Declared:
     definition = source.model_dump(mode="json")
     digest = hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
-    return _Declared(source=source, definition=definition, version=digest)
+    formula = priority_rules().for_source(source.priority_formula)
+    return _Declared(source=source, definition=definition, version=digest, formula=formula)
 
 
 def _registered(

@@ -29,6 +29,8 @@ class Candidate:
     dedup_key: bytes
     dedup_ttl_s: float
     priority: int
+    base_priority: int
+    emergency: bool
     lane: str
     force: bool
     max_retries: int
@@ -135,6 +137,8 @@ def _stored(candidate: Candidate, forced_over: Mapping[int, int]) -> dict[str, A
         "params": candidate.params,
         "dedup_key": candidate.dedup_key.hex(),
         "priority": candidate.priority,
+        "base_priority": candidate.base_priority,
+        "emergency": candidate.emergency,
         "lane": candidate.lane,
         "max_retries": candidate.max_retries,
         "submitted_by": candidate.submitted_by,

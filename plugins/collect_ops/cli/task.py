@@ -31,6 +31,9 @@ def submit(
     ] = None,
     path: Annotated[str | None, typer.Option(help="Instead of the source's path.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 to 10; else the source's.")] = None,
+    emergency: Annotated[
+        bool, typer.Option("--emergency", help="Raise the priority, by 3 as shipped.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Admit even when an equal task is known.")] = False,
     request_id: Annotated[
         str | None, typer.Option(help="The same request id gets the first answer again; else a new one.")
@@ -55,6 +58,7 @@ def submit(
             params=given,
             path=path,
             priority=priority,
+            emergency=emergency,
             force=force,
             request_id=request_id or f"cli:{uuid.uuid4()}",
             submitted_by=f"cli:{getpass.getuser()}",

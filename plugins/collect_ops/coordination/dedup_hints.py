@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
+from collect_ops.coordination.priorities import commands
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,14 @@ class DedupHints:
             return {}
         return {key: int(value) for key, value in zip(dedup_keys, found, strict=True) if value is not None}
 
-    def write(self, holders: Mapping[bytes, tuple[int, float]]) -> None:
-        """Remember holders.
+    def write(
+        self, holders: Mapping[bytes, tuple[int, float]], priorities: Mapping[int, int] | None = None
+    ) -> None:
+        """Remember holders, and the priorities of new tasks in the same round trip.
 
         Args:
             holders: Dedup key to (task id, lifetime in seconds).
+            priorities: By task.
         """
         if not holders:
             return
@@ -48,6 +52,8 @@ class DedupHints:
                     pipeline.execute_command(  # type: ignore[no-untyped-call]
                         "SET", keys.dedup(key), task_id, "PX", max(1, int(lifetime_s * 1000))
                     )
+                for command in commands((priorities or {}).items()):
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 pipeline.execute()
         except RedisError as error:
             log.warning("dedup hints not written, PostgreSQL has them: %r", error)

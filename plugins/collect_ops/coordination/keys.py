@@ -25,6 +25,12 @@ def dedup(key: bytes) -> str:
     return f"{PREFIX}:dedup:{key.hex()}"
 
 
+def priority(task_id: int) -> str:
+    """A task's current priority; lives `PRIORITY_LIFETIME_S`, written anew by each change."""
+    return f"{PREFIX}:priority:{task_id}"
+
+
+PRIORITY_LIFETIME_S = 24 * 3600
 #: Longer than a wake-up takes to reach its claim (measured: 0.3-1.1 s), short enough that a lost one costs little.
 WAKE_LIFETIME_S = 10
 #: Between two wake-ups of a lane that answers none of them: paused over a weekend it gets 600 runs, not 17,000.

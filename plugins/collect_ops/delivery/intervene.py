@@ -1,22 +1,20 @@
-"""What people do to tasks: cancel them, give them another priority (DESIGN guarantee 9)."""
+"""What people do to tasks: cancelling (DESIGN guarantee 9); priorities are in `priorities`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.cancelling import cancel_callers
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.landing.table import drop_aside
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Target
 from collect_ops.storage import Connection, connect, query
-from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +28,14 @@ class Intervened:
         left: Tasks that stay as they are: unknown, ended, or (for a priority) under way.
         lanes: Lanes that got work or room.
         withdrawn: Of the moved ones those whose work goes on for tasks that were merged into them.
+        landed: Rows that cancelled tasks had landed, by task; they stay.
     """
 
     moved: tuple[int, ...]
     left: tuple[int, ...]
     lanes: frozenset[str]
     withdrawn: tuple[int, ...] = ()
+    landed: Mapping[int, int] = field(default_factory=dict)
 
 
 def cancel(
@@ -57,6 +57,8 @@ def cancel(
         with connection.transaction():
             done = cancel_callers(connection, task_ids, actor=actor, reason=reason)
         rows = done.rows
+        named_rows = {"task_ids": [row["id"] for row in rows]}
+        landed = connection.execute(query("delivery/sum_landed_rows"), named_rows).fetchall()
         _drop_asides(connection, rows)
         released = []
         for source in sorted({row["source"] for row in rows}):
@@ -68,7 +70,13 @@ def cancel(
     moved = tuple(sorted({*(row["id"] for row in rows if row["id"] in named), *done.withdrawn}))
     log.info("%s cancelled %d of %d tasks: %s", actor, len(moved), len(task_ids), reason)
     lanes = frozenset(row["lane"] for row in (*rows, *released))
-    return Intervened(moved=moved, left=_left(task_ids, moved), lanes=lanes, withdrawn=done.withdrawn)
+    return Intervened(
+        moved=moved,
+        left=_left(task_ids, moved),
+        lanes=lanes,
+        withdrawn=done.withdrawn,
+        landed={row["task_id"]: row["rows_landed"] for row in landed},
+    )
 
 
 def _drop_asides(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
@@ -78,44 +86,6 @@ def _drop_asides(connection: Connection, rows: Iterable[dict[str, Any]]) -> None
         if target.disposition is Disposition.REPLACE:
             with connection.transaction():
                 drop_aside(connection, target, row["id"])
-
-
-def adjust_priority(
-    task_ids: Sequence[int], priority: int, backends: Backends, rules: LaneRules, *, actor: str, reason: str
-) -> Intervened:
-    """Give waiting tasks another priority: a new generation each, published to the lane that takes it.
-
-    Args:
-        task_ids: The tasks.
-        priority: 0-10.
-        backends: Where the services are.
-        rules: Lane rules.
-        actor: Who adjusts, for the task log.
-        reason: Why, for people.
-
-    Raises:
-        ValidationFailed: The priority is not in 0-10.
-    """
-    if type(priority) is not int or not 0 <= priority <= 10:
-        fault = Fault(field="priority", value=priority, problem="must be a whole number from 0 to 10")
-        raise ValidationFailed("priority", (fault,))
-    with connect(backends.postgres_dsn, application_name="collect-ops priority") as connection:
-        values = {
-            "task_ids": list(task_ids),
-            "priority": priority,
-            "lane": rules.lane_of(priority),
-            "actor": actor,
-            "reason": reason,
-        }
-        rows = connection.execute(query("delivery/adjust_priority"), values).fetchall()
-        waiting = [row for row in rows if row["status"] != TaskStatus.HELD]
-        with Publisher(backends.amqp_url) as publisher:
-            publish(connection, publisher, rules, [publication_of(row) for row in waiting])
-    moved = tuple(sorted(row["id"] for row in rows))
-    log.info("%s gave %d of %d tasks priority %d: %s", actor, len(moved), len(task_ids), priority, reason)
-    return Intervened(
-        moved=moved, left=_left(task_ids, moved), lanes=frozenset(row["lane"] for row in waiting)
-    )
 
 
 def _left(asked: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:

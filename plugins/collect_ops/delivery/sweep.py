@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
-from collect_ops.delivery import dead_drain, merging, outbox, redrive, repair
+from collect_ops.delivery import ageing, dead_drain, merging, outbox, redrive, repair
 from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
@@ -32,6 +32,7 @@ class Swept:
     outbox: OutboxRun
     repaired: Repaired
     merged: int
+    aged: int
     dead_letters: Drained
     woken: tuple[str, ...]
     inbox_woken: bool
@@ -42,6 +43,7 @@ class Swept:
             "outbox": {**asdict(self.outbox), "lanes": sorted(self.outbox.lanes)},
             "repair": {**asdict(self.repaired), "lanes": sorted(self.repaired.lanes)},
             "merged": self.merged,
+            "aged": self.aged,
             "dead_letters": self.dead_letters.as_counts(),
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
@@ -49,7 +51,7 @@ class Swept:
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Declare the topology, publish what is unconfirmed, repair, merge, drain dead letters, wake lanes with messages.
+    """Every pass: topology, outbox, repair, merging, ageing, dead letters, redrives, wake-ups.
 
     Args:
         backends: Where the services are.
@@ -74,6 +76,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     published = attempt(lambda: _publish(backends, rules))
     repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))
     joined = attempt(lambda: merging.run_once(backends, rules, actor=actor))
+    older = attempt(lambda: ageing.run_once(backends, rules))
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
@@ -84,6 +87,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         outbox=published,
         repaired=repaired,
         merged=joined.merged if joined else 0,
+        aged=older.raised if older else 0,
         dead_letters=drained,
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),

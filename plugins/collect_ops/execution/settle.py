@@ -22,9 +22,11 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
+from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
+from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.storage import Connection, Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -128,7 +130,7 @@ def _settle(
         outcome = _outcome(connection, task, sums, rules, planned=planned)
         callers = None if outcome.status in _AGAIN else callers_of(connection, task)
         own = outcome if callers is None else survivors_own(task, outcome)
-        moved = _move(connection, task, sums_row, own, actor, run_over=run_over, callers=callers)
+        moved = _move(connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers)
         if callers is not None:
             error = task["plan_error"] or sums.first_error
             settle_merged(connection, task, callers, outcome, error=error, actor=actor)
@@ -210,12 +212,14 @@ def _move(
     task: dict[str, Any],
     sums_row: dict[str, Any],
     outcome: Outcome,
+    rules: LaneRules,
     actor: str,
     *,
     run_over: bool,
     callers: Callers | None,
 ) -> dict[str, Any]:
     again = outcome.status in _AGAIN
+    priority = _priority_after(task, outcome)
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
     moved = _one(
         connection,
@@ -230,6 +234,8 @@ def _move(
             "error": _jsonb(task["plan_error"] or sums_row["first_error"]),
             "again": again,
             "retries": int(outcome.status is TaskStatus.RETRYING),
+            "priority": priority,
+            "lane": rules.lane_of(priority),
             "losses": int(outcome.status is TaskStatus.QUEUED),
             "delay_s": outcome.delay_s,
         },
@@ -247,6 +253,24 @@ def _move(
     if run_over and task["run_id"]:
         connection.execute(query("execution/close_groups"), {"run_id": task["run_id"]})
     return moved
+
+
+def _priority_after(task: dict[str, Any], outcome: Outcome) -> int:
+    """A retry is more urgent than the attempt before it, as far as the formula says so; anything else keeps its own."""
+    current: int = task["priority"]
+    if outcome.status is not TaskStatus.RETRYING:
+        return current
+    override = task["definition"].get("priority_formula")
+    formula = priority_rules().for_source(PriorityFormula.model_validate(override) if override else None)
+    priority = priority_of(
+        formula,
+        task["base_priority"],
+        emergency=task["emergency"],
+        retry_count=task["retry_count"] + 1,
+        waited_s=0,
+        pinned=task["pinned"],
+    )
+    return max(current, priority)
 
 
 def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None) -> dict[str, Any]:

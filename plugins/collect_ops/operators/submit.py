@@ -44,6 +44,7 @@ class CollectSubmitOperator(BaseOperator):
         collect_params: Values for the source's parameters.
         path: Instead of the source's path.
         priority: 0-10; None takes the source's.
+        emergency: Whether it is one: raises the priority by what the rules say.
         force: Admit even when an equal task holds the dedup key.
         identity: What makes this submission another one than its equals, such as a data interval.
         deadline: When the rows are needed at the latest: ISO 8601 with an offset.
@@ -66,6 +67,7 @@ class CollectSubmitOperator(BaseOperator):
         "collect_params",
         "path",
         "priority",
+        "emergency",
         "force",
         "identity",
         "deadline",
@@ -81,6 +83,7 @@ class CollectSubmitOperator(BaseOperator):
         collect_params: Mapping[str, Any] | str | None = None,
         path: str | None = None,
         priority: int | None = None,
+        emergency: bool | str = False,
         force: bool | str = False,
         identity: Mapping[str, Any] | None = None,
         deadline: str | None = None,
@@ -97,6 +100,7 @@ class CollectSubmitOperator(BaseOperator):
         self.collect_params = collect_params
         self.path = path
         self.priority = priority
+        self.emergency = emergency
         self.force = force
         self.identity = identity
         self.deadline = deadline
@@ -197,6 +201,7 @@ class CollectSubmitOperator(BaseOperator):
                 params=params,
                 path=rendered(self.path),
                 priority=rendered(self.priority),
+                emergency=self.emergency,
                 force=self.force,
                 request_id=request_id,
                 submitted_by=f"airflow:{ti.dag_id}",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_va
 
 from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
 from collect_ops.sources.params import Param, ParamType
+from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.sources.texts import (
     COLUMN_TYPES,
     column_type,
@@ -407,8 +408,10 @@ class Source(Declaration):
     """Where rows land."""
     schedule: Schedule | None = None
     """Cron of five fields, or a preset such as @hourly; none: only when submitted."""
-    priority: int = Field(default=5, ge=0, le=10)
-    """8-10 urgent, 4-7 normal, 0-3 bulk."""
+    priority: int | None = Field(default=None, ge=0, le=10)
+    """8-10 urgent, 4-7 normal, 0-3 bulk; none: as in rules/priority.yaml."""
+    priority_formula: PriorityFormula | None = None
+    """What is added to it, where that is otherwise than in rules/priority.yaml."""
     limits: Limits = Limits()
     """What the host bears."""
     timeouts: Timeouts = Timeouts()

@@ -6,6 +6,9 @@ WITH gathered AS (
     SELECT
         p.survivor,
         max(m.priority) AS priority,
+        max(m.base_priority) AS base_priority,
+        bool_or(m.emergency) AS emergency,
+        min(m.aged_from) AS aged_from,
         min(m.deadline) AS deadline,
         array_agg(DISTINCT held.id) AS ids
     FROM unnest(%(survivors)s::bigint[], %(merged)s::bigint[]) AS p (survivor, merged)
@@ -19,6 +22,9 @@ SET
     own_params = coalesce(t.own_params, t.params),
     merged_task_ids = t.merged_task_ids || g.ids,
     priority = greatest(t.priority, g.priority),
+    base_priority = greatest(t.base_priority, g.base_priority),
+    emergency = t.emergency OR g.emergency,
+    aged_from = least(t.aged_from, g.aged_from),
     lane = (%(lanes)s::text[])[greatest(t.priority, g.priority) + 1],
     deadline = least(t.deadline, g.deadline),
     generation = t.generation + 1,

@@ -10,14 +10,14 @@ WITH declared AS (
 )
 INSERT INTO collect.task (
     id, source, source_version, path, params, dedup_key, priority, lane, max_retries, submitted_by, submitted_via,
-    deadline, merge_key, reason, status, moved_by
+    base_priority, emergency, deadline, merge_key, reason, status, moved_by
 )
 OVERRIDING SYSTEM VALUE
 SELECT
     n.id, n.source, decode(n.source_version, 'hex'), n.path, n.params, decode(n.dedup_key, 'hex'), n.priority, n.lane,
-    n.max_retries, n.submitted_by, n.submitted_via, n.deadline, decode(n.merge_key, 'hex'), n.reason, 'QUEUED',
+    n.max_retries, n.submitted_by, n.submitted_via, n.base_priority, n.emergency, n.deadline, decode(n.merge_key, 'hex'), n.reason, 'QUEUED',
     n.submitted_by
 FROM jsonb_to_recordset(%(tasks)s::jsonb) AS n (
     id bigint, source text, source_version text, path text, params jsonb, dedup_key text, priority smallint, lane text,
-    max_retries int, submitted_by text, submitted_via text, deadline timestamptz, merge_key text, reason text
+    max_retries int, submitted_by text, submitted_via text, base_priority smallint, emergency boolean, deadline timestamptz, merge_key text, reason text
 )

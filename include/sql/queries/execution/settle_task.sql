@@ -4,9 +4,15 @@ SET
     status = %(status)s, reason = %(reason)s, moved_by = %(actor)s, result = %(result)s, error = %(error)s,
     generation = generation + CASE WHEN %(again)s THEN 1 ELSE 0 END,
     retry_count = retry_count + %(retries)s,
+    priority = %(priority)s,
+    lane = %(lane)s,
     lost_count = lost_count + %(losses)s,
     due_at = CASE WHEN %(delay_s)s::float8 > 0 THEN now() + make_interval(secs => %(delay_s)s::float8) END,
     queued_at = CASE WHEN %(again)s THEN now() ELSE queued_at END,
+    -- It waits from when it is due.
+    aged_from = CASE
+        WHEN %(again)s THEN now() + make_interval(secs => greatest(0, %(delay_s)s::float8)) ELSE aged_from
+    END,
     groups_reserved = 0,
     progress_at = now(),
     finished_at = CASE WHEN %(again)s THEN NULL ELSE clock_timestamp() END

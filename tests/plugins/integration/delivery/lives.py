@@ -22,7 +22,8 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.dead_drain import run_once as drain_dead
 from collect_ops.delivery.dead_letters import DeadLetters
 from collect_ops.delivery.dead_model import selection_of
-from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.delivery.intervene import cancel
+from collect_ops.delivery.priorities import adjust
 from collect_ops.delivery.redrive import drive
 from collect_ops.delivery.sweep import sweep
 from collect_ops.lanes.runs import RunState, RunsUnavailable
@@ -141,9 +142,7 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data(), priority=st.integers(0, 10))
     def adjust(self, data: st.DataObject, priority: int) -> None:
         if ids := self._some(data):
-            adjust_priority(
-                ids, priority, self._world.backends, self._world.rules, actor="test", reason="other"
-            )
+            adjust(ids, priority, self._world.backends, self._world.rules, actor="test", reason="other")
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from collect_ops.broker.consumer import Consumer
-from collect_ops.delivery.intervene import Intervened, adjust_priority, cancel
+from collect_ops.delivery.intervene import Intervened, cancel
+from collect_ops.delivery.priorities import adjust
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.storage import Connection
 from tests.plugins.integration.world import World, source
@@ -21,7 +22,7 @@ def stop(world: World, *ids: int) -> Intervened:
 
 
 def prioritise(world: World, priority: int, *ids: int) -> Intervened:
-    return adjust_priority(ids, priority, world.backends, world.rules, actor="someone", reason="hurry")
+    return adjust(ids, priority, world.backends, world.rules, actor="someone", reason="hurry")
 
 
 def test_cancelling_moves_what_has_not_ended_once(world: World) -> None:

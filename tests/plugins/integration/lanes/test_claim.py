@@ -9,7 +9,8 @@ import pytest
 from collect_ops.broker.consumer import Consumer
 from collect_ops.broker.message import OutgoingMessage, TaskMessage
 from collect_ops.broker.publisher import Publisher
-from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.delivery.intervene import cancel
+from collect_ops.delivery.priorities import adjust
 from collect_ops.storage import Connection, connect, query
 from tests.plugins.integration.world import World, source
 
@@ -134,7 +135,7 @@ def test_a_source_over_its_limit_is_held_and_let_go_again(world: World, db: Conn
 
 def test_another_priority_is_another_generation(world: World) -> None:
     first, second = submit(world, 2, priority=1)
-    done = adjust_priority([first], 9, world.backends, world.rules, actor="test", reason="urgent now")
+    done = adjust([first], 9, world.backends, world.rules, actor="test", reason="urgent now")
     assert (done.moved, done.lanes) == ((first,), {"urgent"})
     task = world.task(first)
     assert (task["lane"], task["generation"], task["confirmed_generation"]) == ("urgent", 2, 2)

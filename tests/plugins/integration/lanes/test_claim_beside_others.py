@@ -10,7 +10,8 @@ import pytest
 from collect_ops.broker.consumer import Consumer
 from collect_ops.broker.message import OutgoingMessage, TaskMessage
 from collect_ops.broker.publisher import Publisher
-from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.delivery.intervene import cancel
+from collect_ops.delivery.priorities import adjust
 from collect_ops.lanes.claim import Claimed, _Claim
 from collect_ops.storage import Connection, connect, query
 from tests.plugins.integration.regressions.waiting import until
@@ -55,9 +56,7 @@ def test_many_are_changed_while_a_claim_goes_on(world: World, db: Connection, ac
     def change() -> tuple[int, ...]:
         if act == "cancel":
             return cancel([low, high], world.backends, world.rules, actor="test", reason="no more").moved
-        return adjust_priority(
-            [low, high], 5, world.backends, world.rules, actor="test", reason="other"
-        ).moved
+        return adjust([low, high], 5, world.backends, world.rules, actor="test", reason="other").moved
 
     names = {"cancel": "collect-ops cancel", "priority": "collect-ops priority"}
     with ThreadPoolExecutor(1) as pool, connect(world.backends.postgres_dsn) as claiming:

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from collect_ops.delivery.intervene import adjust_priority, cancel
+from collect_ops.delivery.intervene import cancel
+from collect_ops.delivery.priorities import adjust
 from collect_ops.execution.policy import Attempt, ShardSums, settle_outcome
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
@@ -128,6 +129,8 @@ class TaskMachine(RuleBasedStateMachine):
                 "params": {},
                 "dedup_key": f"{number:02x}",
                 "priority": 5,
+                "base_priority": 5,
+                "emergency": False,
                 "lane": "normal",
                 "max_retries": max_retries,
                 "submitted_by": "test",
@@ -361,9 +364,7 @@ class TaskMachine(RuleBasedStateMachine):
         return settle_outcome(attempt, sums, self._lane_rules.retry, base_s=0.2, chance=0.5).status
 
     def _adjust(self, task: ModelTask, priority: int) -> None:
-        done = adjust_priority(
-            [task.id], priority, self._backends, self._lane_rules, actor="test", reason="other"
-        )
+        done = adjust([task.id], priority, self._backends, self._lane_rules, actor="test", reason="other")
         moves = task.status in WAITING | {S.HELD} and priority != task.priority
         assert done.moved == ((task.id,) if moves else ())
         if moves:
