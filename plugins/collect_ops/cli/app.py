@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import dead, operations, schemas, source, task
+from collect_ops.cli import dead, operations, schemas, source, task, why
 
 app = typer.Typer(
     name="collect-ops",
@@ -21,6 +21,7 @@ app.command("submit")(task.submit)
 app.command("status")(task.status)
 app.command("watch")(task.watch)
 app.command("trace")(task.trace)
+app.command("why")(why.why)
 app.command("cancel")(operations.cancel)
 app.command("priority")(operations.priority)
 app.command("promote")(operations.promote)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient, Unanswered
 
 
 class CollectorError(CollectOpsError):
@@ -21,7 +21,7 @@ class CollectorError(CollectOpsError):
         super().__init__(f"{url}: {message}")
 
 
-class HostUnreachable(CollectorError, Transient):
+class HostUnreachable(CollectorError, Unanswered):
     """No connection: the name does not resolve, nobody listens, or TLS could not be set up."""
 
     def __init__(self, url: str, reason: str) -> None:
@@ -29,7 +29,7 @@ class HostUnreachable(CollectorError, Transient):
         super().__init__(url, f"cannot connect: {reason}; check the host and port of the connection")
 
 
-class RequestTimedOut(CollectorError, Transient):
+class RequestTimedOut(CollectorError, Unanswered):
     """A time-out of the source's `timeouts` passed."""
 
     def __init__(self, url: str, limit: str, seconds: float) -> None:
@@ -38,7 +38,7 @@ class RequestTimedOut(CollectorError, Transient):
         super().__init__(url, f"no answer in time: timeouts.{limit} is {seconds:g} s")
 
 
-class ConnectionBroken(CollectorError, Transient):
+class ConnectionBroken(CollectorError, Unanswered):
     """The connection ended before the answer did, or what came is not HTTP."""
 
     def __init__(self, url: str, reason: str) -> None:

@@ -22,6 +22,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
+from collect_ops.lanes.hosts import note_answer, note_failures
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
@@ -78,9 +79,9 @@ def settle(
         )
         if settled is None:
             return None
-        held = connection.execute(
-            query("lanes/release_held"), {"source": publications.source, "actor": actor}
-        ).fetchall()
+        # A host that answers again has tasks of other sources waiting for it, too.
+        source = None if _note_host(connection, publications, rules) else publications.source
+        held = connection.execute(query("lanes/release_held"), {"source": source, "actor": actor}).fetchall()
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
@@ -100,8 +101,34 @@ def settle(
 
 @dataclass(frozen=True, slots=True)
 class _FollowUp:
-    source: str
-    items: tuple[Publication, ...]
+    """What a settled attempt has to tell others.
+
+    Args:
+        source: Its source, which has room for another.
+        items: What is to be published.
+        host: The connection that it asked.
+        unanswered: How often that one did not answer at all.
+        answered: Whether it did.
+        error: Of the attempt.
+    """
+
+    source: str = ""
+    items: tuple[Publication, ...] = ()
+    host: str = ""
+    unanswered: int = 0
+    answered: bool = False
+    error: str = ""
+
+
+_NOTHING = _FollowUp()
+
+
+def _note_host(connection: Connection, settled: _FollowUp, rules: LaneRules) -> bool:
+    """Keep the host's record; returns whether it answers again after it was held."""
+    if settled.unanswered:
+        note_failures(connection, settled.host, settled.unanswered, settled.error, rules.host)
+        return False
+    return settled.answered and note_answer(connection, settled.host)
 
 
 def _settle(
@@ -121,12 +148,12 @@ def _settle(
         ).fetchone()
         # Anybody who may start a collect run can write another run's tasks into its conf.
         if task is None or run_id not in (None, task["run_id"]):
-            return None, _FollowUp("", ())
+            return None, _NOTHING
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
-            return None, _FollowUp("", ())
+            return None, _NOTHING
         outcome = _outcome(connection, task, sums, rules, planned=planned)
         callers = None if outcome.status in _AGAIN else callers_of(connection, task)
         own = outcome if callers is None else survivors_own(task, outcome)
@@ -150,7 +177,24 @@ def _settle(
             ],
         )
     items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _AGAIN else ()
-    return own, _FollowUp(task["source"], items)
+    return own, _follow_up(task, sums, sums_row, items)
+
+
+def _follow_up(
+    task: dict[str, Any], sums: ShardSums, sums_row: dict[str, Any], items: tuple[Publication, ...]
+) -> _FollowUp:
+    error = task["plan_error"] or sums.first_error or {}
+    asked = bool(task["plan_error"]) or sums.done + sums.failed > 0
+    silent = bool((task["plan_error"] or {}).get("unanswered")) + sums_row["unanswered"]
+    return _FollowUp(
+        source=task["source"],
+        items=items,
+        host=task["definition"]["connection"],
+        # Shards that are DONE: it answered in between, or before.
+        unanswered=silent if sums.done == 0 else 0,
+        answered=asked and silent == 0,
+        error=str(error.get("message", "")),
+    )
 
 
 def _outcome(

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.kernel.errors import CollectOpsError, Transient, Unanswered
 from collect_ops.kernel.masking import mask
 from collect_ops.storage import AsyncConnection, Connection, query
 
@@ -64,9 +64,13 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
-    """`describe_error`, with what settling decides by: `transient`, and `retry_after_s` where the host asked for it."""
+    """`describe_error`, with what settling decides by.
+
+    That is `transient`, `unanswered` (the host did not answer at all), and `retry_after_s` where the host asked for it.
+    """
     return {
         **describe_error(error),
+        "unanswered": isinstance(error, Unanswered),
         "transient": isinstance(error, Transient) or not isinstance(error, CollectOpsError),
         "retry_after_s": getattr(error, "retry_after_s", None),
     }

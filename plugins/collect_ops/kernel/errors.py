@@ -19,6 +19,10 @@ class Transient:
     """Mix-in: the same thing may succeed when tried again later."""
 
 
+class Unanswered(Transient):
+    """Mix-in: the other side did not answer at all; whoever asks it next will not be answered either."""
+
+
 class Permanent:
     """Mix-in: trying again cannot help; something has to be changed first."""
 

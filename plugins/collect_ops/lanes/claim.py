@@ -21,6 +21,7 @@ from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import effective, room
+from collect_ops.lanes.hosts import down_hosts, note_probes
 from collect_ops.lanes.policy import Candidate, Sorted
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
@@ -172,6 +173,7 @@ class _Claim:
     def commit(self) -> Claimed:
         """Move the tasks; the caller's transaction commits it."""
         self._hold()
+        note_probes(self._connection, self._sorted.probed, self._rules.host)
         rows = self._move()
         self._result.claimed = len(rows)
         self._result.held = len(self._sorted.hold)
@@ -208,6 +210,9 @@ class _Claim:
         for message in others:
             tags = self._busy if message.task_id in busy else self._stale
             tags.append(self._deliveries.pop(message.task_id).tag)
+        self._sorted.down |= down_hosts(
+            self._connection, {c.connection for c in candidates} - self._sorted.down.keys()
+        )
         active = self._active(candidates)
         contested = [candidate for candidate in candidates if candidate.source in self._contested]
         self._busy.extend(self._deliveries.pop(candidate.task_id).tag for candidate in contested)
@@ -366,6 +371,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         small=bool(row["small"]),
         due_in_s=row["due_in_s"],
         max_active_tasks=row["max_active_tasks"],
+        connection=row["connection"],
     )
 
 

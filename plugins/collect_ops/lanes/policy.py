@@ -18,6 +18,7 @@ class Candidate:
         small: It is expected to be one shard, and may share a run with others of its source.
         due_in_s: Seconds until a retry is due; None for a task that never failed.
         max_active_tasks: The source's limit, None for none.
+        connection: The source's connection, which stands for its host.
     """
 
     task_id: int
@@ -29,6 +30,21 @@ class Candidate:
     small: bool
     due_in_s: float | None
     max_active_tasks: int | None
+    connection: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownHost:
+    """A host that does not answer.
+
+    Args:
+        reason: Why tasks are held, and until when.
+        may_probe: The hold has passed: one task may be let through.
+    """
+
+    connection: str
+    reason: str
+    may_probe: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,11 +55,15 @@ class Sorted:
         room: Runs that may still be started.
         active: Tasks under way, by source.
         pack: Small tasks that share a run at most.
+        down: Hosts that do not answer, by connection.
+        probed: Connections to which a task was let through.
     """
 
     room: int
     active: dict[str, int]
     pack: int = PACK
+    down: dict[str, DownHost] = field(default_factory=dict)
+    probed: set[str] = field(default_factory=set)
     runs: list[list[Candidate]] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
     defer: list[Candidate] = field(default_factory=list)
@@ -58,8 +78,8 @@ class Sorted:
     def sort(self, candidates: Sequence[Candidate], active: Mapping[str, int]) -> int:
         """Sort a block, which comes highest priority first; returns how many were claimed.
 
-        Not due yet: deferred (back to the retry ladder). Source at its limit: held. The rest is claimed while there is
-        room or a run of its source to share, and left in the queue after that.
+        Not due yet: deferred (back to the retry ladder). Source at its limit, or host down: held. The rest is claimed
+        while there is room or a run of its source to share, and left in the queue after that.
 
         Args:
             candidates: In the order the broker delivered them.
@@ -76,12 +96,22 @@ class Sorted:
         elif limit is not None and running >= limit:
             reason = f"source {candidate.source} has {running} active tasks, max_active_tasks is {limit}"
             self.hold.append((candidate, reason))
+        elif (host := self._down(candidate)) is not None:
+            self.hold.append((candidate, host.reason))
         elif self._claim(candidate):
             self.active[candidate.source] = running + 1
+            if candidate.connection in self.down:
+                self.probed.add(candidate.connection)
             return True
         else:
             self.leave.append(candidate)
         return False
+
+    def _down(self, candidate: Candidate) -> DownHost | None:
+        host = self.down.get(candidate.connection)
+        if host is None or (host.may_probe and candidate.connection not in self.probed):
+            return None
+        return host
 
     def _claim(self, candidate: Candidate) -> bool:
         pack = self._open_packs.get(candidate.source) if candidate.small else None

@@ -58,13 +58,23 @@ class RetryRule(Rules):
     max_delay_s: Annotated[float, Field(gt=0)]
 
 
+class HostRule(Rules):
+    """When the tasks of a host that does not answer are held: for `hold_s * factor^n` the (n+1)th time in a row."""
+
+    failures: Positive = 5
+    hold_s: Annotated[float, Field(gt=0)] = 30
+    factor: Annotated[float, Field(ge=1)] = 2
+    max_hold_s: Annotated[float, Field(gt=0)] = 3600
+
+
 class LaneRules(Rules):
-    """All lanes, the control pool, the broker and the retries."""
+    """All lanes, the control pool, the broker, hosts and the retries."""
 
     lanes: dict[str, LaneRule]
     control: ControlRule
     broker: BrokerRule
     retry: RetryRule
+    host: HostRule = HostRule()
 
     @model_validator(mode="after")
     def _every_priority_has_one_lane(self) -> Self:

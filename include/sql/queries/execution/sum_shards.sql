@@ -4,6 +4,7 @@ SELECT
     count(*) FILTER (WHERE status = 'DONE') AS done,
     count(*) FILTER (WHERE status = 'FAILED') AS failed,
     count(*) FILTER (WHERE status = 'FAILED' AND NOT coalesce((error ->> 'transient')::boolean, false)) AS permanent,
+    count(*) FILTER (WHERE status = 'FAILED' AND (error ->> 'unanswered')::boolean) AS unanswered,
     max((error ->> 'retry_after_s')::float8) FILTER (WHERE status = 'FAILED') AS retry_after_s,
     coalesce(sum(rows_fetched), 0)::bigint AS rows_fetched,
     coalesce(sum(rows_landed), 0)::bigint AS rows_landed,

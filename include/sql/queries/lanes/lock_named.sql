@@ -7,7 +7,7 @@
 SELECT
     t.id, t.source, t.generation, t.attempt, t.priority, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
-    v.definition -> 'max_active_tasks' AS max_active_tasks,
+    v.definition -> 'max_active_tasks' AS max_active_tasks, v.definition ->> 'connection' AS connection,
     v.definition #>> '{limits,requests_per_s}' IS NULL
     AND (
         SELECT

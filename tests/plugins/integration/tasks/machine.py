@@ -23,6 +23,7 @@ from collect_ops.delivery.priorities import adjust
 from collect_ops.execution.policy import Attempt, ShardSums, settle_outcome
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import FINAL, MOVES, UNDER_WAY, TaskStatus
@@ -51,6 +52,8 @@ class ModelTask:
     max_retries: int
     status: TaskStatus = S.QUEUED
     priority: int = 5
+    base_priority: int = 5
+    pinned: bool = False
     generation: int = 1
     attempt: int = 0
     retry_count: int = 0
@@ -328,10 +331,22 @@ class TaskMachine(RuleBasedStateMachine):
         again = expected in WAITING
         task.fence(again=again)
         task.retry_count += expected is S.RETRYING
+        if expected is S.RETRYING:
+            task.priority = max(task.priority, self._retry_priority(task))
         task.lost_count += expected is S.QUEUED
         task.dead_letters += expected is S.DEAD
         task.move(expected, again=again)
         self._held_are_released()
+
+    def _retry_priority(self, task: ModelTask) -> int:
+        return priority_of(
+            priority_rules(),
+            task.base_priority,
+            emergency=False,
+            retry_count=task.retry_count,
+            waited_s=0,
+            pinned=task.pinned,
+        )
 
     def _expected(self, task: ModelTask, *, run_over: bool) -> TaskStatus | None:
         """Where a settling takes a task, by the pure policy (which has tests of its own)."""
@@ -368,7 +383,8 @@ class TaskMachine(RuleBasedStateMachine):
         moves = task.status in WAITING | {S.HELD} and priority != task.priority
         assert done.moved == ((task.id,) if moves else ())
         if moves:
-            task.priority = priority
+            task.priority = task.base_priority = priority
+            task.pinned = True
             task.move(task.status, again=True)
 
     def _republish(self) -> None:

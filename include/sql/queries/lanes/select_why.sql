@@ -1,0 +1,32 @@
+-- A task with what tells what it waits for, and how many tasks of its lane stand before it: more urgent ones, and of the
+-- same priority those that were published before. Primary key, index task_open.
+SELECT
+    t.id, t.source, t.status, t.reason, t.priority, t.lane, t.attempt, t.run_id, t.dag_id, t.retry_count, t.max_retries,
+    t.merged_into, t.merged_task_ids, t.withdrawn_at, t.moved_by, t.generation, t.confirmed_generation, t.lost_count,
+    extract(EPOCH FROM now() - t.queued_at)::float8 AS queued_s,
+    extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
+    extract(EPOCH FROM now() - t.claimed_at)::float8 AS claimed_s,
+    extract(EPOCH FROM now() - p.progress_at)::float8 AS quiet_s,
+    t.error ->> 'message' AS error,
+    p.rows_fetched, p.total_rows, p.shards_done, p.shards_total,
+    (v.definition ->> 'max_active_tasks')::int AS max_active_tasks,
+    v.definition ->> 'connection' AS connection,
+    h.last_error AS host_error,
+    extract(EPOCH FROM h.held_until - now())::float8 AS host_held_s,
+    (
+        SELECT count(*) FROM collect.task AS o
+        WHERE
+            o.lane = t.lane
+            AND (o.status = 'QUEUED' OR o.status = 'RETRYING' AND coalesce(o.due_at, now()) <= now())
+            AND (o.priority > t.priority OR o.priority = t.priority AND (o.queued_at, o.id) < (t.queued_at, t.id))
+    ) AS ahead,
+    (
+        SELECT count(*) FROM collect.task AS o
+        WHERE o.source = t.source AND o.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+    ) AS active,
+    (SELECT max(d.id) FROM collect.dead_letter AS d WHERE d.task_id = t.id) AS dead_letter_id
+FROM collect.task AS t
+JOIN collect.source_version AS v ON v.hash = t.source_version
+JOIN collect.task_progress AS p ON p.id = t.id
+LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection' AND h.held_until IS NOT NULL
+WHERE t.id = %(task_id)s

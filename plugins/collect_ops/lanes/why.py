@@ -1,0 +1,186 @@
+"""Why a task is where it is: what it waits for, what stands before it, what somebody may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from collect_ops.kernel.errors import CollectOpsError, Permanent
+from collect_ops.lanes.capacity import effective, used_slots
+from collect_ops.lanes.rules import LaneRules
+from collect_ops.storage import Connection, query
+from collect_ops.tasks.lifecycle import TaskStatus
+
+#: Seconds without a sign of life from which it is worth saying.
+QUIET_S = 30.0
+
+
+class UnknownTask(CollectOpsError, Permanent):
+    """There is no collect task of this number."""
+
+    def __init__(self, task_id: int) -> None:
+        self.task_id = task_id
+        super().__init__(f"task {task_id} does not exist")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """What a task waits for.
+
+    Args:
+        ahead: Tasks of its lane that are claimed before it; None when it does not wait in a queue.
+        sentences: For people, the most important first.
+    """
+
+    task_id: int
+    status: TaskStatus
+    ahead: int | None
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lane:
+    slots: int
+    used: int
+
+
+def why(connection: Connection, rules: LaneRules, task_id: int) -> Why:
+    """Why a task is where it is.
+
+    Args:
+        connection: Any.
+        rules: Lane rules.
+        task_id: The task.
+
+    Raises:
+        UnknownTask: There is no such task.
+    """
+    row = connection.execute(query("lanes/select_why"), {"task_id": task_id}).fetchone()
+    if row is None:
+        raise UnknownTask(task_id)
+    slots = effective(connection, row["lane"], rules).slots
+    lane = _Lane(slots=slots, used=used_slots(connection, row["lane"]))
+    status = TaskStatus(row["status"])
+    sentences = (*_TELLERS[status](row, lane), *_always(row))
+    ahead = row["ahead"] if status in (TaskStatus.QUEUED, TaskStatus.RETRYING) else None
+    return Why(task_id=task_id, status=status, ahead=ahead, sentences=tuple(sentences))
+
+
+def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
+    if row["confirmed_generation"] < row["generation"]:
+        yield "RabbitMQ has not confirmed its message yet: the sweep publishes it again within a minute"
+    if row["host_held_s"] is not None:
+        yield from _host(row)
+    yield (
+        f"it waits in lane {row['lane']} at priority {row['priority']} for {_seconds(row['queued_s'])}, "
+        f"{_tasks(row['ahead'])} before it"
+    )
+    if lane.used >= lane.slots:
+        yield f"all {lane.slots} slots of the lane are taken"
+    else:
+        yield (
+            f"{lane.slots - lane.used} of {lane.slots} slots are free: the lane's next claim takes it, unless the DAG "
+            f"lane_{row['lane']} is paused"
+        )
+
+
+def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    yield f"it is held: {row['reason']}"
+    if row["host_held_s"] is not None:
+        yield from _host(row)
+    elif row["max_active_tasks"] is not None and row["active"] >= row["max_active_tasks"]:
+        yield (
+            f"source {row['source']} has {row['active']} tasks under way, max_active_tasks is "
+            f"{row['max_active_tasks']}: it goes on when one of them ends"
+        )
+    else:
+        yield "what held it is gone: the sweep lets it go within a minute"
+
+
+def _host(row: Mapping[str, Any]) -> Iterator[str]:
+    left_s = row["host_held_s"]
+    when = f"in {_seconds(left_s)}" if left_s > 0 else "with the lane's next claim"
+    yield f"the host of connection {row['connection']} does not answer ({row['host_error']}); it is tried again {when}"
+
+
+def _retrying(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
+    yield f"attempt {row['attempt']} failed: {row['error'] or row['reason']}"
+    number = f"retry {row['retry_count']} of {row['max_retries']}"
+    if row["due_in_s"] is not None and row["due_in_s"] > 0:
+        yield f"{number} is due in {_seconds(row['due_in_s'])}"
+    else:
+        yield f"{number} is due"
+        yield from _queued(row, lane)
+
+
+def _merged(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    survivor = row["merged_into"]
+    yield f"it is merged into task {survivor}, which collects for it: collect-ops why {survivor}"
+
+
+def _claimed(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    yield (
+        f"it was claimed {_seconds(row['claimed_s'])} ago for run {row['run_id']} of {row['dag_id']}, which has not "
+        "begun with it"
+    )
+    yield "a run that was never started is started again by the sweep"
+
+
+def _under_way(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    total = "an unknown number of" if row["total_rows"] is None else f"{row['total_rows']:,}"
+    yield (
+        f"it runs in {row['run_id']} of {row['dag_id']}: {row['rows_fetched']:,} of {total} rows, "
+        f"{row['shards_done']} of {row['shards_total'] if row['shards_total'] is not None else '?'} shards"
+    )
+    if row["quiet_s"] > QUIET_S:
+        yield f"nothing has landed for {_seconds(row['quiet_s'])}: collect-ops trace {row['id']}"
+
+
+def _dead(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    yield f"it is dead: {row['reason']}"
+    if row["dead_letter_id"] is not None:
+        letter = row["dead_letter_id"]
+        yield f"see collect-ops dead show {letter}; when it is mended, collect-ops dead redrive {letter}"
+
+
+def _ended(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    yield f"it has ended {row['status']}" + (f": {row['reason']}" if row["reason"] else "")
+    if row["status"] == TaskStatus.CANCELLED:
+        yield f"cancelled by {row['moved_by']}"
+
+
+def _always(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["merged_task_ids"] and not TaskStatus(row["status"]).final:
+        yield f"it collects for tasks {', '.join(map(str, row['merged_task_ids']))} as well"
+    if row["withdrawn_at"] is not None and not TaskStatus(row["status"]).final:
+        yield "its own caller has cancelled; it goes on for the others"
+    if row["lost_count"]:
+        yield f"{row['lost_count']} of its attempts were lost by no fault of its own"
+
+
+_TELLERS: dict[TaskStatus, Callable[[Mapping[str, Any], _Lane], Iterator[str]]] = {
+    TaskStatus.CREATED: _queued,
+    TaskStatus.QUEUED: _queued,
+    TaskStatus.HELD: _held,
+    TaskStatus.RETRYING: _retrying,
+    TaskStatus.MERGED: _merged,
+    TaskStatus.CLAIMED: _claimed,
+    TaskStatus.DISPATCHED: _under_way,
+    TaskStatus.RUNNING: _under_way,
+    TaskStatus.DISPATCH_FAILED: _ended,
+    TaskStatus.DEAD: _dead,
+    TaskStatus.COMPLETED: _ended,
+    TaskStatus.PARTIAL: _ended,
+    TaskStatus.CANCELLED: _ended,
+}
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _tasks(count: int) -> str:
+    return "no task" if count == 0 else f"{count:,} task{'s' if count > 1 else ''}"
