@@ -17,7 +17,14 @@ LANES = sorted(RULES.lanes)
 
 
 def test_there_is_a_dag_for_everything(dags: Mapping[str, DAG]) -> None:
-    wanted = {"collect_inbox", "collect_priority", "collect_submit", "collect_sweep", "dead_letters"}
+    wanted = {
+        "collect_backlog",
+        "collect_inbox",
+        "collect_priority",
+        "collect_submit",
+        "collect_sweep",
+        "dead_letters",
+    }
     wanted |= {f"{kind}_{lane}" for kind in ("lane", "collect") for lane in LANES}
     wanted |= {f"source_{name}" for name in load_sources().sources}
     assert set(dags) == wanted

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import dead, operations, schemas, source, task, why
+from collect_ops.cli import backlog, dead, operations, schemas, source, task, why
 
 app = typer.Typer(
     name="collect-ops",
@@ -22,6 +22,7 @@ app.command("status")(task.status)
 app.command("watch")(task.watch)
 app.command("trace")(task.trace)
 app.command("why")(why.why)
+app.command("backlog")(backlog.backlog)
 app.command("cancel")(operations.cancel)
 app.command("priority")(operations.priority)
 app.command("promote")(operations.promote)

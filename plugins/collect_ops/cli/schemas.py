@@ -10,6 +10,7 @@ import typer
 # Below include/: which function gives the schema. A new kind of file is a line here.
 SCHEMAS: dict[str, str] = {
     "rules/lanes.schema.json": "collect_ops.lanes.rules:json_schema",
+    "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:json_schema",
     "rules/priority.schema.json": "collect_ops.lanes.priority:json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }

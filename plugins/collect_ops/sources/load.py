@@ -220,6 +220,14 @@ def _replace(data: Json, steps: tuple[str | int, ...]) -> None:
         data.pop(last, None)
 
 
+def is_sheddable(name: str) -> bool:
+    """Whether a source's declaration, as it is now, lets a backlog rule cancel its waiting tasks."""
+    try:
+        return get_source(name).sheddable
+    except UnknownSource:
+        return False
+
+
 def source_names(directory: Path | None = None) -> list[str]:
     """The names of the declared sources, valid or not: the stems of the files, which are not opened."""
     return sorted(path.stem for path in (directory or sources_dir()).glob("*.yaml"))
