@@ -5,7 +5,7 @@
 #
 #   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable
 #   packages         the servers only
-#   testing          what only `make test` needs: chromium looks at the pages, docker-compose parses the Compose file
+#   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file
 #   uv               uv only
 #   venv NAME LOCK   .stack/NAME from LOCK (venv-demo requirements-demo.lock); alone, without the project
 set -euo pipefail
@@ -68,6 +68,7 @@ ensure_packages() {
 ensure_testing() {
     local missing=()
     command -v chromium >/dev/null || missing+=(chromium)
+    command -v node >/dev/null || missing+=(nodejs)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }

@@ -59,6 +59,8 @@ class InboxMessage(BaseModel):
     """Instead of the source's path, relative to its connection."""
     priority: Annotated[int, Field(ge=0, le=10)] | None = None
     """0 to 10; null takes the source's."""
+    emergency: bool = False
+    """Whether it is one: raises the priority by what the rules say."""
     force: bool = False
     """Admit even when an equal task holds the dedup key; needs a request id."""
     deadline: Deadline = None
