@@ -62,7 +62,9 @@ def test_runs_by_hand(tmp_path: Path) -> None:
         )
         answer = submitted["tasks"]["submit"]["result"]
         assert submitted["state"] == "success"
-        assert answer["message"] == f"task {answer['task_id']} admitted, now QUEUED"
+        admitted = f"task {answer['task_id']} admitted, now QUEUED"
+        # Whether there was one to be forced over depends on what was collected before.
+        assert answer["message"].partition(";")[0] == admitted
         assert stack.task_ended(answer["task_id"])["status"] == "COMPLETED"
     # A run whose attempt is not the task's any more: skipped, and nothing is settled.
     assert {name: task["state"] for name, task in cleared["tasks"].items()} == {

@@ -120,13 +120,13 @@ def test_up_and_down_clear_up_after_a_killed_supervisor(running: Path) -> None:
     assert leftovers(layout) == []
 
 
-def test_a_taken_port_is_named(home: Path) -> None:
-    assert run_stack(home, "down").returncode == 0
-    port = json.loads(Layout(home=home).settings_file.read_text())["ports"]["redis"]
+def test_a_taken_port_is_named(running: Path) -> None:
+    assert run_stack(running, "down").returncode == 0
+    port = json.loads(Layout(home=running).settings_file.read_text())["ports"]["redis"]
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        done = run_stack(home, "up", "--only", "redis")
+        done = run_stack(running, "up", "--only", "redis")
     assert done.returncode == 1
     assert f"REDIS_PORT: port {port} on 127.0.0.1 is taken" in done.stderr

@@ -37,12 +37,12 @@ from collect_ops.lanes.brakes import AdmissionSlowed, Applicant, slowed
 from collect_ops.lanes.priority import PriorityRules, priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.lanes.runs import Runs, wake
+from collect_ops.lanes.runs import Runs, RunsUnavailable, wake
 from collect_ops.lanes.waking import with_room
 from collect_ops.sources.load import get_source
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import checked_request
-from collect_ops.storage import Connection, connect
+from collect_ops.storage import Connection, connect, errors
 from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class AdmissionService:
                 line.connection, {i: fields for i, fields in valid.items() if i not in refused}
             )
             if stored.admitted:
-                self._publish(line, stored, admitted_s=time.perf_counter() - began)
+                self._publish_if_possible(line, stored, admitted_s=time.perf_counter() - began)
         answers: dict[int, Answer] = {**faulty, **refused, **stored.answers}
         return [answers[index] for index in range(len(submissions))]
 
@@ -321,6 +321,16 @@ class AdmissionService:
         admitted = [c for c in candidates if c.task_id not in known and (c.task_id in got or c.force)]
         admitted_ids = {candidate.task_id for candidate in admitted}
         return admitted, [candidate for candidate in candidates if candidate.task_id not in admitted_ids]
+
+    def _publish_if_possible(self, line: Line, stored: _Stored, *, admitted_s: float) -> None:
+        """It is committed: what fails now is the outbox's to publish, and no reason to tell the callers otherwise."""
+        try:
+            self._publish(line, stored, admitted_s=admitted_s)
+        except (errors.OperationalError, errors.InterfaceError, RunsUnavailable) as error:
+            log.error(
+                "%d tasks admitted and not all published, the sweep will: %s", len(stored.admitted), error
+            )
+            line.connection.close()
 
     def _publish(self, line: Line, stored: _Stored, *, admitted_s: float) -> None:
         """What follows the commit: hints, messages, traces."""

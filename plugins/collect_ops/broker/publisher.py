@@ -114,15 +114,18 @@ class Publisher:
         if connection is None:
             return
         loop = connection.ioloop
+        # A lost connection's socket is closed by callbacks that have not run yet.
+        patience_s = 0.1
         try:
             if not connection.is_closed:
                 connection.add_on_close_callback(lambda *_: loop.stop())
                 if not connection.is_closing:
                     connection.close()
-                loop.call_later(2, loop.stop)
-            else:
-                # A lost connection's socket is closed by a callback that has not run yet.
-                loop.call_later(0.01, loop.stop)
+                patience_s = 2.0
+        except AMQPError as error:
+            log.warning("RabbitMQ connection not closed cleanly: %r", error)
+        try:
+            loop.call_later(patience_s, loop.stop)
             loop.start()
         except (AMQPError, OSError) as error:
             log.warning("RabbitMQ connection not closed cleanly: %r", error)
