@@ -119,6 +119,9 @@ class _Outage:
         self._began, self._pause_s = None, 0.25
 
 
+# A holder that is frozen, with its machine or by SIGSTOP, keeps its shard's lock for no longer than this: whoever
+# settles the task waits for the lock a minute. COPY is not idle; the time of a statement bounds it.
+_SESSION = {"idle_in_transaction_session_timeout": "20s", "statement_timeout": "10min"}
 _GONE = (errors.OperationalError, errors.InterfaceError, DatabaseUnavailable)
 
 
@@ -318,6 +321,7 @@ class _GroupRun:
         return await connect_async(
             self._backends.postgres_dsn,
             application_name=f"collect-ops {self._result.run_id}/{self._result.group_no}",
+            settings=_SESSION,
         )
 
     async def _with_database(self, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:

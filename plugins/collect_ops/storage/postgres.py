@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -93,15 +94,24 @@ def is_usable(connection: Connection) -> bool:
     return True
 
 
-async def connect_async(dsn: str, *, application_name: str = "collect-ops") -> AsyncConnection:
+async def connect_async(
+    dsn: str, *, application_name: str = "collect-ops", settings: Mapping[str, str] | None = None
+) -> AsyncConnection:
     """The same as `connect`, for asyncio.
+
+    Args:
+        dsn: libpq connection string or URI.
+        application_name: Shown in pg_stat_activity.
+        settings: Server settings of this session beside the usual ones, such as a shorter time-out.
 
     Raises:
         DatabaseUnavailable: The server did not accept the connection.
     """
+    own = "".join(f" -c {name}={value}" for name, value in (settings or {}).items())
+    options = {**_OPTIONS, "options": f"{_OPTIONS['options']}{own}"}
     try:
         return await psycopg.AsyncConnection.connect(
-            dsn, autocommit=True, row_factory=dict_row, application_name=application_name, **_OPTIONS
+            dsn, autocommit=True, row_factory=dict_row, application_name=application_name, **options
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(str(error)) from error
