@@ -188,6 +188,10 @@ class AdmissionService:
             raise refused
         return [answer for answer in answers if isinstance(answer, Admission)]
 
+    def check(self, submissions: Sequence[Submission]) -> dict[int, CollectOpsError]:
+        """What is wrong with submissions, by index into them; asks no service."""
+        return self._validated(submissions)[0]
+
     def preview(self, submissions: Sequence[Submission]) -> list[Outcome]:
         """What would become of a batch: the same transaction, rolled back; nothing is published.
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +45,7 @@ class QueueMissing(CollectOpsError, Permanent):
 class Delivery:
     """A message taken and not yet acked.
 
-    The properties from `message_id` on are the publisher's word for them; text that is no UTF-8 shows as escapes.
+    `properties` are all of them, as they came. Those from `message_id` on are the publisher's word for them; text that is no UTF-8 shows as escapes.
     """
 
     tag: int
@@ -59,6 +59,7 @@ class Delivery:
     reply_to: str | None = None
     app_id: str | None = None
     user_id: str | None = None
+    properties: pika.BasicProperties = field(default_factory=pika.BasicProperties, repr=False, compare=False)
 
 
 class Consumer:
@@ -205,6 +206,7 @@ def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Del
         reply_to=_text(properties.reply_to),
         app_id=_text(properties.app_id),
         user_id=_text(properties.user_id),
+        properties=properties,
     )
 
 

@@ -1,29 +1,73 @@
-"""What only RabbitMQ's management API tells: messages of a queue with the unacked ones."""
+"""What only RabbitMQ's management API tells: messages of a queue with the unacked ones, and bindings."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 
+from collect_ops.broker.topology import Binding
+
 log = logging.getLogger(__name__)
 
 
-def depths_with_unacked(api_url: str, vhost: str) -> dict[str, int] | None:
-    """Messages, ready and unacked, by queue name; None when the API did not answer.
+class Management:
+    """Questions to the management API about one virtual host.
 
     Args:
         api_url: Management address with credentials (`http://user:password@host:15672`).
         vhost: Virtual host.
     """
-    parts = urlsplit(api_url)
-    bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-    url = f"{bare}/api/queues/{quote(vhost, safe='')}"
-    try:
-        answer = httpx.get(url, auth=(parts.username or "", parts.password or ""), timeout=5, trust_env=False)
-        answer.raise_for_status()
-        return {queue["name"]: int(queue.get("messages", 0)) for queue in answer.json()}
-    except (httpx.HTTPError, ValueError) as error:
-        log.warning("RabbitMQ's management API did not answer: %s", type(error).__name__)
-        return None
+
+    def __init__(self, api_url: str, vhost: str) -> None:
+        parts = urlsplit(api_url)
+        self._url = urlunsplit(
+            (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", "")
+        )
+        self._login = (parts.username or "", parts.password or "")
+        self._vhost = quote(vhost, safe="")
+
+    def depths(self) -> dict[str, int] | None:
+        """Messages, ready and unacked, by queue name, some seconds old; None when the API did not answer."""
+        found = self._get("queues")
+        return None if found is None else {queue["name"]: int(queue.get("messages", 0)) for queue in found}
+
+    def queue_type(self, queue: str) -> str | None:
+        """`classic`, `quorum` or another; None when the API did not answer or knows no such queue."""
+        found = self._get("queues") or []
+        return next((str(each.get("type", "classic")) for each in found if each["name"] == queue), None)
+
+    def bindings(self) -> list[Binding] | None:
+        """Bindings of queues to exchanges, without those of the default exchange; None when it did not answer."""
+        found = self._get("bindings")
+        if found is None:
+            return None
+        return [
+            Binding(
+                exchange=each["source"],
+                queue=each["destination"],
+                routing_key=each["routing_key"],
+                arguments=dict(each["arguments"]),
+            )
+            for each in found
+            if each["destination_type"] == "queue" and each["source"]
+        ]
+
+    def _get(self, what: str) -> list[dict[str, Any]] | None:
+        try:
+            answer = httpx.get(
+                f"{self._url}/api/{what}/{self._vhost}", auth=self._login, timeout=5, trust_env=False
+            )
+            answer.raise_for_status()
+            found = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            log.warning("RabbitMQ's management API did not answer: %s", type(error).__name__)
+            return None
+        return found if isinstance(found, list) else None
+
+
+def depths_with_unacked(api_url: str, vhost: str) -> dict[str, int] | None:
+    """Messages, ready and unacked, by queue name; None when the API did not answer (see `Management`)."""
+    return Management(api_url, vhost).depths()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
+import pika
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 
@@ -69,6 +70,7 @@ class OutgoingMessage:
         reply_to: Queue that an answer shall go to.
         app_id: Who publishes.
         mandatory: Whether a message that no queue takes comes back and counts as not confirmed.
+        moved: Of a message that is moved from queue to queue: all its properties, in place of the ones above.
     """
 
     exchange: str
@@ -82,6 +84,7 @@ class OutgoingMessage:
     reply_to: str | None = None
     app_id: str | None = None
     mandatory: bool = True
+    moved: pika.BasicProperties | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 255:

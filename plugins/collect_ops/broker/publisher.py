@@ -209,7 +209,7 @@ class Publisher:
         for index, message in enumerate(batch.messages):
             batch.waiting[self._next_tag] = index
             self._next_tag += 1
-            properties = pika.BasicProperties(
+            properties = message.moved or pika.BasicProperties(
                 content_type=message.content_type,
                 delivery_mode=pika.DeliveryMode.Persistent.value,
                 priority=message.priority,
@@ -227,7 +227,11 @@ class Publisher:
         self, _channel: Channel, _method: object, properties: pika.BasicProperties, _body: bytes
     ) -> None:
         # The broker returns an unroutable message before it confirms it.
-        self._batch.unroutable.add(int((properties.headers or {})[_INDEX_HEADER]))
+        messages = self._batch.messages
+        if messages[0].moved is not None:  # its headers are not ours: whoever moves messages needs them all confirmed
+            self._batch.unroutable.update(range(len(messages)))
+        else:
+            self._batch.unroutable.add(int((properties.headers or {})[_INDEX_HEADER]))
 
     def _on_confirm(self, frame: Method) -> None:
         batch, tag = self._batch, frame.method.delivery_tag

@@ -29,11 +29,11 @@ class TopologyMismatch(CollectOpsError, Permanent):
     """A queue or exchange exists with other arguments than ours."""
 
     def __init__(self, kind: str, name: str, wanted: dict[str, Any], reply: str) -> None:
-        self.name = name
+        self.name, self.reply = name, reply
         super().__init__(
             f"{kind} {name} exists with other arguments: {reply}. Wanted {wanted}. RabbitMQ cannot change a declared "
-            f"{kind}: drain it, delete it (rabbitmqctl delete_queue {name}), and start again; tasks that were in it "
-            f"are published again from PostgreSQL"
+            f"{kind}: `collect-ops topology --check` shows what differs, `collect-ops topology --migrate` makes it "
+            f"anew and keeps its messages"
         )
 
 
@@ -42,7 +42,8 @@ class TopologyRefused(CollectOpsError, Permanent):
 
     def __init__(self, kind: str, name: str, reply: str) -> None:
         self.name = name
-        super().__init__(f"{kind} {name} cannot be declared: {reply}; the user needs configure rights on it")
+        advice = "; the user needs configure rights on it" if "ACCESS_REFUSED" in reply else ""
+        super().__init__(f"{kind} {name} cannot be declared: {reply}{advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +106,9 @@ def declare(amqp_url: str, topology: Topology) -> None:
     connection, channel = open_channel(amqp_url)
     try:
         for exchange in topology.exchanges:
-            _declare_exchange(channel, exchange)
+            declare_exchange(channel, exchange)
         for queue in topology.queues:
-            _declare_queue(channel, queue)
+            declare_queue(channel, queue)
         for binding in topology.bindings:
             _bind(channel, binding)
     except AMQPError as error:
@@ -125,14 +126,26 @@ def close_connection(connection: pika.BlockingConnection) -> None:
         log.info("RabbitMQ connection was lost before it was closed: %r", error)
 
 
-def _declare_exchange(channel: BlockingChannel, exchange: Exchange) -> None:
+def declare_exchange(channel: BlockingChannel, exchange: Exchange) -> None:
+    """Declare one exchange.
+
+    Raises:
+        TopologyMismatch: It exists in another form; the channel is closed.
+        TopologyRefused: The user may not declare it; likewise.
+    """
     try:
         channel.exchange_declare(exchange=exchange.name, exchange_type=exchange.type, durable=True)
     except ChannelClosedByBroker as error:
         raise _refusal("exchange", exchange.name, {"type": exchange.type}, error) from error
 
 
-def _declare_queue(channel: BlockingChannel, queue: Queue) -> None:
+def declare_queue(channel: BlockingChannel, queue: Queue) -> None:
+    """Declare one queue.
+
+    Raises:
+        TopologyMismatch: It exists in another form, or the broker takes no such form; the channel is closed.
+        TopologyRefused: The user may not declare it; likewise.
+    """
     try:
         channel.queue_declare(queue=queue.name, durable=True, arguments=queue.arguments)
     except ChannelClosedByBroker as error:

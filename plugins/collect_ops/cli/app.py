@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, operations, schemas, source, task, why
+from collect_ops.cli import backlog, dead, operations, schemas, source, task, topology, why
 
 app = typer.Typer(
     name="collect-ops",
@@ -27,7 +27,7 @@ app.command("cancel")(operations.cancel)
 app.command("priority")(operations.priority)
 app.command("promote")(operations.promote)
 app.command("priority-rules")(operations.priority_rules)
-app.command("topology")(operations.topology)
+app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
 app.command("schemas")(schemas.schemas)
 

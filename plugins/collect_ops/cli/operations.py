@@ -1,4 +1,4 @@
-"""`collect-ops cancel | priority | promote | priority-rules | topology | sweep`: what operators run by hand."""
+"""`collect-ops cancel | priority | promote | priority-rules | sweep`: what operators run by hand."""
 
 from __future__ import annotations
 
@@ -184,19 +184,6 @@ def _actor() -> str:
     import getpass
 
     return f"cli:{getpass.getuser()}"
-
-
-def topology() -> None:
-    """Declare the exchanges, queues and bindings of RabbitMQ; what is there already stays as it is."""
-    from collect_ops.broker.topology import declare
-    from collect_ops.kernel.backends import Backends
-    from collect_ops.lanes.rules import lane_rules
-
-    wanted = lane_rules().topology()
-    declare(Backends.from_environment().amqp_url, wanted)
-    typer.echo(
-        f"declared: {len(wanted.exchanges)} exchanges, {len(wanted.queues)} queues, {len(wanted.bindings)} bindings"
-    )
 
 
 def sweep() -> None:
