@@ -13,19 +13,24 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import orjson
 
 from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.admission.params_file import Format, Line, read_lines
+from collect_ops.admission.policy import priority_fault
 from collect_ops.admission.service import AdmissionService
 from collect_ops.kernel.errors import CollectOpsError, Fault, Transient, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed
+from collect_ops.sources.load import UnknownSource
 from collect_ops.storage import errors
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +124,8 @@ class BulkRefused(ValidationFailed):
     def __init__(self, checked: Checked, first: Sequence[BadLine]) -> None:
         self.checked = checked
         faults = [
-            Fault(field=f"line {bad.line}: {fault.field}", value=fault.value, problem=fault.problem, allowed=fault.allowed)
-            for bad in first
-            for fault in bad.faults
-        ]  # fmt: skip
+            replace(fault, field=f"line {bad.line}: {fault.field}") for bad in first for fault in bad.faults
+        ]
         super().__init__(f"{checked.bad:,} of {checked.lines:,} lines are bad, nothing was admitted", faults)
 
 
@@ -217,12 +220,18 @@ class BulkAdmission:
         return checked, counts
 
     def _check(self, file: BinaryIO, job: Job, *, skip_bad: bool) -> Checked:
+        if fault := priority_fault(job.priority):
+            raise ValidationFailed("submission", [fault])
         prefix = _request_prefix(file, job)
         size = max(1, os.fstat(file.fileno()).st_size)
-        lines, bad, first = 0, 0, []
+        lines, bad = 0, 0
+        first: list[BadLine] = []
         for block in _in_blocks(read_lines(file, job.format, tabs=job.tabs), CHECK_BLOCK):
             readable = [line for line in block if not line.faults]
             faulty = self._service.check([_submission(job, prefix, line) for line in readable])
+            for error in faulty.values():
+                if isinstance(error, UnknownSource):
+                    raise error
             faults = {readable[index].number: _faults(error) for index, error in faulty.items()}
             for line in block:
                 if found := line.faults or faults.get(line.number):
@@ -259,11 +268,7 @@ class BulkAdmission:
             done += len(block)
             yield (
                 done,
-                [
-                    (line, _submission(job, checked.request_prefix, line))
-                    for line in block
-                    if not line.faults
-                ],
+                [(line, _submission(job, checked.request_prefix, line)) for line in block if not line.faults],
             )
 
     def _answers(
@@ -318,9 +323,18 @@ def _submission(job: Job, prefix: str, line: Line) -> Submission:
 
 def _request_prefix(file: BinaryIO, job: Job) -> str:
     file.seek(0)
-    content = hashlib.file_digest(file, "sha256")
+    content = hashlib.file_digest(cast("BufferedReader", file), "sha256")
     deadline = None if job.deadline is None else job.deadline.isoformat()
-    beside = [job.source, dict(job.params), job.path, job.priority, job.emergency, job.force, deadline, job.name]
+    beside = [
+        job.source,
+        dict(job.params),
+        job.path,
+        job.priority,
+        job.emergency,
+        job.force,
+        deadline,
+        job.name,
+    ]
     content.update(orjson.dumps(beside, option=orjson.OPT_SORT_KEYS, default=str))
     return f"file:{content.hexdigest()[:32]}"
 

@@ -45,7 +45,8 @@ class QueueMissing(CollectOpsError, Permanent):
 class Delivery:
     """A message taken and not yet acked.
 
-    `properties` are all of them, as they came. Those from `message_id` on are the publisher's word for them; text that is no UTF-8 shows as escapes.
+    `properties` are all of them, as they came. Those from `message_id` on are the publisher's word for them; text that
+    is no UTF-8 shows as escapes.
     """
 
     tag: int

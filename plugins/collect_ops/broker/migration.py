@@ -92,7 +92,9 @@ class MigrationRunning(CollectOpsError, Transient):
     """Another migration runs in this virtual host."""
 
     def __init__(self, vhost: str) -> None:
-        super().__init__(f"another migration of the topology runs in virtual host {vhost}: wait until it is over")
+        super().__init__(
+            f"another migration of the topology runs in virtual host {vhost}: wait until it is over"
+        )
 
 
 class ManagementMissing(CollectOpsError, Permanent):

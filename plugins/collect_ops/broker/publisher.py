@@ -228,7 +228,9 @@ class Publisher:
     ) -> None:
         # The broker returns an unroutable message before it confirms it.
         messages = self._batch.messages
-        if messages[0].moved is not None:  # its headers are not ours: whoever moves messages needs them all confirmed
+        if (
+            messages[0].moved is not None
+        ):  # its headers are not ours: whoever moves messages needs them all confirmed
             self._batch.unroutable.update(range(len(messages)))
         else:
             self._batch.unroutable.add(int((properties.headers or {})[_INDEX_HEADER]))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from collect_ops.cli.completion import complete_source
+
 if TYPE_CHECKING:
     from collect_ops.delivery.dead_letters import DeadLetters
     from collect_ops.delivery.dead_model import Done, RedriveProgress, Selection
@@ -21,7 +23,7 @@ LetterIds = Annotated[
     typer.Argument(metavar="[LETTER]…", help="Numbers of dead letters; none: those that the options choose."),
 ]
 Group = Annotated[str | None, typer.Option("--group", "-g", help="Fingerprint of a group (`dead groups`).")]
-Source = Annotated[str | None, typer.Option(help="Of this source.")]
+Source = Annotated[str | None, typer.Option(help="Of this source.", autocompletion=complete_source)]
 Task = Annotated[int | None, typer.Option(help="Of this collect task.")]
 Text = Annotated[str | None, typer.Option(help="Holding this in the error or in a message's body.")]
 Since = Annotated[str | None, typer.Option(help="Failed at this time or later: 2026-01-31T08:00:00Z.")]

@@ -187,7 +187,7 @@ def _actor() -> str:
 
 
 def sweep() -> None:
-    """Run the sweep once: outbox, repair, wake-ups. The DAG collect_sweep does it every minute."""
+    """Run the sweep once: outbox, repair, wake-ups; prints JSON. The DAG collect_sweep does it every minute."""
     from collect_ops.cli.output import print_json
     from collect_ops.delivery.sweep import sweep as sweep_once
     from collect_ops.kernel.backends import Backends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
 
@@ -19,3 +20,25 @@ def parse_params(pairs: Sequence[str]) -> dict[str, str]:
     if faults:
         raise ValidationFailed("command line", faults)
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def parse_time(option: str, text: str | None) -> datetime | None:
+    """A moment with its offset from UTC; None for None.
+
+    Args:
+        option: The option's name, for the fault.
+        text: ISO 8601.
+
+    Raises:
+        ValidationFailed: It is none, or has no offset.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        problem = "must be ISO 8601 with an offset, such as 2026-01-31T08:00:00Z"
+        raise ValidationFailed("command line", [Fault(field=option, value=text, problem=problem)])
+    return moment

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from collect_ops.cli.completion import complete_source
+
 if TYPE_CHECKING:
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.model import Source
@@ -15,7 +17,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-SourceName = Annotated[str, typer.Argument(metavar="NAME", help="The source's name: its file without .yaml.")]
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The source's name: its file without .yaml.", autocompletion=complete_source
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

@@ -5,27 +5,37 @@ from __future__ import annotations
 import getpass
 import time
 import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+
+from collect_ops.cli.completion import complete_source
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import RenderableType
 
+    from collect_ops.admission.service import AdmissionService
     from collect_ops.storage import Connection
     from collect_ops.tasks.progress import Progress
 
 #: Ends that `watch` and `submit --wait` report as success.
 GOOD_ENDS = frozenset({"COMPLETED"})
 
+_MANY = "Many from a file"
+
 TaskId = Annotated[int, typer.Argument(help="Number of the collect task.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 
 
 def submit(
-    source: Annotated[str, typer.Argument(help="Name of a source (`collect-ops source list`).")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Name of a source (`collect-ops source list`).", autocompletion=complete_source),
+    ],
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", help="A parameter, NAME=VALUE; may be repeated.")
     ] = None,
@@ -35,44 +45,141 @@ def submit(
         bool, typer.Option("--emergency", help="Raise the priority, by 3 as shipped.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Admit even when an equal task is known.")] = False,
+    deadline: Annotated[
+        str | None, typer.Option(help="When the rows are needed at the latest: 2026-01-31T08:00:00Z.")
+    ] = None,
     request_id: Annotated[
         str | None, typer.Option(help="The same request id gets the first answer again; else a new one.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say what would be admitted, merged, refused.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow the task to its end.")] = False,
+    params_file: Annotated[
+        str | None,
+        typer.Option(
+            help="A task for each line of a CSV or NDJSON file of parameters; `-` is stdin.",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="csv or ndjson; else by name.", rich_help_panel=_MANY)
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Admit the good lines though others are bad.", rich_help_panel=_MANY),
+    ] = False,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where bad lines are written, with their faults [FILE.errors.ndjson].", rich_help_panel=_MANY
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Where each line's answer is written, with its task.", rich_help_panel=_MANY),
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Submit a file once more that was submitted before.", rich_help_panel=_MANY
+        ),
+    ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that services may be away, or the source slowed.", min=0, rich_help_panel=_MANY
+        ),
+    ] = 600.0,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a collect task. Exit status 2 for bad input, 3 for a duplicate."""
-    from collect_ops.admission.model import Submission
+    """Submit a collect task, or one for each line of a file.
+
+    Exit status 2 for bad input, 3 for a duplicate; with --wait 1 unless it ends COMPLETED. Of a file every line is
+    checked before the first is admitted; one that was cut off is gone on with by submitting it again.
+
+    Examples: collect-ops submit flights -p carrier=AA --priority 9 --wait ·
+    collect-ops submit flights --params-file days.csv
+    """
     from collect_ops.admission.service import AdmissionService
+    from collect_ops.cli.bulk import Options, job_of, submit_file
     from collect_ops.cli.output import print_json
-    from collect_ops.cli.params import parse_params
+    from collect_ops.cli.params import parse_params, parse_time
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rest_runs import RestRuns
     from collect_ops.lanes.rules import lane_rules
 
-    given = parse_params(param or [])
-    service = AdmissionService(Backends.from_environment(), lane_rules(), RestRuns.from_environment())
-    admission = service.admit(
-        Submission(
-            source=source,
-            params=given,
-            path=path,
-            priority=priority,
-            emergency=emergency,
-            force=force,
-            request_id=request_id or f"cli:{uuid.uuid4()}",
-            submitted_by=f"cli:{getpass.getuser()}",
-            submitted_via="cli",
+    common = {
+        "source": source,
+        "params": parse_params(param or []),
+        "path": path,
+        "priority": priority,
+        "emergency": emergency,
+        "force": force,
+        "deadline": parse_time("--deadline", deadline),
+        "submitted_by": f"cli:{getpass.getuser()}",
+        "submitted_via": "cli",
+    }
+    of_files = {
+        "--format": format_,
+        "--errors": errors,
+        "--answers": answers,
+        "--skip-bad": skip_bad,
+        "--again": again,
+    }
+    _refuse_mixed(params_file, of_files, {"--wait": wait, "--request-id": request_id and again})
+    runs = None if dry_run else RestRuns.from_environment()
+    service = AdmissionService(Backends.from_environment(), lane_rules(), runs)
+    if params_file is not None:
+        name = str(uuid.uuid4()) if again else request_id
+        options = Options(
+            path=params_file,
+            errors=errors,
+            answers=answers,
+            skip_bad=skip_bad,
+            dry_run=dry_run,
+            patience_s=patience,
+            as_json=as_json,
         )
+        submit_file(service, job_of(common, params_file, format_, name), options)
+        return
+    answer = _submit_one(
+        service, {**common, "request_id": request_id or f"cli:{uuid.uuid4()}"}, dry_run=dry_run
     )
     if as_json:
-        print_json(admission.model_dump(mode="json"))
+        print_json(answer.model_dump(mode="json"))
     else:
-        typer.echo(admission.sentence())
-    if wait and admission.duplicate_of is None:
-        watch(admission.task_id)
-    if admission.duplicate_of is not None:
+        typer.echo(answer.sentence())
+    if wait and not dry_run and answer.duplicate_of is None:
+        watch(answer.task_id, as_json=as_json)
+    if answer.duplicate_of is not None:
         raise typer.Exit(3)
+
+
+def _submit_one(service: AdmissionService, fields: Mapping[str, Any], *, dry_run: bool) -> Any:
+    from collect_ops.admission.model import Submission
+    from collect_ops.kernel.errors import CollectOpsError
+
+    submission = Submission(**fields)
+    if not dry_run:
+        return service.admit(submission)
+    (answer,) = service.preview([submission])
+    if isinstance(answer, CollectOpsError):
+        raise answer
+    return answer
+
+
+def _refuse_mixed(
+    params_file: str | None, of_files: Mapping[str, object], of_one: Mapping[str, object]
+) -> None:
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+
+    wrong, problem = (
+        (of_files, "needs --params-file") if params_file is None else (of_one, "does not go with this")
+    )
+    faults = [Fault(field=name, value=None, problem=problem) for name, given in wrong.items() if given]
+    if faults:
+        raise ValidationFailed("command line", faults)
 
 
 def status(task: TaskId, as_json: AsJson = False) -> None:
@@ -134,13 +241,17 @@ def trace(
 def watch(
     task: TaskId,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 0.5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object a line whenever something has changed.")
+    ] = False,
 ) -> None:
     """Follow a task to its end. Exit status 0 when it is COMPLETED, else 1."""
     import sys
 
     with _database() as connection:
         progress = _progress(connection, task)
-        show = _Bar(progress) if sys.stdout.isatty() else _Lines()
+        drawn = sys.stdout.isatty() and not as_json
+        show = _Bar(progress) if drawn else _Lines(_as_json_line if as_json else line)
         with show:
             while True:
                 show(progress)
@@ -155,8 +266,8 @@ def watch(
 class _Lines:
     """For pipes and logs: a line whenever something has changed."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    def __init__(self, told: Callable[[Progress], str]) -> None:
+        self._told, self._last = told, ""
 
     def __enter__(self) -> Self:
         return self
@@ -165,10 +276,9 @@ class _Lines:
         return None
 
     def __call__(self, progress: Progress) -> None:
-        text = line(progress)
         changed = f"{progress.status} {progress.rows_fetched} {progress.shards_done}"
         if changed != self._last:
-            typer.echo(text)
+            typer.echo(self._told(progress))
             self._last = changed
 
 
@@ -198,6 +308,13 @@ class _Bar:
 
         bar = ProgressBar(total=progress.total_rows, completed=progress.rows_fetched, width=60)
         return Group(bar, Text(line(progress)))
+
+
+def _as_json_line(progress: Progress) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(progress), ensure_ascii=False, default=str)
 
 
 def line(progress: Progress) -> str:

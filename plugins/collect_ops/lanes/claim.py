@@ -47,7 +47,11 @@ class ClaimedRun:
 
 @dataclass(slots=True, kw_only=True)
 class Claimed:
-    """What a claim did, counted in messages."""
+    """What a claim did, counted in messages.
+
+    `stale` ones are of an older generation, or of a task that no longer waits; `orphans` name a task that is not in the
+    database. Both are dropped.
+    """
 
     lane: str
     runs: list[ClaimedRun] = field(default_factory=list)
@@ -55,6 +59,7 @@ class Claimed:
     held: int = 0
     deferred: int = 0
     stale: int = 0
+    orphans: int = 0
     malformed: int = 0
     room: int = 0
     busy: bool = False
@@ -98,8 +103,8 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
     if done.more:
         wake([lane], runs, wakeups)
     log.info(
-        "lane %s: claimed %d tasks in %d runs, held %d, deferred %d, stale %d, malformed %d",
-        lane, done.claimed, len(done.runs), done.held, done.deferred, done.stale, done.malformed,
+        "lane %s: claimed %d tasks in %d runs, held %d, deferred %d, stale %d, orphans %d, malformed %d",
+        lane, done.claimed, len(done.runs), done.held, done.deferred, done.stale, done.orphans, done.malformed,
     )  # fmt: skip
     return done
 
@@ -141,6 +146,7 @@ class _Claim:
         self._sorted = Sorted(room=0, active={})
         self._deliveries: dict[int, Delivery] = {}  # by task id: the newest message of each
         self._stale: list[int] = []
+        self._orphans: list[int] = []
         self._busy: list[int] = []
         self._contested: set[str] = set()  # sources whose limit another lane's claim is counting
         self._malformed: list[tuple[Delivery, MalformedMessage]] = []
@@ -179,6 +185,7 @@ class _Claim:
         self._result.held = len(self._sorted.hold)
         self._result.deferred = len(self._sorted.defer)
         self._result.stale = len(self._stale)
+        self._result.orphans = len(self._orphans)
         self._result.malformed = len(self._malformed)
         self._result.more |= bool(self._busy)
         self._result.runs = self._named_runs(rows)
@@ -190,7 +197,7 @@ class _Claim:
         claimed = [candidate for run in self._sorted.runs for candidate in run]
         held = [candidate for candidate, _ in self._sorted.hold]
         self._consumer.give_back([*self._busy, *self._tags(self._sorted.leave)])
-        self._consumer.ack([*self._stale, *self._tags(claimed), *self._tags(held)])
+        self._consumer.ack([*self._stale, *self._orphans, *self._tags(claimed), *self._tags(held)])
         if self._sorted.defer:
             again = [self._again(candidate) for candidate in self._sorted.defer]
             confirmed = {p.task_id for p in publish(self._connection, publisher, self._rules, again)}
@@ -206,10 +213,7 @@ class _Claim:
         candidates = self._candidates(named)
         current = {candidate.task_id for candidate in candidates}
         others = [message for message in named if message.task_id not in current]
-        busy = self._in_other_hands(others)
-        for message in others:
-            tags = self._busy if message.task_id in busy else self._stale
-            tags.append(self._deliveries.pop(message.task_id).tag)
+        self._drop(others)
         self._sorted.down |= down_hosts(
             self._connection, {c.connection for c in candidates} - self._sorted.down.keys()
         )
@@ -243,14 +247,20 @@ class _Claim:
         found = {row["id"]: _candidate(row) for row in rows}
         return [found[message.task_id] for message in named if message.task_id in found]
 
-    def _in_other_hands(self, messages: Sequence[TaskMessage]) -> set[int]:
-        """Tasks of current messages that could not be locked: neither claimed nor stale, so the messages go back."""
+    def _drop(self, messages: Sequence[TaskMessage]) -> None:
+        """What cannot be claimed: of a task that somebody else has in hand it goes back, else it is done with."""
         if not messages:
-            return set()
-        return {
-            row["id"]
-            for row in self._connection.execute(query("lanes/select_busy"), _names(messages)).fetchall()
-        }
+            return
+        rows = self._connection.execute(query("lanes/select_others"), _names(messages)).fetchall()
+        busy = {row["id"]: row["busy"] for row in rows}
+        orphans = [message.task_id for message in messages if message.task_id not in busy]
+        if orphans:
+            # As after a restore from a backup that is older than the queue, or from a producer that makes up numbers.
+            log.error("lane %s: messages of tasks that are not in the database: %s", self._lane, orphans[:20])
+        for message in messages:
+            held = busy.get(message.task_id)
+            tags = self._orphans if held is None else self._busy if held else self._stale
+            tags.append(self._deliveries.pop(message.task_id).tag)
 
     def _active(self, candidates: Sequence[Candidate]) -> dict[str, int]:
         """Tasks under way of the limited sources that are new in this block; ours alone to claim until we commit."""

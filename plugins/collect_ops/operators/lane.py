@@ -64,6 +64,7 @@ class ClaimLaneOperator(BaseOperator):
             "held": done.held,
             "deferred": done.deferred,
             "stale": done.stale,
+            "orphans": done.orphans,
             "malformed": done.malformed,
             "room": done.room,
         }

@@ -1,7 +1,7 @@
 -- The tasks that messages name, if the message is of the task's generation and the task waits to be claimed; locked
 -- until the claim commits, so that cancel, merge and re-prioritising wait for it. Waits for nobody: a claim locks tasks
 -- in the order of its queue, others in the order of their ids, and two that wait for each other are a deadlock; what
--- another has in hand is told by select_busy. `small`: the source's last completed
+-- another has in hand is told by select_others. `small`: the source's last completed
 -- task was one shard at most and took seconds, and its host has no rate limit, so it may share a run. Primary key,
 -- task_source_completed.
 SELECT

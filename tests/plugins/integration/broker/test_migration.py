@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pika
@@ -70,7 +69,11 @@ def without_the_wait_for_old_figures(monkeypatch: pytest.MonkeyPatch, request: p
 
 def message(number: int, *, exchange: str = TASKS, key: str = KEY) -> OutgoingMessage:
     return OutgoingMessage(
-        exchange=exchange, routing_key=key, body=str(number).encode(), priority=number % 4, headers={"n": number}
+        exchange=exchange,
+        routing_key=key,
+        body=str(number).encode(),
+        priority=number % 4,
+        headers={"n": number},
     )
 
 
@@ -124,7 +127,10 @@ def test_messages_and_foreign_bindings_are_kept(amqp_url: str) -> None:
     assert migrate(amqp_url, API, WANTED) == [LANE]
     assert states(amqp_url) == {}
     with Publisher(amqp_url) as publisher:
-        assert publisher.publish([message(2501, exchange="theirs", key="a.b"), message(2502)]).confirmed == {0, 1}
+        assert publisher.publish([message(2501, exchange="theirs", key="a.b"), message(2502)]).confirmed == {
+            0,
+            1,
+        }
     assert not exists(amqp_url, LANE + SUFFIX)
     with Consumer(amqp_url) as consumer:
         first, *_ = consumer.take(LANE, 10)
@@ -178,7 +184,9 @@ def test_one_that_ends_at_any_step_is_gone_on_with(amqp_url: str, step: Step) ->
     found = Counter(everything_in(amqp_url, LANE))
     assert set(found) == set(range(1300)), "nothing is lost"
     twice = {number for number, count in found.items() if count > 1}
-    assert twice <= set(range(1200, 1300)), "only what was published between a bind and an unbind is there twice"
+    assert twice <= set(range(1200, 1300)), (
+        "only what was published between a bind and an unbind is there twice"
+    )
 
 
 def test_nothing_is_lost_under_a_stream_of_publishes(amqp_url: str) -> None:
@@ -246,7 +254,11 @@ def test_a_killed_one_leaves_no_lock(amqp_url: str, step: Step) -> None:
     declare(amqp_url, OLD)
     publish(amqp_url, range(1800))
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, amqp_url, step], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", KILLED, amqp_url, step],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -324,7 +336,7 @@ def test_from_quorum_to_classic(amqp_url: str) -> None:
 
 
 @pytest.fixture
-def other_exchange(amqp_url: str) -> Iterator[None]:
+def other_exchange(amqp_url: str) -> None:
     """The tasks' exchange of another type, with a queue of somebody else's at it."""
     exchanges = tuple(
         replace(each, type="topic") if each.name == TASKS else each for each in WANTED.exchanges
@@ -334,7 +346,6 @@ def other_exchange(amqp_url: str) -> Iterator[None]:
     channel.queue_declare("theirs", durable=True)
     channel.queue_bind("theirs", TASKS, "lane.urgent")
     connection.close()
-    yield
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,31 @@ def test_live_work_is_left_alone_even_after_a_flush(world: World, db: Connection
     assert world.task(admission.task_id)["status"] == "DISPATCHED"
 
 
+def test_live_work_under_load_is_left_alone_by_every_pass_though_redis_is_flushed(
+    world: World, db: Connection, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes without end, that take every task under way for a quiet one, and a flush before each of them."""
+    monkeypatch.setattr(repair, "QUIET_S", 0.0)
+    monkeypatch.setattr(repair, "GRACE_S", 0.0)
+    world.serve_from(serve(rows=1000).base_url)
+    world.add(source(limits={"requests_per_s": 10}))
+    tasks = [world.submit(params={"day": str(number)}).task_id for number in range(4)]
+    runs = [run.run_id for run in world.claim().runs]
+    passes: list[Repaired] = []
+    with ThreadPoolExecutor(4) as pool, redis.Redis.from_url(world.backends.redis_url) as client:
+        running = [pool.submit(world.run, run_id) for run_id in runs]
+        while not all(future.done() for future in running):
+            client.flushdb()
+            passes.append(run_repair(world))
+        for future in running:
+            future.result()
+    assert len(passes) > 10
+    assert {(done.started, done.republished) for done in passes} == {(0, 0)}
+    rows = world.rows("SELECT id, status, attempt, lost_count, retry_count FROM collect.task ORDER BY id")
+    assert [tuple(row.values()) for row in rows] == [(id_, "COMPLETED", 1, 0, 0) for id_ in tasks]
+    assert world.rows("SELECT count(*) AS n FROM landing.things")[0]["n"] == 1000
+
+
 def test_a_run_that_hangs_is_taken_from_and_fenced_off(world: World, db: Connection) -> None:
     admission = world.submit()
     run_id = world.claim().runs[0].run_id

@@ -165,3 +165,16 @@ def test_a_retry_that_is_not_due_goes_up_the_ladder_again(world: World, db: Conn
     with connect(world.backends.postgres_dsn) as connection:
         moves = connection.execute(query("tasks/select_log"), {"task_id": task_id}).fetchall()
     assert [move["to_status"] for move in moves] == ["QUEUED", "CLAIMED", "RETRYING", "CLAIMED"]
+
+
+def test_messages_of_tasks_that_are_gone_are_dropped_and_told_of(
+    world: World, db: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a restore from a backup that is older than what the queue holds."""
+    gone, live = submit(world, 3), submit(world, 1)
+    db.execute("DELETE FROM collect.task WHERE id = ANY(%s)", (gone,))
+    claimed = world.claim()
+    assert (claimed.claimed, claimed.orphans, claimed.stale) == (1, 3, 0)
+    assert [task["task_id"] for run in claimed.runs for task in run.conf["tasks"]] == live
+    assert f"messages of tasks that are not in the database: {gone}" in caplog.text
+    assert depth(world) == 0

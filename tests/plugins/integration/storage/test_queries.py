@@ -16,7 +16,7 @@ FILES = sorted(path for path in queries_dir().rglob("*.sql") if "-- Template:" n
 #: Statements that run for every message, page or minute, and the indexes of which one must carry them.
 HOT = {
     "lanes/lock_named": ("task_pkey", "task_open"),
-    "lanes/select_busy": ("task_pkey", "task_open"),
+    "lanes/select_others": ("task_pkey",),
     "lanes/claim_tasks": ("task_pkey", "task_open"),
     "lanes/select_room": ("shard_group_open",),
     "execution/fence_shard": ("shard_pkey",),
