@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.running_stack import RunningStack
+from collect_ops.kernel.paths import include_dir
+from tests.e2e.running_stack import RunningStack, wait_for
 from tests.servers.paged import PagedServer
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -69,3 +72,43 @@ def test_bad_input_is_named_and_nothing_is_submitted(stack: RunningStack) -> Non
 def test_the_sweep_runs_by_hand(stack: RunningStack) -> None:
     done = collect_ops(stack, "sweep")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_becomes_tasks_while_their_queue_is_made_anew(
+    stack: RunningStack, server: PagedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bulk lane gets another TTL and its old one back, with tasks waiting in it and Airflow claiming them."""
+    lines, answers = tmp_path / "moments.ndjson", tmp_path / "answers.ndjson"
+    run = uuid.uuid4().int % 10**6
+    lines.write_text(
+        "".join(f'{{"since": "2024-04-01T00:{n:02}:00.{run:06d}Z"}}\n' for n in range(20)), encoding="utf-8"
+    )
+    file = ("--params-file", str(lines), "--priority", "2", "--answers", str(answers))
+    submitted = collect_ops(stack, "submit", "example_offset", *file)
+    assert (submitted.returncode, submitted.stdout) == (0, "20 lines: 20 admitted\n"), submitted.stderr
+    tasks = [json.loads(line)["task_id"] for line in answers.read_text(encoding="utf-8").splitlines()]
+
+    include = tmp_path / "include"
+    shutil.copytree(include_dir(), include)
+    rules = include / "rules/lanes.yaml"
+    head, bulk, tail = rules.read_text(encoding="utf-8").partition("  bulk:")
+    rules.write_text(
+        head + bulk + tail.replace("message_ttl_s: 7200", "message_ttl_s: 3600"), encoding="utf-8"
+    )
+    with monkeypatch.context() as changed:
+        changed.setenv("COLLECT_OPS_INCLUDE", str(include))
+        assert collect_ops(stack, "topology", "--check").returncode == 1
+        migrated = collect_ops(stack, "topology", "--migrate")
+        assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+        assert migrated.stdout.endswith("made anew: collect.lane.bulk\n")
+    back = collect_ops(stack, "topology", "--migrate", "--json")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert json.loads(back.stdout)["made_anew"] == ["collect.lane.bulk"]
+    assert collect_ops(stack, "topology", "--check").returncode == 0
+
+    def ended() -> list[str] | None:
+        found = stack.rows("SELECT status, attempt, finished_at FROM collect.task WHERE id = ANY(%s)", tasks)
+        over = [f"{row['status']} {row['attempt']}" for row in found if row["finished_at"] is not None]
+        return over if len(over) == len(tasks) else None
+
+    assert set(wait_for("the end of a file's tasks", ended, 150)) == {"COMPLETED 1"}

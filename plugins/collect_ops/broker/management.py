@@ -30,9 +30,14 @@ class Management:
         self._vhost = quote(vhost, safe="")
 
     def depths(self) -> dict[str, int] | None:
-        """Messages, ready and unacked, by queue name, some seconds old; None when the API did not answer."""
+        """Messages, ready and unacked, by queue name, some seconds old; None when the API did not answer.
+
+        A queue that is so new that it has no figures yet is left out.
+        """
         found = self._get("queues")
-        return None if found is None else {queue["name"]: int(queue.get("messages", 0)) for queue in found}
+        if found is None:
+            return None
+        return {queue["name"]: int(queue["messages"]) for queue in found if "messages" in queue}
 
     def queue_type(self, queue: str) -> str | None:
         """`classic`, `quorum` or another; None when the API did not answer or knows no such queue."""

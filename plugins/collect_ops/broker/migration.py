@@ -58,8 +58,8 @@ LOCK = "collect.topology.lock"
 BLOCK = 500
 #: How often a queue is looked at anew when others redeclare it meanwhile.
 MAX_ROUNDS = 5
-#: The management API's figures are up to five seconds old (collect_statistics_interval).
-_FRESH_S = 6.0
+#: The management API's figures are up to five seconds old (collect_statistics_interval); twice that and a bit more.
+_FRESH_S = 11.0
 _NOT_FOUND, _RESOURCE_LOCKED = 404, 405
 
 
@@ -401,7 +401,7 @@ class _Migration:
                 self._move(name, stand_in, Step.MOVE_ASIDE)
                 quiet_since = time.monotonic()
             depths = self._management.depths()
-            if depths is None or depths.get(name, 0) > 0:
+            if depths is None or depths.get(name) != 0:
                 quiet_since = time.monotonic()
             if time.monotonic() - quiet_since > _FRESH_S:
                 return

@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+#: Characters of a faulty value in a message.
+_MAX_SHOWN = 500
+
 
 class CollectOpsError(Exception):
     """Base of every error that collect-ops raises on purpose."""
@@ -46,9 +49,9 @@ class Fault:
     def __str__(self) -> str:
         text = f"{self.field}: {self.problem}"
         if self.value is not None:
-            text += f" (got {self.value!r})"
+            text += f" (got {_shown(self.value)})"
         if self.allowed:
-            close = did_you_mean(str(self.value), self.allowed)
+            close = did_you_mean(self.value, self.allowed) if isinstance(self.value, str) else None
             text += f"; allowed: {', '.join(self.allowed)}" + (f"; did you mean {close!r}?" if close else "")
         return text
 
@@ -66,6 +69,15 @@ class ValidationFailed(CollectOpsError, Permanent):
         self.faults = tuple(faults)
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
         super().__init__(f"{subject}: {len(self.faults)} fault(s){lines}")
+
+
+def _shown(value: object) -> str:
+    """A value's repr, cut to what people read; nothing that can be given makes it fail."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, thousands of levels
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

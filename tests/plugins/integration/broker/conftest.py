@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import ssl
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
 from collect_ops.broker.topology import Queue, Topology, declare
-from tests.plugins.integration.broker.link import Link, airflow_connection
+from tests.plugins.integration.broker.link import Link, airflow_connection, collect_lost_connections
 from tests.plugins.integration.broker_api import call_broker_api
 
 
 @pytest.fixture(autouse=True)
 def lost_connections_are_collected() -> Iterator[None]:
-    """pika leaves the socket of a connection that was cut to the garbage collector: a warning, not a leak."""
+    """Those of this test, before the next one is told of them."""
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect_lost_connections()
 
 
 @pytest.fixture(scope="session")

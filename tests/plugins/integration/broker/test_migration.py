@@ -17,6 +17,7 @@ import pytest
 from collect_ops.broker import migration
 from collect_ops.broker.connection import BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, QueueMissing
+from collect_ops.broker.management import Management
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.migration import (
     LOCK,
@@ -57,6 +58,7 @@ OLD = replace(
     ),
 )
 API = os.environ.get("COLLECT_RABBITMQ_API_URL")
+NONE_HELD = dict.fromkeys([*(queue.name for queue in WANTED.queues), "q"], 0)
 QUEUE_STEPS = [step for step in Step if step is not Step.WAIT]
 
 
@@ -65,6 +67,7 @@ def without_the_wait_for_old_figures(monkeypatch: pytest.MonkeyPatch, request: p
     """Only the tests of consumers that hold messages need the management API's figures to be fresh."""
     if "unacked" not in request.node.name:
         monkeypatch.setattr(migration, "_FRESH_S", 0.1)
+        monkeypatch.setattr(Management, "depths", lambda _: NONE_HELD)
 
 
 def message(number: int, *, exchange: str = TASKS, key: str = KEY) -> OutgoingMessage:
@@ -239,8 +242,9 @@ def test_nothing_is_lost_under_a_stream_of_publishes(amqp_url: str) -> None:
 KILLED = """
 import os, signal, sys
 from collect_ops.broker import migration
-from tests.plugins.integration.broker.test_migration import WANTED
+from tests.plugins.integration.broker.test_migration import NONE_HELD, WANTED
 migration._FRESH_S = 0.1
+migration.Management.depths = lambda _: NONE_HELD
 def tell(progress):
     print(progress.step, progress.moved, flush=True)
     if progress.step == sys.argv[2] and progress.moved:
@@ -290,8 +294,8 @@ def test_what_a_consumer_holds_unacked_is_waited_for(amqp_url: str) -> None:
     with Consumer(amqp_url) as consumer:
         held = consumer.take(LANE, 10)
         assert len(held) == 10
-        with pytest.raises(MigrationStuck, match="consumers hold messages of it after 8 s"):
-            migrate(amqp_url, API, WANTED, wait_s=8)
+        with pytest.raises(MigrationStuck, match="consumers hold messages of it after 15 s"):
+            migrate(amqp_url, API, WANTED, wait_s=15)
         # Given back meanwhile, as when its process dies: moved like the rest.
     assert migrate(amqp_url, API, WANTED) == [LANE]
     assert sorted(everything_in(amqp_url, LANE)) == list(range(30))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from collect_ops.broker import migration
+from collect_ops.broker.management import Management
 from collect_ops.kernel.paths import include_dir
 from collect_ops.lanes.rules import lane_rules
 from tests.plugins.integration.world import World
@@ -37,6 +38,8 @@ def test_a_changed_argument(
     world: World, collect_ops: Run, change_ttl: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "_FRESH_S", 0.1)
+    held = {queue.name: 0 for queue in lane_rules().topology().queues}
+    monkeypatch.setattr(Management, "depths", lambda _: held)
     assert collect_ops("topology", "--check")[0] == 0
     code, out, _ = collect_ops("topology", "--json")
     assert (code, json.loads(out)["queues"]) == (0, len(lane_rules().topology().queues))
