@@ -368,6 +368,7 @@ class _Migration:
         name, moved = source.removesuffix(SUFFIX), 0
         with Consumer(self._amqp_url) as consumer, Publisher(self._amqp_url) as publisher:
             while True:
+                self._connection.process_data_events(0)  # heartbeats of the connection that holds the lock
                 waiting = consumer.depth(source)
                 self._told(name, step, moved=moved, waiting=waiting)
                 if waiting == 0:
