@@ -33,7 +33,13 @@ with DAG(
             title="Action",
             description="adjust: set the priority; promote: make it an emergency; cancel: nothing lands any more",
         ),
-        "ids": Param([], type="array", items={"type": "integer", "minimum": 1}, title="Collect tasks"),
+        "ids": Param(
+            [],
+            type="array",
+            items={"type": "integer", "minimum": 1},
+            title="Collect tasks",
+            description="Their numbers, as a JSON list; empty: those that the fields below choose",
+        ),
         "source": Param(None, type=["null", "string"], title="Source"),
         "lane": Param(None, type=["null", "string"], enum=[None, *lane_rules().lanes], title="Lane"),
         "status": Param(
@@ -58,7 +64,10 @@ with DAG(
             title="Priority",
             description="0 to 10, for adjust: 8-10 urgent, 4-7 normal, 0-3 bulk",
         ),
-        "reason": Param("", type="string", title="Reason", description="Kept in the log of each task"),
+        # Null, not "": the form takes an empty text for a missing one, and lets nobody trigger.
+        "reason": Param(
+            None, type=["null", "string"], title="Reason", description="Kept in the log of each task"
+        ),
     },
 ) as dag:
     CollectPriorityOperator(

@@ -32,7 +32,13 @@ with DAG(
             title="Action",
             description="groups: the same fault in a line; redrive: send again; take_back: undo what was not claimed",
         ),
-        "ids": Param([], type="array", items={"type": "integer", "minimum": 1}, title="Dead letters"),
+        "ids": Param(
+            [],
+            type="array",
+            items={"type": "integer", "minimum": 1},
+            title="Dead letters",
+            description="Their numbers, as a JSON list; empty: those that the fields below choose",
+        ),
         "fingerprint": Param(
             None, type=["null", "string"], pattern="^[0-9a-f]{16}$", title="Group", description="See groups"
         ),
@@ -71,8 +77,9 @@ with DAG(
             title="Redrive",
             description="For status and cancel; with the others: letters that are part of it",
         ),
+        # Null, not "": the form takes an empty text for a missing one, and lets nobody trigger.
         "reason": Param(
-            "", type="string", title="Reason", description="Needed for all that changes something"
+            None, type=["null", "string"], title="Reason", description="Needed for all that changes something"
         ),
         "limit": Param(50, type="integer", minimum=1, maximum=1000, title="Limit"),
     },

@@ -20,7 +20,7 @@ from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, Validat
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.lanes.waking import wake_waiting
 from collect_ops.operators.actor import actor_of
-from collect_ops.operators.conf import refuse_unknown
+from collect_ops.operators.conf import refuse_unknown, rendered
 
 #: Seconds for which a task drives a redrive; the sweep goes on with what is left.
 DRIVE_S = 40.0
@@ -106,13 +106,13 @@ class DeadLettersOperator(BaseOperator):
 
     def _edit(self, letters: DeadLetters, actor: str) -> Any:
         changes = edit_of(_object("edit", self.edit))
-        return asdict(letters.edit(self._only_letter(), changes, actor=actor, reason=str(self.reason)))
+        return asdict(letters.edit(self._only_letter(), changes, actor=actor, reason=self._why()))
 
     def _redrive(self, letters: DeadLetters, actor: str) -> Any:
         if _object("edit", self.edit):
             self._edit(letters, actor)
         begun = letters.begin_redrive(
-            self._selected(), actor=actor, reason=str(self.reason), rate_per_s=_number(self.rate_per_s)
+            self._selected(), actor=actor, reason=self._why(), rate_per_s=_number(self.rate_per_s)
         )
         own, rules = backends(), lane_rules()
         progress = redrive.drive(
@@ -126,10 +126,10 @@ class DeadLettersOperator(BaseOperator):
         return self._told(progress, own)
 
     def _discard(self, letters: DeadLetters, actor: str) -> Any:
-        return asdict(letters.discard(self._selected(), actor=actor, reason=str(self.reason)))
+        return asdict(letters.discard(self._selected(), actor=actor, reason=self._why()))
 
     def _take_back(self, letters: DeadLetters, actor: str) -> Any:
-        return asdict(letters.take_back(self._selected(), actor=actor, reason=str(self.reason)))
+        return asdict(letters.take_back(self._selected(), actor=actor, reason=self._why()))
 
     def _status(self, _letters: DeadLetters, _actor: str) -> Any:
         own = backends()
@@ -152,6 +152,9 @@ class DeadLettersOperator(BaseOperator):
 
     def _selected(self) -> Selection:
         return selection_of(_object("selection", self.selection))
+
+    def _why(self) -> str:
+        return str(rendered(self.reason) or "")
 
     def _only_letter(self) -> int:
         ids = self._selected().ids or ()
