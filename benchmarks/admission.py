@@ -32,6 +32,8 @@ OURS_CALLERS: Final = "collect-ops, 16 callers"
 OURS_SINGLE: Final = "collect-ops, one by one"
 CELERY: Final = "Celery, one by one"
 CELERY_CALLERS: Final = "Celery, 16 callers"
+OUTBOX: Final = "Celery behind an outbox, one by one"
+OUTBOX_CALLERS: Final = "Celery behind an outbox, 16 callers"
 DRAMATIQ: Final = "dramatiq, one by one"
 DRAMATIQ_CALLERS: Final = "dramatiq, 16 callers"
 
@@ -55,6 +57,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
         circumstances=before,
         notes=(
             "Celery and dramatiq publish, persistent and confirmed, to a queue of the same broker; nothing else.",
+            "Behind an outbox: one row and its commit before, one mark and its commit after each message.",
             "collect-ops validates, deduplicates, stores (with fsync), publishes the same way, and traces.",
         ),
     )
@@ -79,8 +82,10 @@ def rows(samples: Mapping[str, Sequence[Sample]], count: int) -> list[Row]:
             at_least=1,
         ),
         _row("single submissions of 16 callers", OURS_CALLERS, DRAMATIQ_CALLERS, speed, callers, count),
+        _row("single submissions of 16 callers", OURS_CALLERS, OUTBOX_CALLERS, speed, callers, count),
         _row("single submissions of one caller", OURS_SINGLE, CELERY, speed, single, count, at_least=1),
         _row("single submissions of one caller", OURS_SINGLE, DRAMATIQ, speed, single, count),
+        _row("single submissions of one caller", OURS_SINGLE, OUTBOX, speed, single, count),
     ]
 
 
@@ -123,10 +128,10 @@ def _contenders(settings: BenchSettings, backends: Backends, peers_amqp: str) ->
 
         return Contender(name=name, run=once)
 
-    def peer(name: str, script: str, callers: int) -> Contender:
+    def peer(name: str, script: str, callers: int, *options: str) -> Contender:
         command = [
             *(str(settings.python), str(CHECKOUT / "benchmarks" / "peers" / script)),
-            *("--amqp", peers_amqp, "--messages", str(SINGLES), "--callers", str(callers)),
+            *("--amqp", peers_amqp, "--messages", str(SINGLES), "--callers", str(callers), *options),
         ]
         return Contender(name=name, run=lambda: _measured(name, command))
 
@@ -138,6 +143,8 @@ def _contenders(settings: BenchSettings, backends: Backends, peers_amqp: str) ->
         peer(CELERY_CALLERS, "celery_publish.py", CALLERS),
         peer(DRAMATIQ_CALLERS, "dramatiq_publish.py", CALLERS),
         ours(OURS_SINGLE, SINGLES),
+        peer(OUTBOX, "celery_publish.py", 1, "--dsn", backends.postgres_dsn),
+        peer(OUTBOX_CALLERS, "celery_publish.py", CALLERS, "--dsn", backends.postgres_dsn),
     ]
 
 

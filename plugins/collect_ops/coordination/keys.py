@@ -15,6 +15,11 @@ def wake(lane: str) -> str:
     return f"{PREFIX}:wake:{lane}"
 
 
+def watched(lane: str) -> str:
+    """The name under which wake-ups by a lane's watcher are marked, beside those by publishers."""
+    return f"{lane}:watched"
+
+
 def unanswered_wakes(lane: str) -> str:
     """How many wake-ups of a lane have gone out since its last claim, which deletes it."""
     return f"{PREFIX}:wakes:{lane}"
@@ -35,3 +40,10 @@ PRIORITY_LIFETIME_S = 24 * 3600
 WAKE_LIFETIME_S = 10
 #: Between two wake-ups of a lane that answers none of them: paused over a weekend it gets 600 runs, not 17,000.
 WAKE_LIFETIME_MAX_S = 300
+#: When the registry first looked, by Redis' clock: missing after a flush. Without an expiry.
+NODES_WITNESS = f"{PREFIX}:nodes:witness"
+
+
+def node(node_id: str) -> str:
+    """A node's machine and its agent's start; lives `heartbeat.alive_s`, renewed by the agent alone."""
+    return f"{PREFIX}:node:{node_id}"

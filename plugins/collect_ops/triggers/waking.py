@@ -84,7 +84,7 @@ class WakingTrigger(BaseEventTrigger):
         depth = self._consumer.depth(self.queue_name)
         if depth == 0 or not self.has_room(backends):
             return 0
-        return depth if wakeups.begin(self.wake_name) else 0
+        return depth if wakeups.begin_watched(self.wake_name) else 0
 
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None

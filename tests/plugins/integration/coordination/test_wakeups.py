@@ -40,3 +40,22 @@ def test_without_redis_clearing_lets_the_next_one_go() -> None:
     assert [away.begin("normal"), away.begin("normal")] == [True, False]
     away.clear("normal")
     assert away.begin("normal")
+
+
+def test_a_watchers_event_that_nobody_reads_holds_back_no_publisher(redis_url: str) -> None:
+    """Airflow may leave it unread for half a minute: an urgent task waited for that."""
+    watcher, publisher = Wakeups(redis_url), Wakeups(redis_url)
+    assert [watcher.begin_watched("urgent"), watcher.begin_watched("urgent")] == [True, False]
+    assert publisher.begin("urgent")
+    assert not publisher.begin("urgent")
+    publisher.clear("urgent")
+    assert watcher.begin_watched("urgent"), "the claim has answered both"
+
+
+def test_a_publishers_wakeup_holds_back_the_watcher(redis_url: str) -> None:
+    assert Wakeups(redis_url).begin("urgent")
+    assert not Wakeups(redis_url).begin_watched("urgent")
+    away = Wakeups("redis://127.0.0.1:1/0")
+    assert [away.begin_watched("urgent"), away.begin_watched("urgent")] == [True, False]
+    away.clear("urgent")
+    assert away.begin_watched("urgent")
