@@ -120,8 +120,9 @@ def percentile(values: Sequence[float], which: int) -> float:
 def _backlog(settings: BenchSettings, console: Console) -> Iterator[list[int]]:
     """The bulk tasks, for the length of the block; what is left of them then is cancelled."""
     backends = backends_of(settings)
-    # No two runs of the benchmark submit equal tasks: those of the last one may hold their keys for a day.
-    first = int(time.time()) % 100_000_000
+    # No two runs of the benchmark submit equal tasks: those of the last one may hold their keys for a day. A run takes
+    # longer than the 50 s in which these numbers move on by a backlog.
+    first = int(time.time()) * (BACKLOG // 50) % 3_000_000_000
     with Stopwatch() as watch:
         ids = fill(backends, lane_rules(), BACKLOG, priority=BULK_PRIORITY, first=first)
     console.print(f"  {BACKLOG:,} bulk tasks admitted in {watch.seconds:.1f} s", highlight=False)
