@@ -11,4 +11,11 @@ if [ -n "${AIRFLOW_ADMIN_PASSWORD:-}" ] && [ -n "${AIRFLOW__CORE__SIMPLE_AUTH_MA
     (umask 077 && python -m stack.env_files passwords >"$AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
 fi
 
+# Containers have a name of their own, where machines have an id: it is what tells nodes apart.
+export COLLECT_NODE_ID="${COLLECT_NODE_ID:-${HOSTNAME,,}}"
+if [ "${1:-}" = celery ] && [ "${2:-}" = worker ]; then
+    # Beside the worker, started again when it ends. It ends with the container, unasked: the node is LOST a minute later.
+    (while ! python -m collect_ops.cli agent; do sleep 5; done) &
+fi
+
 exec /entrypoint "$@"

@@ -17,6 +17,8 @@ KEPT = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
 )  # fmt: skip
+# What a machine is called as a node: agent and workers must agree.
+NODE = ("COLLECT_NODE_ID", "COLLECT_NODE_HEARTBEAT_S")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STACK_MARK = "COLLECT_OPS_STACK"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
@@ -24,7 +26,7 @@ PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
 
 def base() -> dict[str, str]:
     """What every child gets."""
-    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+    kept = {key: os.environ[key] for key in (*KEPT, *NODE) if key in os.environ}
     python_folder = Path(sys.executable).parent
     return {"LANG": "C.UTF-8", **kept, "PATH": f"{python_folder}:{SYSTEM_PATH}", "PYTHONUNBUFFERED": "1"}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from stack import postgres, supervisor
+from stack import agent, postgres, supervisor
 from stack.faults import NotHealthy
 from stack.programs import Program
 from stack.settings import HOST, Stack
@@ -38,16 +38,29 @@ def probe_postgres(stack: Stack) -> None:
 
 def probe_redis(stack: Stack) -> None:
     """PING is answered after authentication, and loading from disk is over."""
+    answer = _ask_redis(stack, "PING")
+    if answer != "+PONG":
+        raise Unwell(f"PING was answered {answer!r}")
+
+
+def probe_agent(stack: Stack) -> None:
+    """The node's liveness key is there."""
+    if _ask_redis(stack, f"EXISTS {agent.liveness_key()}") != ":1":
+        raise Unwell("the node's liveness key is not there")
+
+
+def _ask_redis(stack: Stack, command: str) -> str:
+    """The answer to an inline command, in one line; to AUTH, when that is refused."""
     with socket.create_connection((HOST, stack.ports.redis), timeout=TIMEOUT_S) as link:
-        link.sendall(f"AUTH {stack.secrets['REDIS_PASSWORD']}\r\nPING\r\n".encode())
+        link.sendall(f"AUTH {stack.secrets['REDIS_PASSWORD']}\r\n{command}\r\n".encode())
         answer = b""
         while answer.count(b"\r\n") < 2:
             received = link.recv(4096)
             if not received:
                 break
             answer += received
-    if answer != b"+OK\r\n+PONG\r\n":
-        raise Unwell(f"PING was answered {answer.decode(errors='replace').strip()!r}")
+    authenticated, _, told = answer.decode(errors="replace").strip().partition("\r\n")
+    return told if authenticated == "+OK" else authenticated
 
 
 def probe_epmd(stack: Stack) -> None:
@@ -117,6 +130,7 @@ PROBES: dict[str, Callable[[Stack], None]] = {
     "epmd": probe_epmd,
     "rabbitmq": probe_rabbitmq,
     "api-server": probe_api_server,
+    "agent": probe_agent,
 }
 
 

@@ -99,7 +99,7 @@ def end_everything(layout: Layout) -> int:
     ended = 0
     waves: tuple[tuple[str, ...] | None, ...] = (
         (SUPERVISOR,),
-        ("api-server", "scheduler", "dag-processor", "triggerer"),
+        ("agent", "api-server", "scheduler", "dag-processor", "triggerer"),
         None,
     )
     for wave in waves:

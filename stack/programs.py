@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stack import airflow, environment, postgres, rabbitmq, redis
+from stack import agent, airflow, environment, postgres, rabbitmq, redis
 from stack.faults import UnknownService
 from stack.settings import HOST, Stack
 
@@ -23,7 +24,7 @@ class Program:
         needs: Programs that must be healthy before it starts.
         stop_signal: What asks it to end in good order.
         stop_wait_s: Seconds after which it is killed.
-        is_airflow: Whether it needs Airflow's metadata database.
+        is_airflow: Whether it starts only when the databases are made.
         configure: Writes its configuration before a start.
         runs_as_postgres: Whether it gives up root for the postgres user.
     """
@@ -97,6 +98,21 @@ PROGRAMS: dict[str, Program] = {
         _airflow("scheduler", "scheduler", "--skip-serve-logs"),
         _airflow("dag-processor", "dag-processor"),
         _airflow("triggerer", "triggerer", "--skip-serve-logs"),
+        Program(
+            name="agent",
+            command=lambda _: [
+                sys.executable,
+                "-m",
+                "collect_ops.cli",
+                "agent",
+                "--slots",
+                str(agent.slots()),
+            ],
+            variables=agent.environment,
+            needs=("postgres", "redis", "rabbitmq"),
+            stop_wait_s=10,
+            is_airflow=True,
+        ),
     )
 }
 NAMES = tuple(PROGRAMS)

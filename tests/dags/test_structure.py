@@ -20,6 +20,7 @@ def test_there_is_a_dag_for_everything(dags: Mapping[str, DAG]) -> None:
     wanted = {
         "collect_backlog",
         "collect_inbox",
+        "heartbeat_ingest",
         "collect_priority",
         "collect_submit",
         "collect_sweep",

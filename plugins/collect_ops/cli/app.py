@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, operations, schemas, source, task, topology, why
+from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why
 
 app = typer.Typer(
     name="collect-ops",
@@ -29,6 +29,8 @@ app.command("promote")(operations.promote)
 app.command("priority-rules")(operations.priority_rules)
 app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
+app.command("agent")(nodes.agent)
+app.command("nodes")(nodes.nodes)
 app.command("schemas")(schemas.schemas)
 
 

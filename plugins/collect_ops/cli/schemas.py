@@ -10,9 +10,11 @@ import typer
 # Below include/: which function gives the schema. A new kind of file is a line here.
 SCHEMAS: dict[str, str] = {
     "rules/lanes.schema.json": "collect_ops.lanes.rules:json_schema",
+    "messages/heartbeat.schema.json": "collect_ops.nodes.heartbeat:json_schema",
     "messages/inbox.schema.json": "collect_ops.admission.inbox_message:json_schema",
     "messages/inbox_reply.schema.json": "collect_ops.admission.inbox_message:reply_json_schema",
     "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:json_schema",
+    "rules/placement.schema.json": "collect_ops.nodes.rules:json_schema",
     "rules/priority.schema.json": "collect_ops.lanes.priority:json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }

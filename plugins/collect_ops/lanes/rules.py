@@ -13,6 +13,8 @@ from collect_ops.broker.topology import RETRY_DELAY_HEADER, Binding, Exchange, Q
 from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.kernel.paths import include_dir
 
+#: Heartbeats older than this tell nothing any more.
+HEARTBEAT_TTL_S = 600
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -45,6 +47,7 @@ class BrokerRule(Rules):
     retry_exchange: str
     dead_queue: str
     inbox: str
+    heartbeats: str = "collect.heartbeats"
     queue_type: Literal["classic", "quorum"]
     max_priority: Annotated[int, Field(ge=1, le=255)]
     retry_ladder_s: tuple[Positive, ...]
@@ -135,14 +138,18 @@ class LaneRules(Rules):
         ]
         dead = Queue(name=broker.dead_queue, arguments=queue_type)
         inbox = Queue(name=broker.inbox, arguments=queue_type)
+        heartbeats = Queue(
+            name=broker.heartbeats, arguments={**queue_type, "x-message-ttl": HEARTBEAT_TTL_S * 1000}
+        )
         return Topology(
             exchanges=(
                 Exchange(name=broker.exchange, type="direct"),
                 Exchange(name=broker.retry_exchange, type="headers"),
                 Exchange(name=broker.dead_queue, type="fanout"),
                 Exchange(name=broker.inbox, type="fanout"),
+                Exchange(name=broker.heartbeats, type="fanout"),
             ),
-            queues=(*lanes, *rungs, dead, inbox),
+            queues=(*lanes, *rungs, dead, inbox, heartbeats),
             bindings=(
                 *(
                     Binding(
@@ -160,6 +167,7 @@ class LaneRules(Rules):
                 ),
                 Binding(exchange=broker.dead_queue, queue=broker.dead_queue),
                 Binding(exchange=broker.inbox, queue=broker.inbox),
+                Binding(exchange=broker.heartbeats, queue=broker.heartbeats),
             ),
         )
 

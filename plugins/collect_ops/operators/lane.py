@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -18,6 +17,7 @@ from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.lanes.claim import claim
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.lanes.waking import wake_waiting
+from collect_ops.nodes.machine import node_id_of
 from collect_ops.operators.actor import actor_of
 
 #: Shard groups run at a lower operating-system priority than the scheduler, so that a loaded machine still starts
@@ -117,7 +117,7 @@ class ShardGroupOperator(BaseOperator):
                 own,
                 lane_rules(),
                 endpoint,
-                node=socket.gethostname(),
+                node=node_id_of(os.environ.get("COLLECT_NODE_ID")),
                 actor=actor_of(context),
             )
         )

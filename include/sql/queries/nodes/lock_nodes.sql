@@ -1,0 +1,15 @@
+-- All nodes, for working out their states; those that another pass has in hand are left to it. A few thousand rows.
+SELECT
+    id,
+    status,
+    draining,
+    leaving,
+    extract(EPOCH FROM now() - back_at)::double precision AS back_for_s,
+    (
+        SELECT count(*)
+        FROM unnest(lost_at) AS l (happened_at)
+        WHERE l.happened_at > now() - make_interval(secs => %(window_s)s)
+    ) AS losses
+FROM collect.node
+ORDER BY id
+FOR UPDATE SKIP LOCKED

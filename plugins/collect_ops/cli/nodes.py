@@ -1,0 +1,139 @@
+"""`collect-ops agent | nodes`: machines that run workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from collect_ops.cli.task import AsJson
+
+if TYPE_CHECKING:
+    from collect_ops.nodes.heartbeat import Heartbeat
+
+
+def agent(
+    node_id: Annotated[
+        str | None,
+        typer.Option(envvar="COLLECT_NODE_ID", help="Id of this node; else one made of the machine's id."),
+    ] = None,
+    slots: Annotated[
+        int, typer.Option(envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=0)
+    ] = 8,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", help="What placement can ask for, NAME=VALUE; may be repeated."),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="A kind of source that its workers collect from; may be repeated [http]."),
+    ] = None,
+    path: Annotated[
+        str, typer.Option(envvar="COLLECT_NODE_PATH", help="On the file system that workers write to.")
+    ] = "/",
+    every: Annotated[
+        float | None,
+        typer.Option(envvar="COLLECT_NODE_HEARTBEAT_S", help="Seconds between heartbeats.", min=0.1),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Each heartbeat on stdout, a line each.")] = False,
+) -> None:
+    """Say that this machine lives and how it does, until SIGTERM or SIGINT. Runs beside a worker.
+
+    SIGUSR1 drains the node: it takes no new work until the agent is started anew.
+
+    Example: collect-ops agent --label region=eu --slots 4
+    """
+    import signal
+    import socket
+    import threading
+
+    from collect_ops.cli.params import parse_params
+    from collect_ops.kernel.backends import Backends
+    from collect_ops.lanes.rules import lane_rules
+    from collect_ops.nodes.agent import Agent, NodeIdentity
+    from collect_ops.nodes.machine import node_id_of
+    from collect_ops.nodes.rules import placement_rules
+
+    node = NodeIdentity(
+        node_id=_checked(node_id_of(node_id)),
+        name=socket.gethostname(),
+        version=_version(),
+        slots=slots,
+        labels=parse_params(label or []),
+        kinds=tuple(kind or ["http"]),
+        path=path,
+    )
+    running = Agent(
+        node,
+        Backends.from_environment(),
+        placement_rules(),
+        exchange=lane_rules().broker.heartbeats,
+        every_s=every,
+    )
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(running, "draining", True))
+    if not as_json:
+        typer.echo(f"node {node.node_id}: a heartbeat every {running.every_s:g} s")
+    running.run(stopping, beat=_told if as_json else None)
+
+
+def nodes(as_json: AsJson = False) -> None:
+    """Show the nodes: state, load, shard groups, how old their last heartbeat is."""
+    from collect_ops.cli.output import print_json, print_table
+    from collect_ops.kernel.backends import Backends
+    from collect_ops.storage import connect, query
+
+    with connect(Backends.from_environment().postgres_dsn, application_name="collect-ops cli") as connection:
+        rows = connection.execute(query("nodes/select_nodes")).fetchall()
+    if as_json:
+        print_json(rows)
+        return
+    headings = ("node", "name", "address", "state", "why", "cpu", "memory", "disk", "groups", "skew", "heard")
+    print_table("", headings, [_row(row) for row in rows])
+
+
+def _row(row: dict[str, Any]) -> Sequence[object]:
+    skew_s = row["clock_skew_s"]
+    return (
+        row["id"],
+        row["name"],
+        row["address"],
+        row["status"],
+        row["status_reason"],
+        f"{row['cpu_percent']:.0f}%",
+        f"{row['memory_percent']:.0f}%",
+        f"{row['disk_percent']:.0f}%",
+        f"{row['groups']}/{row['slots']}",
+        "" if skew_s is None else f"{round(skew_s, 2) + 0.0:+.2f} s",  # no "-0.00"
+        f"{row['heartbeat_age_s']:.0f} s ago",
+    )
+
+
+def _told(heartbeat: Heartbeat, published: bool) -> None:
+    import json
+
+    typer.echo(json.dumps({**heartbeat.model_dump(mode="json", by_alias=True), "published": published}))
+
+
+def _checked(node_id: str) -> str:
+    import re
+
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+    from collect_ops.nodes.heartbeat import NODE_ID
+
+    if not re.match(NODE_ID, node_id):
+        problem = "must be small letters, digits, dots, dashes and underscores, 63 at most"
+        raise ValidationFailed("command line", [Fault(field="--node-id", value=node_id, problem=problem)])
+    return node_id
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("collect-ops")
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "unknown"

@@ -1,0 +1,182 @@
+"""The node agent: says every half minute that its machine lives, and how it does.
+
+The liveness key is what decides whether a node lives; the heartbeat, over RabbitMQ, is what is known of it. Either
+may be away: the other goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from collect_ops.broker.message import OutgoingMessage
+from collect_ops.broker.publisher import Publisher
+from collect_ops.coordination.liveness import Liveness, LivenessUnknown
+from collect_ops.kernel.backends import Backends
+from collect_ops.nodes.heartbeat import Heartbeat
+from collect_ops.nodes.machine import Sampler, address_towards, machine_id
+from collect_ops.nodes.rules import PlacementRules
+from collect_ops.storage import DatabaseUnavailable, connect, errors, query
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIdentity:
+    """What a node is, as its agent was told.
+
+    Args:
+        node_id: Its id.
+        name: Host name.
+        version: Of collect-ops.
+        slots: Shard groups that it runs at once.
+        labels: What placement can ask for.
+        kinds: Kinds of sources that its workers can collect from.
+        path: On the file system that its workers write to.
+        machine: Tells machines apart.
+    """
+
+    node_id: str
+    name: str
+    version: str
+    slots: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ("http",)
+    path: str = "/"
+    machine: str = field(default_factory=machine_id)
+
+
+class Agent:
+    """Samples, renews the node's key, publishes.
+
+    Args:
+        node: What the node is.
+        backends: Where the services are.
+        rules: How often, and how long a key lives.
+        exchange: Where heartbeats are published.
+        every_s: Seconds between two heartbeats; None takes the rules'.
+    """
+
+    def __init__(
+        self,
+        node: NodeIdentity,
+        backends: Backends,
+        rules: PlacementRules,
+        *,
+        exchange: str,
+        every_s: float | None = None,
+    ) -> None:
+        self._node, self._backends, self._exchange = node, backends, exchange
+        self.every_s = every_s or rules.heartbeat.every_s
+        self._liveness = Liveness(backends.redis_url, rules.heartbeat.alive_s)
+        self._sampler = Sampler(node.path)
+        self._address = address_towards(backends.amqp_url)
+        self._boot_id = uuid.uuid4().hex
+        self._started_at = datetime.now(UTC)
+        self._seq = 0
+        self._groups = 0
+        self.draining = False
+
+    def run(
+        self, stopping: threading.Event, *, beat: Callable[[Heartbeat, bool], object] | None = None
+    ) -> None:
+        """Until stopped; then it says goodbye.
+
+        Args:
+            stopping: Set to end.
+            beat: Called after each heartbeat with it and whether RabbitMQ has it.
+
+        Raises:
+            NodeIdTaken: A node on another machine has the id.
+            AgentSuperseded: Another agent has been started for this node.
+        """
+        with Publisher(self._backends.amqp_url, timeout_s=5.0) as publisher:
+            due = time.monotonic()
+            while not stopping.wait(max(0.0, due - time.monotonic())):
+                heartbeat, published = self.beat(publisher)
+                if beat is not None:
+                    beat(heartbeat, published)
+                # From one to the next, however long one took; those that were missed are not made up for.
+                due = max(due + self.every_s, time.monotonic())
+            self.leave(publisher)
+
+    def beat(self, publisher: Publisher) -> tuple[Heartbeat, bool]:
+        """One heartbeat; returns it and whether RabbitMQ has it.
+
+        Raises:
+            NodeIdTaken, AgentSuperseded: See `run`.
+        """
+        skew_s = self._renew()
+        heartbeat = self._heartbeat(skew_s, leaving=False)
+        return heartbeat, self._publish(publisher, heartbeat)
+
+    def leave(self, publisher: Publisher) -> None:
+        """Say goodbye: the node has LEFT, rather than being LOST a minute later."""
+        self._publish(publisher, self._heartbeat(None, leaving=True))
+        try:
+            self._liveness.leave(self._node.node_id, self._node.machine, self._boot_id)
+        except LivenessUnknown as error:
+            log.warning("the liveness key expires by itself: %s", error)
+
+    def _renew(self) -> float | None:
+        """Renew the key; returns how far our clock is ahead of Redis', None when Redis is away."""
+        began = time.time()
+        try:
+            renewed = self._liveness.renew(
+                self._node.node_id, self._node.machine, self._boot_id, first=self._seq == 0
+            )
+        except LivenessUnknown as error:
+            log.warning("node %s cannot say that it lives: %s", self._node.node_id, error)
+            return None
+        return (began + time.time()) / 2 - renewed.redis_time_s
+
+    def _heartbeat(self, skew_s: float | None, *, leaving: bool) -> Heartbeat:
+        self._seq += 1
+        self._groups = self._running_groups()
+        node = self._node
+        return Heartbeat(
+            schema=1,
+            node_id=node.node_id,
+            machine=node.machine,
+            boot_id=self._boot_id,
+            started_at=self._started_at,
+            seq=self._seq,
+            sent_at=datetime.now(UTC),
+            clock_skew_s=skew_s,
+            leaving=leaving,
+            draining=self.draining,
+            name=node.name,
+            address=self._address,
+            version=node.version,
+            labels=dict(node.labels),
+            kinds=node.kinds,
+            slots=node.slots,
+            groups=self._groups,
+            **asdict(self._sampler.sample()),
+        )
+
+    def _running_groups(self) -> int:
+        """Shard groups that run here; while PostgreSQL is away, as many as before."""
+        try:
+            with connect(self._backends.postgres_dsn, application_name="collect-ops agent") as connection:
+                row = connection.execute(
+                    query("nodes/count_groups"), {"node_id": self._node.node_id}
+                ).fetchone()
+        except (DatabaseUnavailable, errors.OperationalError) as error:
+            log.warning("shard groups not counted: %s", error)
+            return self._groups
+        return int(row["groups"]) if row else 0
+
+    def _publish(self, publisher: Publisher, heartbeat: Heartbeat) -> bool:
+        message = OutgoingMessage(
+            exchange=self._exchange,
+            routing_key=heartbeat.node_id,
+            body=heartbeat.encode(),
+            app_id=f"collect-ops agent {heartbeat.node_id}",
+        )
+        return bool(publisher.publish([message]).confirmed)

@@ -1,0 +1,113 @@
+"""`include/rules/placement.yaml`, validated when loaded."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.kernel.paths import include_dir
+
+Seconds = Annotated[float, Field(gt=0)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+class Rules(BaseModel):
+    """Base: frozen, unknown fields are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HeartbeatRule(Rules):
+    """How often agents say that they live, and until when they count as alive."""
+
+    every_s: Seconds = 30
+    alive_s: Seconds = 60
+    suspect_s: Seconds = 45
+
+    @model_validator(mode="after")
+    def _one_may_be_missed(self) -> Self:
+        if not self.every_s < self.suspect_s < self.alive_s:
+            raise ValueError("every_s must be less than suspect_s, and that less than alive_s")
+        return self
+
+
+class AvailableRule(Rules):
+    """Below these a node that is alive takes work at all."""
+
+    cpu_percent: Percent = 90
+    memory_percent: Percent = 90
+
+
+class PlaceableRule(Rules):
+    """Below these an available node gets new work."""
+
+    cpu_percent: Percent = 80
+    memory_percent: Percent = 80
+    disk_percent: Percent = 95
+
+
+class FlappingRule(Rules):
+    """A node that was lost and came back `changes` times within `window_s` must stay alive for `damped_s`."""
+
+    changes: Annotated[int, Field(ge=1)] = 3
+    window_s: Seconds = 600
+    damped_s: Seconds = 300
+
+
+class FailureRule(Rules):
+    """After so many failed dispatches in a row a node is held back for `hold_s * factor^n`, at most `max_hold_s`."""
+
+    failures: Annotated[int, Field(ge=1)] = 3
+    hold_s: Seconds = 30
+    factor: Annotated[float, Field(ge=1)] = 2
+    max_hold_s: Seconds = 1800
+
+
+class PlacementRules(Rules):
+    """Everything that says what a node is fit for."""
+
+    heartbeat: HeartbeatRule = HeartbeatRule()
+    available: AvailableRule = AvailableRule()
+    placeable: PlaceableRule = PlaceableRule()
+    flapping: FlappingRule = FlappingRule()
+    failures: FailureRule = FailureRule()
+    keep_samples_days: Annotated[float, Field(gt=0)] = 7
+
+    @model_validator(mode="after")
+    def _placing_is_stricter(self) -> Self:
+        for name in ("cpu_percent", "memory_percent"):
+            if getattr(self.placeable, name) > getattr(self.available, name):
+                raise ValueError(f"placeable.{name} must not be above available.{name}")
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a placement file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PlacementRules.model_json_schema()}
+
+
+def load_rules(path: Path) -> PlacementRules:
+    """Load and validate a placement file.
+
+    Raises:
+        ValidationFailed: With every fault of the file.
+    """
+    try:
+        return PlacementRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = (
+            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"])
+            for e in error.errors()
+        )
+        raise ValidationFailed(f"rules {path.name}", faults) from error
+
+
+@cache
+def placement_rules() -> PlacementRules:
+    """The rules of this installation: `include/rules/placement.yaml`."""
+    return load_rules(include_dir() / "rules" / "placement.yaml")
