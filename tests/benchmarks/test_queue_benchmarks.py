@@ -40,11 +40,13 @@ def test_admission_compares_speeds_of_like_with_like() -> None:
         admission.CELERY_CALLERS: (1_000, 0.5),
         admission.DRAMATIQ_CALLERS: (1_000, 0.25),
         admission.OURS_SINGLE: (1_000, 4.0),
+        admission.OUTBOX: (1_000, 2.0),
+        admission.OUTBOX_CALLERS: (1_000, 1.0),
     }
     samples = {name: [{"messages": count, "seconds": seconds}] for name, (count, seconds) in took.items()}
     rows = admission.rows(samples, 1)
-    assert [row.ratio for row in rows] == [10, 5, 0.5, 0.25, 0.25, 0.125]
-    assert [row.holds for row in rows] == [True, None, False, None, False, None]
+    assert [row.ratio for row in rows] == [10, 5, 0.5, 0.25, 1, 0.25, 0.125, 0.5]
+    assert [row.holds for row in rows] == [True, None, False, None, None, False, None, None]
 
 
 def test_small_numbers_go_all_the_way() -> None:

@@ -1,4 +1,4 @@
-"""RabbitMQ is killed while ten thousand tasks are admitted: each is stored once, and each gets its message."""
+"""RabbitMQ, or PostgreSQL, is killed while tasks are admitted: each is stored once, and each gets its message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,6 +24,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.storage import Connection, connect
 from tests.e2e.running_stack import RunningStack, wait_for
+from tests.plugins.integration.broker.link import Link
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 TASKS = 10_000
@@ -49,20 +53,25 @@ def admit_all(backends: Backends, killing: threading.Event) -> list[Admission]:
         for start in range(0, TASKS, BATCH):
             if start == 3 * BATCH:
                 killing.set()
-            batch = [
-                Submission(
-                    source="example_offset",
-                    params={"since": f"1990-01-01T00:00:00.{start + number:06d}Z"},
-                    priority=0,
-                    request_id=f"kill:{uuid.uuid4()}",
-                    submitted_by=SUBMITTER,
-                    submitted_via="test",
-                    identity={"run": os.getpid()},
-                )
-                for number in range(BATCH)
-            ]
+            batch = batch_of(BATCH, first=start)
             answers += [one for one in service.admit_batch(batch) if isinstance(one, Admission)]
     return answers
+
+
+def batch_of(count: int, *, first: int = 0) -> list[Submission]:
+    """Submissions of this run, none of which equals another's."""
+    return [
+        Submission(
+            source="example_offset",
+            params={"since": f"1990-01-01T00:00:00.{first + number:06d}Z"},
+            priority=0,
+            request_id=f"kill:{uuid.uuid4()}",
+            submitted_by=SUBMITTER,
+            submitted_via="test",
+            identity={"run": f"{os.getpid()} {uuid.uuid4()}"},
+        )
+        for number in range(count)
+    ]
 
 
 def waiting(db: Connection) -> dict[int, int]:
@@ -115,6 +124,45 @@ def test_ten_thousand_tasks_and_a_killed_broker(stack: RunningStack) -> None:
                 sorted(waiting(db)), backends, rules, actor=SUBMITTER, reason="the test is over"
             )
         assert len(done.moved) == TASKS
+
+
+def test_a_thousand_tasks_and_a_killed_postgresql(stack: RunningStack) -> None:
+    """The postmaster dies when they are stored, and before the broker has seen one of them."""
+    backends, rules = Backends.from_environment(), lane_rules()
+    address = urlsplit(backends.amqp_url)
+    link = Link((str(address.hostname), int(address.port or 5672)))
+    behind = replace(backends, amqp_url=link.url(backends.amqp_url))
+    with paused(stack, "lane_bulk"), ThreadPoolExecutor(1) as pool:
+        try:
+            with AdmissionService(behind, rules, None) as service:
+                assert len(service.admit_batch(batch_of(1, first=TASKS))) == 1  # opens the connections
+                link.holding.set()
+                admitting = pool.submit(service.admit_batch, batch_of(BATCH))
+                stored = "SELECT 1 FROM collect.task WHERE submitted_by = %s AND status = 'QUEUED' OFFSET %s LIMIT 1"
+                wait_for("the stored tasks", lambda: stack.rows(stored, SUBMITTER, BATCH), 60, poll_s=0.02)
+                os.kill(int(stack.services()["postgres"]["pid"]), signal.SIGKILL)
+                link.holding.clear()
+                answers = admitting.result(60)
+            stack.wait_until_healthy()
+            with connect(backends.postgres_dsn, application_name="test") as db:
+                tasks = waiting(db)
+                ids = {answer.task_id for answer in answers if isinstance(answer, Admission)}
+                assert len(ids) == BATCH, "every caller was told its own task"
+                assert ids < set(tasks)
+                assert len(tasks) == BATCH + 1
+                with Publisher(backends.amqp_url) as publisher:
+                    published = outbox.run_once(db, publisher, rules, older_than_s=0)
+                print(f"published again after the kill of PostgreSQL: {published.found}")
+                found = wait_for("every task's message", lambda: _all_there(backends, waiting(db)), 60)
+            assert found >= BATCH + 1
+        finally:
+            link.close()
+            stack.wait_until_healthy()
+            with connect(backends.postgres_dsn, application_name="test") as db:
+                done = intervene.cancel(
+                    sorted(waiting(db)), backends, rules, actor=SUBMITTER, reason="the test is over"
+                )
+        assert len(done.moved) == BATCH + 1
 
 
 def _all_there(backends: Backends, tasks: dict[int, int]) -> int | None:

@@ -8,6 +8,7 @@ one transaction: a file of one block is admitted as a whole or not at all, whate
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -17,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
-
-import orjson
 
 from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.admission.params_file import Format, Line, read_lines
@@ -237,9 +236,9 @@ class BulkAdmission:
                 if found := line.faults or faults.get(line.number):
                     bad_line = BadLine(line=line.number, raw=line.raw, faults=found)
                     first = [*first, bad_line][:5]
-                    bad += 1
+                    bad += line.spans
                     self._on_bad(bad_line)
-            lines += len(block)
+                lines += line.spans
             self._tell(BulkProgress(phase="check", lines=lines, share=min(1.0, file.tell() / size)))
         checked = Checked(lines=lines, bad=bad, request_prefix=prefix)
         if bad and not skip_bad:
@@ -265,7 +264,7 @@ class BulkAdmission:
     ) -> Iterator[tuple[int, list[tuple[Line, Submission]]]]:
         done = 0
         for block in _in_blocks(read_lines(file, job.format, tabs=job.tabs), BLOCK):
-            done += len(block)
+            done += sum(line.spans for line in block)
             yield (
                 done,
                 [(line, _submission(job, checked.request_prefix, line)) for line in block if not line.faults],
@@ -335,7 +334,8 @@ def _request_prefix(file: BinaryIO, job: Job) -> str:
         deadline,
         job.name,
     ]
-    content.update(orjson.dumps(beside, option=orjson.OPT_SORT_KEYS, default=str))
+    # ASCII, whatever a command line holds; what cannot be stored is a fault of each line.
+    content.update(json.dumps(beside, sort_keys=True, default=str).encode())
     return f"file:{content.hexdigest()[:32]}"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, BinaryIO
@@ -45,12 +45,14 @@ class Line:
         params: Values for the source's parameters.
         raw: The line, for people, when it is bad; shortened.
         faults: Why it cannot be read.
+        spans: Lines of the file that it takes up.
     """
 
     number: int
     params: Mapping[str, Any]
     raw: str = ""
     faults: tuple[Fault, ...] = ()
+    spans: int = 1
 
 
 def format_of(name: str) -> Format:
@@ -90,21 +92,46 @@ def read_lines(file: BinaryIO, format_: Format, *, tabs: bool = False) -> Iterat
 def _csv(file: BinaryIO, delimiter: str) -> Iterator[Line]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        first = _FirstLine(text)
+        reader = csv.reader(first, delimiter=delimiter, strict=True)
         names = _header(reader)
         while True:
             number = reader.line_num + 1
+            first.forget()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield _bad(number, "", Fault(field="line", value=None, problem=str(error)))
+                spans = max(1, reader.line_num - number + 1)
+                # An unclosed quote takes what follows with it: those lines are not read, and that is said.
+                swallowed = f", and lines to {number + spans - 1} are part of it" if spans > 1 else ""
+                fault = Fault(field="line", value=None, problem=f"{error}{swallowed}")
+                yield replace(_bad(number, first.text.rstrip("\r\n"), fault), spans=spans)
                 continue
             if cells:
                 yield _record(number, names, cells, delimiter)
     finally:
         text.detach()  # whoever opened the file closes it
+
+
+class _FirstLine:
+    """The lines of a text, of which the first since `forget` is kept."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.text = ""
+
+    def forget(self) -> None:
+        self.text = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.text = self.text or line
+        return line
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
@@ -115,7 +142,9 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
             "params file", [Fault(field="header", value=None, problem=str(error))]
         ) from error
     twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or not all(names):
+    if not all(map(_is_utf8, names)):
+        names, problem = [_shown(name) for name in names], "is no UTF-8"
+    elif not names or not all(names):
         problem = "must name a parameter in each column of the first line"
     elif twice:
         problem = f"names {', '.join(twice)} twice"

@@ -28,7 +28,8 @@ def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
     except (OverflowError, ValueError, OSError):
         if encoded[offset : offset + 1] != b"T":
             raise
-        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
+        # Signed, for moments before 1970, and so that it can be sent on as a number.
+        return int.from_bytes(encoded[offset + 1 : offset + 9], "big", signed=True), offset + 9
 
 
 pika.data.decode_value = _decode_any_value

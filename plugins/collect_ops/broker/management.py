@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -11,6 +12,16 @@ import httpx
 from collect_ops.broker.topology import Binding
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeBinding:
+    """A binding of an exchange to another one."""
+
+    source: str
+    destination: str
+    routing_key: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 class Management:
@@ -58,6 +69,22 @@ class Management:
             )
             for each in found
             if each["destination_type"] == "queue" and each["source"]
+        ]
+
+    def exchange_bindings(self) -> list[ExchangeBinding] | None:
+        """Bindings of exchanges to exchanges; None when the API did not answer."""
+        found = self._get("bindings")
+        if found is None:
+            return None
+        return [
+            ExchangeBinding(
+                source=each["source"],
+                destination=each["destination"],
+                routing_key=each["routing_key"],
+                arguments=dict(each["arguments"]),
+            )
+            for each in found
+            if each["destination_type"] == "exchange"
         ]
 
     def _get(self, what: str) -> list[dict[str, Any]] | None:

@@ -30,7 +30,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from collect_ops.broker.connection import BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, Delivery
-from collect_ops.broker.management import Management
+from collect_ops.broker.management import ExchangeBinding, Management
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import (
@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 SUFFIX = ".migrating"
 #: Held, as an exclusive queue, by the one migration that may run in a virtual host.
 LOCK = "collect.topology.lock"
+#: A fanout, bound to where messages are moved: they keep their routing keys, and a `CC` of theirs means nothing to it.
+MOVER = "collect.topology.move"
 #: Messages moved between two confirms.
 BLOCK = 500
 #: How often a queue is looked at anew when others redeclare it meanwhile.
@@ -354,43 +356,53 @@ class _Migration:
         self._move(stand_in, name, Step.MOVE_BACK)
         self._delete(stand_in, Step.DELETE_STAND_IN)
 
+    def _others(self, bindings: list[Binding] | None, name: str) -> list[Binding]:
+        if bindings is None:
+            raise MigrationStuck(name, "the management API does not answer any more")
+        return [each for each in bindings if each.exchange != MOVER]
+
     def _bindings_of(self, *names: str) -> list[Binding]:
         """How the queue is bound: what is declared, and what others have bound to it."""
         wanted = [binding for binding in self._topology.bindings if binding.queue == names[0]]
-        found = self._management.bindings()
-        if found is None:
-            raise MigrationStuck(names[0], "the management API does not answer any more")
+        found = self._others(self._management.bindings(), names[0])
         others = [replace(each, queue=names[0]) for each in found if each.queue in names and each.exchange]
         return wanted + [each for each in others if each not in wanted]
 
     def _move(self, source: str, target: str, step: Step) -> None:
         """Move every message that is ready. The first is told of before, so that a caller can stop there."""
         name, moved = source.removesuffix(SUFFIX), 0
+        channel = self._asking.channel()
+        channel.exchange_delete(MOVER)  # one that a killed migration has left leads elsewhere
+        channel.exchange_declare(MOVER, exchange_type="fanout", durable=True)
+        channel.queue_bind(target, MOVER)
         with Consumer(self._amqp_url) as consumer, Publisher(self._amqp_url) as publisher:
             while True:
                 self._connection.process_data_events(0)  # heartbeats of the connection that holds the lock
                 waiting = consumer.depth(source)
                 self._told(name, step, moved=moved, waiting=waiting)
                 if waiting == 0:
-                    return
+                    break
                 block = consumer.take(source, BLOCK)
                 if not block:
                     continue  # a consumer was faster
-                published = publisher.publish([self._copy(delivery, target) for delivery in block])
+                published = publisher.publish([self._copy(delivery) for delivery in block])
                 # Without all confirms nothing is acked: all of the block come again.
                 if len(published.confirmed) < len(block):
                     reason = published.failure or "the queue that its messages go to is gone"
                     raise MigrationStuck(name, f"{step}: {reason}")
                 consumer.ack([delivery.tag for delivery in block])
                 moved += len(block)
+        self._asking.channel().exchange_delete(MOVER)
 
-    def _copy(self, delivery: Delivery, queue: str) -> OutgoingMessage:
-        """The message as it came, to one queue. Another user's id cannot be sent: the broker vouches for it."""
+    def _copy(self, delivery: Delivery) -> OutgoingMessage:
+        """The message as it came. Another user's id cannot be sent: the broker vouches for it."""
         properties = delivery.properties
         if properties.user_id not in (None, self._user):
             properties.app_id = properties.app_id or properties.user_id
             properties.user_id = None
-        return OutgoingMessage(exchange="", routing_key=queue, body=delivery.body, moved=properties)
+        return OutgoingMessage(
+            exchange=MOVER, routing_key=delivery.routing_key, body=delivery.body, moved=properties
+        )
 
     def _wait_for_consumers(self, name: str, stand_in: str) -> None:
         """Until nobody holds a message of the old queue: deleting it would lose what is given back later."""
@@ -404,10 +416,13 @@ class _Migration:
             depths = self._management.depths()
             if depths is None or depths.get(name) != 0:
                 quiet_since = time.monotonic()
+                if quiet_since > until:
+                    held = "nobody knows how many" if depths is None else depths.get(name, "unknown")
+                    raise MigrationStuck(
+                        name, f"consumers hold messages of it after {self._wait_s:g} s ({held})"
+                    )
             if time.monotonic() - quiet_since > _FRESH_S:
                 return
-            if time.monotonic() > until:
-                raise MigrationStuck(name, f"consumers hold messages of it after {self._wait_s:g} s")
             time.sleep(0.25)
 
     def _delete(self, name: str, step: Step) -> None:
@@ -434,13 +449,15 @@ class _Migration:
                 return round_ > 0
             if standing.state is State.AS_WANTED:
                 return round_ > 0
-            bindings = self._bindings_from(name, stand_in)
+            bindings, joints = self._bindings_from(name, stand_in), self._joints(name, stand_in)
             if standing.state is State.DIFFERENT:
                 self._told(name, Step.STAND_IN)
                 self._asking.channel().exchange_declare(stand_in, exchange_type="fanout", durable=True)
                 self._told(name, Step.DIVERT)
                 for binding in bindings:
                     self._bind(replace(binding, exchange=stand_in))
+                for joint in joints:
+                    self._join(_renamed(joint, name, stand_in))
                 self._told(name, Step.DELETE_OLD)
                 self._asking.channel().exchange_delete(name)
             self._told(name, Step.DECLARE)
@@ -452,14 +469,14 @@ class _Migration:
             self._told(name, Step.BIND)
             for binding in bindings:
                 self._bind(replace(binding, exchange=name))
+            for joint in joints:
+                self._join(joint)
             self._told(name, Step.DELETE_STAND_IN)
             self._asking.channel().exchange_delete(stand_in)
         raise MigrationStuck(name, "something declares it in its old form again and again")
 
     def _bindings_from(self, *names: str) -> list[Binding]:
-        found = self._management.bindings()
-        if found is None:
-            raise MigrationStuck(names[0], "the management API does not answer any more")
+        found = self._others(self._management.bindings(), names[0])
         present = [each for each in found if each.exchange in names]
         wanted = [
             each
@@ -469,18 +486,65 @@ class _Migration:
         others = [replace(each, exchange=names[0]) for each in present]
         return wanted + [each for each in others if each not in wanted]
 
+    def _joints(self, name: str, stand_in: str) -> list[ExchangeBinding]:
+        """How other exchanges are bound to this one, and this one to others."""
+        found = self._management.exchange_bindings()
+        if found is None:
+            raise MigrationStuck(name, "the management API does not answer any more")
+        ours = [each for each in found if {each.source, each.destination} & {name, stand_in}]
+        distinct: list[ExchangeBinding] = []
+        for each in (_renamed(one, stand_in, name) for one in ours):
+            if each not in distinct:
+                distinct.append(each)
+        return distinct
+
     # Both
 
     def _bind(self, binding: Binding) -> None:
-        self._asking.channel().queue_bind(
-            binding.queue, binding.exchange, binding.routing_key, arguments=binding.arguments
+        self._changed(
+            binding.exchange,
+            binding.queue,
+            lambda channel: channel.queue_bind(
+                binding.queue, binding.exchange, binding.routing_key, arguments=binding.arguments
+            ),
         )
 
     def _unbind(self, binding: Binding) -> None:
-        self._asking.channel().queue_unbind(
-            binding.queue, binding.exchange, binding.routing_key, arguments=binding.arguments
+        self._changed(
+            binding.exchange,
+            binding.queue,
+            lambda channel: channel.queue_unbind(
+                binding.queue, binding.exchange, binding.routing_key, arguments=binding.arguments
+            ),
         )
+
+    def _join(self, binding: ExchangeBinding) -> None:
+        self._changed(
+            binding.source,
+            binding.destination,
+            lambda channel: channel.exchange_bind(
+                binding.destination, binding.source, binding.routing_key, arguments=binding.arguments
+            ),
+        )
+
+    def _changed(self, source: str, destination: str, change: Callable[[BlockingChannel], object]) -> None:
+        """A binding made or undone. One whose other end has gone meanwhile is nobody's loss."""
+        try:
+            change(self._asking.channel())
+        except ChannelClosedByBroker as error:
+            if error.reply_code != _NOT_FOUND:
+                raise TopologyRefused("binding", f"{source} -> {destination}", error.reply_text) from error
+            log.warning("binding %s -> %s left out: %s", source, destination, error.reply_text)
 
     def _told(self, name: str, step: Step, **figures: Any) -> None:
         log.info("%s: %s %s", name, step, figures or "")
         self._tell(Progress(name=name, step=step, **figures))
+
+
+def _renamed(binding: ExchangeBinding, old: str, new: str) -> ExchangeBinding:
+    """The binding of another exchange in this one's place."""
+    return replace(
+        binding,
+        source=new if binding.source == old else binding.source,
+        destination=new if binding.destination == old else binding.destination,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -92,8 +93,11 @@ def submit_file(service: AdmissionService, job: Job, options: Options) -> None:
 
     with ExitStack() as stack:
         file = stack.enter_context(_opened(options.path))
+        _refuse_same_file(file, options)
         bad = stack.enter_context(_NdjsonFile(options.errors_path))
         answers = stack.enter_context(_NdjsonFile(options.answers)) if options.answers else None
+        if answers is not None:
+            answers.open()
         progress = stack.enter_context(_progress(quiet=options.as_json))
         bulk = BulkAdmission(
             service,
@@ -157,19 +161,32 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     """The file; stdin, which cannot be read twice, from a copy of it."""
     from collect_ops.kernel.errors import Fault, ValidationFailed
 
-    if path == STDIN:
-        with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-            copy.flush()
-            yield copy
-        return
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(Path(path).open("rb"))
+            file: Any = sys.stdin.buffer if path == STDIN else stack.enter_context(Path(path).open("rb"))
         except OSError as error:
             fault = Fault(field="--params-file", value=path, problem=f"cannot be read: {error.strerror}")
             raise ValidationFailed("command line", [fault]) from error
-        yield file
+        if path != STDIN and file.seekable():
+            yield file
+            return
+        copy = stack.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield copy
+
+
+def _refuse_same_file(file: BinaryIO, options: Options) -> None:
+    """What is read must not be written over."""
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+
+    faults = [
+        Fault(field=name, value=str(path), problem="is the file that is read")
+        for name, path in (("--errors", options.errors_path), ("--answers", options.answers))
+        if path is not None and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    ]
+    if faults:
+        raise ValidationFailed("command line", faults)
 
 
 def _bad_as_json(line: BadLine) -> dict[str, Any]:
@@ -197,12 +214,30 @@ class _NdjsonFile:
     def write_answer(self, number: int, answer: Admission | Preview) -> None:
         self.write({"line": number, **answer.model_dump(mode="json")})
 
-    def write(self, value: dict[str, Any]) -> None:
-        import orjson
+    def open(self) -> IO[bytes]:
+        """Make the file; it is there already after the first time.
+
+        Raises:
+            ValidationFailed: It cannot be written.
+        """
+        from collect_ops.kernel.errors import Fault, ValidationFailed
 
         if self._file is None:
-            self._file = self._path.open("wb")
-        self._file.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
+            try:
+                self._file = self._path.open("wb")
+            except OSError as error:
+                fault = Fault(
+                    field="file", value=str(self._path), problem=f"cannot be written: {error.strerror}"
+                )
+                raise ValidationFailed("command line", [fault]) from error
+        return self._file
+
+    def write(self, value: dict[str, Any]) -> None:
+        import json
+
+        # As people read it; half a character, which a command line may hold, as an escape.
+        line = json.dumps(value, ensure_ascii=False, default=str)
+        self.open().write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 @contextmanager

@@ -19,7 +19,10 @@ def agent(
         typer.Option(envvar="COLLECT_NODE_ID", help="Id of this node; else one made of the machine's id."),
     ] = None,
     slots: Annotated[
-        int, typer.Option(envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=0)
+        int,
+        typer.Option(
+            envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=0, max=10_000
+        ),
     ] = 8,
     label: Annotated[
         list[str] | None,

@@ -103,7 +103,7 @@ def submit(
     """
     from collect_ops.admission.service import AdmissionService
     from collect_ops.cli.bulk import Options, job_of, submit_file
-    from collect_ops.cli.output import print_json
+    from collect_ops.cli.output import print_error, print_json
     from collect_ops.cli.params import parse_params, parse_time
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rest_runs import RestRuns
@@ -132,6 +132,8 @@ def submit(
     service = AdmissionService(Backends.from_environment(), lane_rules(), runs)
     if params_file is not None:
         name = str(uuid.uuid4()) if again else request_id
+        if again:
+            print_error(f"should this be cut off, go on with: --request-id {name} (instead of --again)")
         options = Options(
             path=params_file,
             errors=errors,

@@ -14,13 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
 from collect_ops.coordination.liveness import Liveness, LivenessUnknown
 from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.nodes.heartbeat import Heartbeat
 from collect_ops.nodes.machine import Sampler, address_towards, machine_id
 from collect_ops.nodes.rules import PlacementRules
+from collect_ops.sources.faults import faults_from
 from collect_ops.storage import DatabaseUnavailable, connect, errors, query
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,10 @@ class Agent:
         rules: How often, and how long a key lives.
         exchange: Where heartbeats are published.
         every_s: Seconds between two heartbeats; None takes the rules'.
+
+    Raises:
+        ValidationFailed: What the node is does not fit a heartbeat, or it would send too few.
+        OSError: Its path is not there.
     """
 
     def __init__(
@@ -80,7 +88,20 @@ class Agent:
         self._started_at = datetime.now(UTC)
         self._seq = 0
         self._groups = 0
+        self._renewed = False
         self.draining = False
+        self._sample = self._sampler.sample()
+        self._check(rules)
+
+    def _check(self, rules: PlacementRules) -> None:
+        """What the node was told it is must fit a heartbeat, before it says that it lives."""
+        if self.every_s >= rules.heartbeat.suspect_s:
+            problem = f"must be less than {rules.heartbeat.suspect_s:g} s, after which a node is SUSPECT"
+            raise ValidationFailed("agent", [Fault(field="every_s", value=self.every_s, problem=problem)])
+        try:
+            self._heartbeat(None, seq=1, leaving=False)
+        except ValidationError as error:
+            raise ValidationFailed("agent", faults_from(error, Heartbeat)) from error
 
     def run(
         self, stopping: threading.Event, *, beat: Callable[[Heartbeat, bool], object] | None = None
@@ -112,12 +133,12 @@ class Agent:
             NodeIdTaken, AgentSuperseded: See `run`.
         """
         skew_s = self._renew()
-        heartbeat = self._heartbeat(skew_s, leaving=False)
+        heartbeat = self._next(skew_s, leaving=False)
         return heartbeat, self._publish(publisher, heartbeat)
 
     def leave(self, publisher: Publisher) -> None:
         """Say goodbye: the node has LEFT, rather than being LOST a minute later."""
-        self._publish(publisher, self._heartbeat(None, leaving=True))
+        self._publish(publisher, self._next(None, leaving=True))
         try:
             self._liveness.leave(self._node.node_id, self._node.machine, self._boot_id)
         except LivenessUnknown as error:
@@ -128,16 +149,26 @@ class Agent:
         began = time.time()
         try:
             renewed = self._liveness.renew(
-                self._node.node_id, self._node.machine, self._boot_id, first=self._seq == 0
+                self._node.node_id, self._node.machine, self._boot_id, first=not self._renewed
             )
+            self._renewed = True
         except LivenessUnknown as error:
             log.warning("node %s cannot say that it lives: %s", self._node.node_id, error)
             return None
         return (began + time.time()) / 2 - renewed.redis_time_s
 
-    def _heartbeat(self, skew_s: float | None, *, leaving: bool) -> Heartbeat:
+    def _next(self, skew_s: float | None, *, leaving: bool) -> Heartbeat:
         self._seq += 1
         self._groups = self._running_groups()
+        try:
+            self._sample = self._sampler.sample()
+        except (
+            OSError
+        ) as error:  # the disk is gone: its last figures stay, and the node goes on saying that it lives
+            log.warning("node %s cannot be sampled: %s", self._node.node_id, error)
+        return self._heartbeat(skew_s, seq=self._seq, leaving=leaving)
+
+    def _heartbeat(self, skew_s: float | None, *, seq: int, leaving: bool) -> Heartbeat:
         node = self._node
         return Heartbeat(
             schema=1,
@@ -145,7 +176,7 @@ class Agent:
             machine=node.machine,
             boot_id=self._boot_id,
             started_at=self._started_at,
-            seq=self._seq,
+            seq=seq,
             sent_at=datetime.now(UTC),
             clock_skew_s=skew_s,
             leaving=leaving,
@@ -157,17 +188,19 @@ class Agent:
             kinds=node.kinds,
             slots=node.slots,
             groups=self._groups,
-            **asdict(self._sampler.sample()),
+            **asdict(self._sample),
         )
 
     def _running_groups(self) -> int:
         """Shard groups that run here; while PostgreSQL is away, as many as before."""
         try:
             with connect(self._backends.postgres_dsn, application_name="collect-ops agent") as connection:
+                # The next renewal does not wait for somebody's lock.
+                connection.execute("SET statement_timeout = '3s'")
                 row = connection.execute(
                     query("nodes/count_groups"), {"node_id": self._node.node_id}
                 ).fetchone()
-        except (DatabaseUnavailable, errors.OperationalError) as error:
+        except (DatabaseUnavailable, errors.Error) as error:
             log.warning("shard groups not counted: %s", error)
             return self._groups
         return int(row["groups"]) if row else 0

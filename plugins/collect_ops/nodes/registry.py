@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ TIME_LIMIT_S = 5.0
 #: A heartbeat lives no longer in its queue, whatever the clock of its node says.
 MAX_AGE_S = 3600.0
 MAX_ERROR_CHARS = 1000
+_LIVING = frozenset({"ACTIVE", "SUSPECT", "DRAINING"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,11 @@ def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> 
         keys_lost = liveness.keys_lost()
         ages = liveness.ages([row["id"] for row in rows])
         keys_lost |= liveness.keys_lost()
-        found = {row["id"]: status_of(_known(row, ages, keys_lost=keys_lost), rules) for row in rows}
+        many = _many_missing(rows, ages)
+        found = {
+            row["id"]: status_of(_known(row, ages, keys_lost=keys_lost, many_missing=many), rules)
+            for row in rows
+        }
         changed = {row["id"]: found[row["id"]] for row in rows if found[row["id"]][0] != row["status"]}
         if not changed:
             return []
@@ -156,11 +161,21 @@ def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> 
     ]
 
 
-def _known(row: Mapping[str, Any], ages: Mapping[str, float], *, keys_lost: bool) -> Known:
+def _many_missing(rows: Sequence[Mapping[str, Any]], ages: Mapping[str, float]) -> bool:
+    """Whether more than half of the nodes that lived have no key now: then it may be Redis that was not reachable."""
+    lived = [row["id"] for row in rows if row["status"] in _LIVING]
+    return 2 * sum(node_id not in ages for node_id in lived) > len(lived)
+
+
+def _known(
+    row: Mapping[str, Any], ages: Mapping[str, float], *, keys_lost: bool, many_missing: bool
+) -> Known:
     return Known(
         status=NodeStatus(row["status"]),
         key_age_s=ages.get(row["id"]),
         keys_lost=keys_lost,
+        many_missing=many_missing,
+        status_for_s=row["status_for_s"],
         draining=row["draining"],
         left=row["leaving"],
         losses=row["losses"],
@@ -239,6 +254,7 @@ def _take_in(
     for _, heartbeat in read:
         by_node[heartbeat.node_id].append(heartbeat)
     with connection.transaction():
+        before = _machines(connection, by_node)
         # Two machines, or two starts, in one block: the older first, so that the newer one is what stays.
         for round_ in _rounds(by_node):
             values = {
@@ -246,18 +262,30 @@ def _take_in(
                 "alive_s": rules.heartbeat.alive_s,
             }
             done.nodes += len(connection.execute(query("nodes/upsert_nodes"), values).fetchall())
-        rows = connection.execute(query("nodes/select_machines"), {"node_ids": list(by_node)}).fetchall()
-        owners = {row["id"]: row for row in rows}
+        owners = _machines(connection, by_node)
         foreign = [
             (delivery, _claimed(heartbeat, owners[heartbeat.node_id]))
             for delivery, heartbeat in read
-            if heartbeat.machine != owners[heartbeat.node_id]["machine"]
+            # The id may have changed hands within the block.
+            if heartbeat.machine
+            not in {
+                found[heartbeat.node_id]["machine"]
+                for found in (before, owners)
+                if heartbeat.node_id in found
+            }
         ]
         strangers = {delivery.tag for delivery, _ in foreign}
         ours = [heartbeat for delivery, heartbeat in read if delivery.tag not in strangers]
         connection.execute(query("nodes/insert_samples"), {"heartbeats": Jsonb(_samples(ours))})
     done.heartbeats += len(ours)
     return list(foreign)
+
+
+def _machines(connection: Connection, node_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Whose the ids are."""
+    values = {"node_ids": list(node_ids)}
+    rows = connection.execute(query("nodes/select_machines"), values).fetchall()
+    return {row["id"]: row for row in rows}
 
 
 def _rounds(by_node: Mapping[str, Sequence[Heartbeat]]) -> list[list[Heartbeat]]:

@@ -26,6 +26,8 @@ class Known:
         status: Its state so far.
         key_age_s: Since it renewed its liveness key; None when there is no key.
         keys_lost: Redis was started or flushed so recently that a missing key says nothing.
+        many_missing: Most nodes that lived have no key now: Redis may not have been reachable for them.
+        status_for_s: Since it is in its state.
         draining: It takes no new work and says so.
         left: It said that it goes.
         losses: How often it was lost within the window of the flapping rule.
@@ -35,6 +37,8 @@ class Known:
     status: NodeStatus
     key_age_s: float | None
     keys_lost: bool = False
+    many_missing: bool = False
+    status_for_s: float = 0.0
     draining: bool = False
     left: bool = False
     losses: int = 0
@@ -45,7 +49,8 @@ def status_of(known: Known, rules: PlacementRules) -> tuple[NodeStatus, str]:
     """The state that a node is in now, and why, for people.
 
     A node without a key that said goodbye has LEFT; one that did not is LOST, but only SUSPECT while Redis may have
-    lost the key by itself. One that was lost too often is SUSPECT until it has stayed for a while.
+    lost the key by itself, or most nodes are without one: then it has the time of a heartbeat to renew it. One that was
+    lost too often is SUSPECT until it has stayed for a while.
     """
     if known.left:
         return NodeStatus.LEFT, "it said that it goes"
@@ -59,6 +64,13 @@ def _without_key(known: Known, rules: PlacementRules) -> tuple[NodeStatus, str]:
         return NodeStatus.LOST, "its liveness key is gone"
     if known.keys_lost:
         return NodeStatus.SUSPECT, "its liveness key is missing, but Redis has just lost keys"
+    # Whoever lives has renewed its key by then, Redis being there again.
+    renewed_by_s = 1.5 * rules.heartbeat.every_s
+    if known.many_missing and not (known.status is NodeStatus.SUSPECT and known.status_for_s > renewed_by_s):
+        return (
+            NodeStatus.SUSPECT,
+            "its liveness key is missing like those of most nodes: Redis may have been away",
+        )
     return NodeStatus.LOST, f"it has not renewed its liveness key for {rules.heartbeat.alive_s:g} s"
 
 

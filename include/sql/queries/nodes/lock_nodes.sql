@@ -4,6 +4,7 @@ SELECT
     status,
     draining,
     leaving,
+    extract(EPOCH FROM now() - status_since)::double precision AS status_for_s,
     extract(EPOCH FROM now() - back_at)::double precision AS back_for_s,
     (
         SELECT count(*)

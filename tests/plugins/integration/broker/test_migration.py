@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pika
@@ -33,6 +35,7 @@ from collect_ops.broker.migration import (
 )
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import (
+    RETRY_DELAY_HEADER,
     Binding,
     Exchange,
     Queue,
@@ -377,3 +380,116 @@ def test_an_exchange_is_made_anew_with_its_bindings(amqp_url: str, step: Step | 
     with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
         channel.exchange_declare(TASKS + SUFFIX, passive=True)
     connection.close()
+
+
+def test_a_waiting_retry_comes_back_to_its_lane(amqp_url: str) -> None:
+    """A rung's messages expire under the routing key that they came with."""
+    rules, rung = lane_rules(), "collect.retry.4s"
+    other = tuple(
+        replace(queue, arguments={**queue.arguments, "x-max-length": 10_000}) if queue.name == rung else queue
+        for queue in WANTED.queues
+    )
+    declare(amqp_url, replace(WANTED, queues=other))
+    retries = [
+        OutgoingMessage(
+            exchange=rules.broker.retry_exchange,
+            routing_key=KEY,
+            body=str(number).encode(),
+            headers={RETRY_DELAY_HEADER: 4},
+        )
+        for number in range(300)
+    ]
+    with Publisher(amqp_url) as publisher:
+        assert len(publisher.publish(retries).confirmed) == 300
+    assert migrate(amqp_url, API, WANTED) == [rung]
+    with Consumer(amqp_url) as consumer:
+        assert consumer.depth(rung) == 300
+        wait_until(lambda: consumer.depth(LANE) == 300)
+        assert {each.routing_key for each in consumer.take(LANE, 300)} == {KEY}
+
+
+class Moment(int):
+    """An AMQP timestamp as other languages send it: before 1970, or in milliseconds. pika sends none of these."""
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = pika.data.encode_value
+
+    def encode_moments(pieces: list[bytes], value: object) -> int:
+        if not isinstance(value, Moment):
+            return int(encode(pieces, value))
+        pieces.append(b"T" + struct.pack(">q", value))
+        return 9
+
+    monkeypatch.setattr(pika.data, "encode_value", encode_moments)
+
+
+def raw(amqp_url: str, exchange: str, key: str, properties: pika.BasicProperties) -> None:
+    connection, channel = open_channel(amqp_url)
+    channel.confirm_delivery()
+    channel.basic_publish(exchange, key, b"body", properties)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"CC": ["collect.inbox", "collect.dead", "collect.inbox.migrating"]},
+        {"at": Moment(-62_135_596_800)},
+        {"at": Moment(-86_400), "n": -5, "big": 2**62},
+        {"at": Moment(1_700_000_000_000)},
+    ],
+)
+@pytest.mark.usefixtures("moments")
+def test_whatever_headers_a_producer_sets_it_is_moved_once(amqp_url: str, headers: dict[str, object]) -> None:
+    inbox = lane_rules().broker.inbox
+    other = tuple(
+        replace(queue, arguments={**queue.arguments, "x-max-length": 10_000})
+        if queue.name == inbox
+        else queue
+        for queue in WANTED.queues
+    )
+    declare(amqp_url, replace(WANTED, queues=other))
+    raw(amqp_url, inbox, "orders.new", pika.BasicProperties(headers=headers, app_id="shop"))
+    assert migrate(amqp_url, API, WANTED) == [inbox]
+    with Consumer(amqp_url) as consumer:
+        [found] = consumer.take(inbox, 10)
+        assert consumer.depth("collect.dead") == 0
+    assert (found.body, found.routing_key, found.app_id) == (b"body", "orders.new", "shop")
+    assert set(found.headers) == set(headers)
+
+
+def test_exchanges_bound_to_each_other_stay_so(amqp_url: str) -> None:
+    exchanges = tuple(
+        replace(each, type="topic") if each.name == TASKS else each for each in WANTED.exchanges
+    )
+    declare(amqp_url, replace(WANTED, exchanges=exchanges))
+    connection, channel = open_channel(amqp_url)
+    channel.exchange_declare("company.events", "topic", durable=True)
+    channel.exchange_declare("audit", "fanout", durable=True)
+    channel.queue_declare("audited", durable=True)
+    channel.queue_bind("audited", "audit")
+    channel.exchange_bind(TASKS, "company.events", "lane.#")
+    channel.exchange_bind("audit", TASKS, KEY)
+    connection.close()
+    with pytest.raises(KeyboardInterrupt):
+        migrate(amqp_url, API, WANTED, tell=_ends_at(Step.BIND))
+    assert migrate(amqp_url, API, WANTED) == [TASKS]
+    with Publisher(amqp_url) as publisher:
+        assert publisher.publish([message(1, exchange="company.events")]).confirmed == {0}
+    assert (everything_in(amqp_url, LANE), everything_in(amqp_url, "audited")) == ([1], [1])
+
+
+def _ends_at(step: Step) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.step is step:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def test_nobody_is_waited_for_where_nobody_holds_anything(amqp_url: str) -> None:
+    declare(amqp_url, OLD)
+    publish(amqp_url, range(3))
+    assert migrate(amqp_url, API, WANTED, wait_s=0) == [LANE]

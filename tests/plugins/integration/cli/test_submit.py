@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +123,46 @@ def test_watch_as_json(world: World, collect_ops: Run) -> None:
     code, out, _ = collect_ops("watch", task_id, "--json")
     (line,) = out.splitlines()
     assert (code, json.loads(line)["status"]) == (1, "CANCELLED")
+
+
+def test_a_pipe_can_be_read(world: World, collect_ops: Run, tmp_path: Path) -> None:
+    pipe = tmp_path / "moments.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("since\n2024-01-01T00:00:00Z\n"))
+    writer.start()
+    assert collect_ops("submit", SOURCE, "--params-file", pipe)[:2] == (0, "1 lines: 1 admitted\n")
+    writer.join()
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_admitted(
+    world: World, collect_ops: Run, moments: Path, tmp_path: Path
+) -> None:
+    for option, path, told in (
+        ("--answers", tmp_path / "nowhere" / "a.ndjson", "cannot be written"),
+        ("--answers", moments, "is the file that is read"),
+        ("--errors", moments, "is the file that is read"),
+    ):
+        code, _, err = collect_ops("submit", SOURCE, "--params-file", moments, option, path)
+        assert (code, told in err) == (2, True), err
+    assert moments.read_text().startswith("since\n2024")
+    with moments.open("a") as file:
+        file.write("bad\n")
+    errors = tmp_path / "nowhere" / "e.ndjson"
+    code, _, err = collect_ops("submit", SOURCE, "--params-file", moments, "--skip-bad", "--errors", errors)
+    assert (code, "cannot be written" in err) == (2, True)
+    assert world.rows("SELECT 1 FROM collect.task") == []
+
+
+def test_again_can_be_gone_on_with(world: World, collect_ops: Run, moments: Path) -> None:
+    file = ("--params-file", moments, "--force")
+    code, out, err = collect_ops("submit", SOURCE, *file, "--again")
+    assert (code, out) == (0, "300 lines: 300 admitted\n")
+    name = err.split("--request-id ")[1].split()[0]
+    assert (
+        collect_ops("submit", SOURCE, *file, "--request-id", name)[1] == "300 lines: 300 known from before\n"
+    )
+
+
+def test_parameters_that_are_no_text_are_a_fault(world: World, collect_ops: Run, moments: Path) -> None:
+    code, _, err = collect_ops("submit", SOURCE, "--params-file", moments, "--path", "/off\udcff")
+    assert (code, "300 of 300 lines are bad" in err) == (2, True), err

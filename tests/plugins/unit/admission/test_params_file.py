@@ -49,9 +49,21 @@ def test_bad_csv_lines_are_told_of_and_the_others_read() -> None:
     assert found[4].params == {"a": "5", "b": "6"}
 
 
+def test_an_unclosed_quote_says_which_lines_it_takes_with_it() -> None:
+    content = b'a,b\n1,2\n"unclosed,0\n' + b"".join(b"%d,x\n" % number for number in range(1000))
+    good, bad = lines(content, Format.CSV)
+    assert good.number == 2
+    assert (bad.number, bad.spans, bad.raw) == (3, 1001, '"unclosed,0')
+    assert "lines to 1003 are part of it" in problems(bad)[0]
+    longer = content + b"y" * 200_000 + b"\n5,6\n"
+    *_, last = lines(longer, Format.CSV)
+    assert last.params == {"a": "5", "b": "6"}, "beyond the longest field it is read again"
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
+        ("größe,b\n1,2\n".encode("latin-1"), "is no UTF-8"),
         (b"", "must name a parameter in each column"),
         (b"a,,b\n1,2,3\n", "must name a parameter in each column"),
         (b"a,b,a\n1,2,3\n", "names a twice"),
