@@ -227,7 +227,7 @@ class AdmissionService:
             return
         asleep = [lane for lane in lanes if not self._wakeups.pending(lane)]
         if asleep:
-            wake(with_room(connection, asleep, self._rules), self._runs, self._wakeups)
+            wake(with_room(connection, asleep, self._rules, self._backends), self._runs, self._wakeups)
 
     def _validate(self, submission: Submission, declared: _Declared) -> dict[str, Any]:
         source = declared.source

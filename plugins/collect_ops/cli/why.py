@@ -18,9 +18,10 @@ def why(task: TaskId, as_json: AsJson = False) -> None:
     from collect_ops.lanes.why import why as ask
     from collect_ops.storage import connect
 
-    with connect(Backends.from_environment().postgres_dsn, application_name="collect-ops cli") as connection:
+    backends = Backends.from_environment()
+    with connect(backends.postgres_dsn, application_name="collect-ops cli") as connection:
         try:
-            told = ask(connection, lane_rules(), task)
+            told = ask(connection, lane_rules(), task, backends)
         except UnknownTask as error:
             print_error(error)
             raise typer.Exit(BAD_INPUT) from error

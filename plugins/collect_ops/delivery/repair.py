@@ -19,6 +19,7 @@ from collect_ops.lanes.claim import run_conf
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection, connect, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds without progress after which a task whose run has ended, or was never there, is repaired.
 QUIET_S = 30.0
-#: Seconds without progress of any of a run's tasks after which they are taken from it though it claims to be active:
-#: longer than any page may take (a request's time-out and its retries), so that slow is not taken for hung.
-HUNG_S = 900.0
 #: Seconds after which a waiting task without a message is published again.
 GRACE_S = 60.0
 
@@ -116,14 +114,16 @@ def _repair_task(
     try:
         state = runs.state(row["dag_id"], row["run_id"])
         if not final and state is RunState.MISSING and row["status"] == TaskStatus.CLAIMED:
-            runs.start(row["dag_id"], row["run_id"], _conf(connection, row))
+            runs.start(row["dag_id"], row["run_id"], _conf(connection, row, backends))
             log.warning("task %s was claimed and had no run: %s started", row["id"], row["run_id"])
             return "started"
     except RunsUnavailable as error:
         log.error("task %s not repaired, Airflow did not answer: %s", row["id"], error)
         return None
-    # A run that has not started (its DAG is paused, its pool is full) waits; only what has started can hang.
-    hung = row["run_stalled_s"] > HUNG_S and row["status"] != TaskStatus.CLAIMED
+    # A run that has not started (its DAG is paused, its pool is full) waits; only what has started can hang. The rule's
+    # time is longer than any page may take (a request's time-out and its retries): slow is not taken for hung.
+    hung_after_s = placement_rules().dispatch.hung_after_s
+    hung = row["run_stalled_s"] > hung_after_s and row["status"] != TaskStatus.CLAIMED
     if not final and state is RunState.ACTIVE and not hung:
         return None
     outcome = settle(
@@ -131,6 +131,11 @@ def _repair_task(
     )
     if outcome is None:
         return None
+    if hung and state is RunState.ACTIVE:
+        try:
+            runs.end(row["dag_id"], row["run_id"])
+        except RunsUnavailable as error:
+            log.error("run %s not ended, its groups are closed: %s", row["run_id"], error)
     log.warning(
         "task %s attempt %s made no progress for %.0f s, its run is %s: now %s",
         row["id"], row["attempt"], row["stalled_s"], state, outcome.status,
@@ -139,10 +144,11 @@ def _repair_task(
     return "settled"
 
 
-def _conf(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+def _conf(connection: Connection, row: dict[str, Any], backends: Backends) -> dict[str, Any]:
     members = connection.execute(query("delivery/select_run_tasks"), {"run_id": row["run_id"]}).fetchall()
     priority = max((member["priority"] for member in members), default=row["priority"])
-    return run_conf([(member["id"], member["attempt"]) for member in members], priority, row["lane"])
+    nodes = members[0]["nodes"] if members and backends.node_queues else ()
+    return run_conf([(member["id"], member["attempt"]) for member in members], priority, row["lane"], nodes)
 
 
 def _overdue(

@@ -10,14 +10,17 @@ from typing import Any, TypeVar
 from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
-from collect_ops.delivery import ageing, dead_drain, merging, outbox, redrive, repair
+from collect_ops.coordination.wakeups import Wakeups
+from collect_ops.delivery import ageing, dead_drain, dispatch, merging, outbox, redrive, repair
 from collect_ops.delivery.dead_drain import Drained
+from collect_ops.delivery.dispatch import Dispatched
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import connect
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ class Swept:
     """What the passes did, which lanes were woken, and whether the inbox was."""
 
     outbox: OutboxRun
+    dispatched: Dispatched
     repaired: Repaired
     merged: int
     aged: int
@@ -41,6 +45,7 @@ class Swept:
         """As JSON."""
         return {
             "outbox": {**asdict(self.outbox), "lanes": sorted(self.outbox.lanes)},
+            "dispatch": self.dispatched.as_counts(),
             "repair": {**asdict(self.repaired), "lanes": sorted(self.repaired.lanes)},
             "merged": self.merged,
             "aged": self.aged,
@@ -51,7 +56,7 @@ class Swept:
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Every pass: topology, outbox, repair, merging, ageing, dead letters, redrives, wake-ups.
+    """Every pass: topology, outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups.
 
     Args:
         backends: Where the services are.
@@ -62,6 +67,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     Raises:
         ExceptionGroup: Some passes failed; the others were made, since each mends something else.
     """
+    Wakeups(backends.redis_url).clear(dispatch.WAKE_NAME)
     failures: list[Exception] = []
 
     def attempt(act: Callable[[], T]) -> T | None:
@@ -74,6 +80,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
 
     attempt(lambda: declare(backends.amqp_url, rules.topology()))
     published = attempt(lambda: _publish(backends, rules))
+    dispatched = attempt(lambda: dispatch.run_once(backends, rules, placement_rules(), runs, actor=actor))
     repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))
     joined = attempt(lambda: merging.run_once(backends, rules, actor=actor))
     older = attempt(lambda: ageing.run_once(backends, rules))
@@ -81,10 +88,18 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
-    if failures or published is None or repaired is None or drained is None or woken is None:
+    if (
+        failures
+        or published is None
+        or dispatched is None
+        or repaired is None
+        or drained is None
+        or woken is None
+    ):
         raise ExceptionGroup(f"{len(failures)} passes of the sweep failed", failures)
     return Swept(
         outbox=published,
+        dispatched=dispatched,
         repaired=repaired,
         merged=joined.merged if joined else 0,
         aged=older.raised if older else 0,

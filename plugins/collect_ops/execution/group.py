@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: How often a group says that it lives, in seconds: the pass that looks for silent ones allows for several.
+ALIVE_EVERY_S = 4.0
 #: How long a group waits for a database that went away, in seconds, before it gives up and is run again elsewhere.
 DATABASE_PATIENCE_S = 120.0
 
@@ -158,10 +160,42 @@ class _GroupRun:
             self._result.label = started["label"]
             await self._with_database(lambda connection: self._load(connection, stack, started))
             workers = min(started["concurrency"], len(self._waiting))
-            async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(self._work(leases))
+            saying = asyncio.create_task(self._say_alive())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(workers):
+                        group.create_task(self._work(leases))
+            finally:
+                saying.cancel()
+                await asyncio.gather(saying, return_exceptions=True)
         await self._with_database(self._close)
+
+    async def _say_alive(self) -> None:
+        """Say every few seconds that this process lives: one that is dead, frozen or cut off does not.
+
+        Whoever finds the group silent takes its shards away; nothing here depends on it, so a database that is away is
+        no failure.
+        """
+        connection: AsyncConnection | None = None
+        try:
+            while True:
+                await asyncio.sleep(ALIVE_EVERY_S)
+                try:
+                    connection = connection or await self._connect()
+                    found = await connection.execute(query("execution/renew_group"), self._key)
+                    if found.rowcount == 0 and self._waiting:
+                        log.warning(
+                            "the group was closed by somebody else: what it has not begun is left to others"
+                        )
+                        self._waiting.clear()
+                except _GONE as error:
+                    log.warning("the group could not say that it lives: %s", error)
+                    if connection is not None:
+                        await connection.close()
+                    connection = None
+        finally:
+            if connection is not None:
+                await connection.close()
 
     async def _start(self, connection: AsyncConnection) -> dict[str, Any] | None:
         values = {**self._key, "node": self._node, "pid": os.getpid()}

@@ -181,7 +181,9 @@ class _Planning:
             first = max(self.groups, default=0 if self._shared > 1 else -1) + 1
         refs = [GroupRef(run_id=self._run_id, group_no=first + g.number, label=g.label) for g in dealt]
         for ref, planned in zip(refs, dealt, strict=True):
-            _open_group(self._connection, row, ref, planned)
+            # Airflow maps over the groups in this order, and the cluster policy deals the nodes by it.
+            place = list(self.groups).index(ref.group_no) if ref.group_no in self.groups else len(self.groups)
+            _open_group(self._connection, row, ref, planned, place)
             self.groups[ref.group_no] = ref
         return refs
 
@@ -225,7 +227,9 @@ def _unfinished(connection: Connection, task_id: int) -> list[ShardSpan]:
     ]
 
 
-def _open_group(connection: Connection, row: dict[str, Any], ref: GroupRef, planned: PlannedGroup) -> None:
+def _open_group(
+    connection: Connection, row: dict[str, Any], ref: GroupRef, planned: PlannedGroup, map_index: int
+) -> None:
     connection.execute(
         query("execution/insert_group"),
         {
@@ -235,6 +239,8 @@ def _open_group(connection: Connection, row: dict[str, Any], ref: GroupRef, plan
             "label": ref.label,
             "concurrency": planned.concurrency,
             "requests_per_s": planned.requests_per_s,
+            "placed_node": row["nodes"][map_index % len(row["nodes"])] if row["nodes"] else None,
+            "map_index": map_index,
         },
     )
     connection.execute(

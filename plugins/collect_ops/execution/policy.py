@@ -168,18 +168,45 @@ class Outcome:
     """Where a task goes from here.
 
     Args:
-        status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost) or DEAD.
+        status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost), DISPATCH_FAILED or DEAD.
         reason: Why, for people; None when there is nothing to explain.
         delay_s: Seconds until the next attempt is due.
+        counted: Of QUEUED: the attempt counts as lost.
     """
 
     status: TaskStatus
     reason: str | None = None
     delay_s: float = 0.0
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """How an attempt was lost, as far as somebody knows.
+
+    Args:
+        cause: For people.
+        nodes: Nodes that the next attempt shall avoid.
+        started: False: its node did not start it, which is no loss of the attempt's own making.
+        nowhere: Why no other node can take it; None when one can, or the attempt had started.
+        retry_s: Seconds until it is tried again when none can.
+    """
+
+    cause: str
+    nodes: tuple[str, ...] = ()
+    started: bool = True
+    nowhere: str | None = None
+    retry_s: float = 0.0
 
 
 def settle_outcome(
-    attempt: Attempt, sums: ShardSums, retry: RetryRule, *, base_s: float | None, chance: float
+    attempt: Attempt,
+    sums: ShardSums,
+    retry: RetryRule,
+    *,
+    base_s: float | None,
+    chance: float,
+    loss: Loss | None = None,
 ) -> Outcome:
     """What an attempt has come to (DESIGN guarantees 7 and 10).
 
@@ -189,11 +216,12 @@ def settle_outcome(
         retry: Retry rule of the installation.
         base_s: The source's own base delay, None for the rule's.
         chance: A number drawn from [0, 1), for the jitter.
+        loss: How it was lost, when somebody knows.
     """
     if attempt.plan_error is not None:
         return _plan_failed(attempt, attempt.plan_error, retry, base_s=base_s, chance=chance)
     if not attempt.planned or not sums.final:
-        return _lost(attempt, sums)
+        return _lost(attempt, sums, loss)
     if sums.failed == 0:
         return _all_done(attempt, sums)
     return _some_failed(attempt, sums, retry, base_s=base_s, chance=chance)
@@ -234,12 +262,20 @@ def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
     return Outcome(status=TaskStatus.COMPLETED)
 
 
-def _lost(attempt: Attempt, sums: ShardSums) -> Outcome:
+def _lost(attempt: Attempt, sums: ShardSums, loss: Loss | None) -> Outcome:
+    if loss is not None and not loss.started:
+        if loss.nowhere is not None:
+            reason = f"{loss.cause}; {loss.nowhere}"
+            return Outcome(status=TaskStatus.DISPATCH_FAILED, reason=reason, delay_s=loss.retry_s)
+        return Outcome(
+            status=TaskStatus.QUEUED, reason=f"{loss.cause}; it is placed elsewhere", counted=False
+        )
     where = (
         f"{sums.shards - sums.done - sums.failed} shards unfinished"
         if attempt.planned
         else "before planning ended"
     )
+    where = where if loss is None else f"{where}: {loss.cause}"
     if attempt.lost_count + 1 >= MAX_LOST:
         return Outcome(
             status=TaskStatus.DEAD, reason=f"the attempt was lost ({where}), {MAX_LOST} times in all"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
-from collect_ops.execution.policy import Attempt, Outcome, ShardSums, settle_outcome
+from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, settle_outcome
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
@@ -33,7 +33,8 @@ from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
 
-_AGAIN = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
+_PUBLISHED = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
+_AGAIN = _PUBLISHED | {TaskStatus.DISPATCH_FAILED}
 MAX_REASON_CHARS = 1000
 
 
@@ -57,6 +58,7 @@ def settle(
     actor: str,
     run_over: bool,
     run_id: str | None = None,
+    loss: Loss | None = None,
 ) -> Settled | None:
     """Settle a task's attempt, publish what follows from it, and close its run's groups if the run is over.
 
@@ -68,6 +70,7 @@ def settle(
         actor: Who settles, for the task log.
         run_over: The attempt's run has no living shard group: what is unfinished now was lost.
         run_id: Settle only if the attempt is this run's; None asks for no run.
+        loss: How the attempt was lost, when the caller knows.
 
     Returns:
         What became of it; None when there was nothing to settle: not all shards final and the run not over, or another
@@ -75,7 +78,7 @@ def settle(
     """
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
         settled, publications = _settle(
-            connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id
+            connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id, loss=loss
         )
         if settled is None:
             return None
@@ -140,6 +143,7 @@ def _settle(
     actor: str,
     run_over: bool,
     run_id: str | None,
+    loss: Loss | None,
 ) -> tuple[Outcome | None, _FollowUp]:
     began = time.perf_counter()
     with connection.transaction():
@@ -154,10 +158,13 @@ def _settle(
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
             return None, _NOTHING
-        outcome = _outcome(connection, task, sums, rules, planned=planned)
+        outcome = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
         callers = None if outcome.status in _AGAIN else callers_of(connection, task)
         own = outcome if callers is None else survivors_own(task, outcome)
-        moved = _move(connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers)
+        refused = loss.nodes if loss is not None and outcome.status in _AGAIN else ()
+        moved = _move(
+            connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers, refused=refused
+        )
         if callers is not None:
             error = task["plan_error"] or sums.first_error
             settle_merged(connection, task, callers, outcome, error=error, actor=actor)
@@ -176,7 +183,7 @@ def _settle(
                 )
             ],
         )
-    items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _AGAIN else ()
+    items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _PUBLISHED else ()
     return own, _follow_up(task, sums, sums_row, items)
 
 
@@ -198,7 +205,13 @@ def _follow_up(
 
 
 def _outcome(
-    connection: Connection, task: dict[str, Any], sums: ShardSums, rules: LaneRules, *, planned: bool
+    connection: Connection,
+    task: dict[str, Any],
+    sums: ShardSums,
+    rules: LaneRules,
+    *,
+    planned: bool,
+    loss: Loss | None,
 ) -> Outcome:
     """Where the task goes, a replacement's rows swapped in.
 
@@ -223,6 +236,8 @@ def _outcome(
         rules.retry,
         base_s=source.retries.base_s,
         chance=random.random(),
+        # A task that has started somewhere cannot have been taken by nobody.
+        loss=replace(loss, nowhere=None) if loss and task["status"] == TaskStatus.RUNNING else loss,
     )
     try:
         with connection.transaction():
@@ -261,6 +276,7 @@ def _move(
     *,
     run_over: bool,
     callers: Callers | None,
+    refused: tuple[str, ...],
 ) -> dict[str, Any]:
     again = outcome.status in _AGAIN
     priority = _priority_after(task, outcome)
@@ -280,7 +296,8 @@ def _move(
             "retries": int(outcome.status is TaskStatus.RETRYING),
             "priority": priority,
             "lane": rules.lane_of(priority),
-            "losses": int(outcome.status is TaskStatus.QUEUED),
+            "losses": int(outcome.status is TaskStatus.QUEUED and outcome.counted),
+            "refused": list(refused),
             "delay_s": outcome.delay_s,
         },
     )

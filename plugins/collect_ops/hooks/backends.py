@@ -6,11 +6,12 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from airflow.sdk import Connection
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
-from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.backends import Backends, serves_node_queues
 from collect_ops.kernel.errors import CollectOpsError, Transient
 from collect_ops.lanes.rest_runs import RestRuns
 
@@ -60,6 +61,7 @@ def backends_of(get: Callable[[str], Connection]) -> Backends:
         redis_url=f"{redis_scheme}://{_authority(redis, 6379)}/{redis.extra_dejson.get('db', 0)}",
         amqp_url=amqp_url_of(rabbitmq),
         rabbitmq_api_url=management_url_of(rabbitmq),
+        node_queues=serves_node_queues(conf.get("core", "executor")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -35,5 +36,16 @@ class TaskRuns:
 
     def state(self, dag_id: str, run_id: str) -> RunState:
         """See `Runs.state`."""
+        return self._asked().state(dag_id, run_id)
+
+    def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
+        """See `Runs.group_states`."""
+        return self._asked().group_states(dag_id, run_id)
+
+    def end(self, dag_id: str, run_id: str) -> None:
+        """See `Runs.end`."""
+        self._asked().end(dag_id, run_id)
+
+    def _asked(self) -> RestRuns:
         self._rest = self._rest or rest_runs()
-        return self._rest.state(dag_id, run_id)
+        return self._rest

@@ -1,4 +1,4 @@
-"""The trace: one row a stage of a collect task (admit, publish, claim, plan, fetch, land, settle, repair)."""
+"""The trace: one row a stage of a collect task (admit, publish, claim, place, plan, fetch, land, settle, repair)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Stage(StrEnum):
     ADMIT = "admit"
     PUBLISH = "publish"
     CLAIM = "claim"
+    PLACE = "place"
     PLAN = "plan"
     FETCH = "fetch"
     LAND = "land"

@@ -26,16 +26,19 @@ class Backends:
         redis_url: `redis://…` address.
         amqp_url: `amqp://…` address, vhost included.
         rabbitmq_api_url: Management API with credentials; None when there is none: what needs it then waits longer.
+        node_queues: Each node serves a queue of its own (Airflow's CeleryExecutor), so that shard groups can be sent to
+            it; else they run beside the scheduler.
     """
 
     postgres_dsn: str = field(repr=False)
     redis_url: str = field(repr=False)
     amqp_url: str = field(repr=False)
     rabbitmq_api_url: str | None = field(default=None, repr=False)
+    node_queues: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Backends:
-        """Read COLLECT_POSTGRES_DSN, COLLECT_REDIS_URL, COLLECT_AMQP_URL, COLLECT_RABBITMQ_API_URL.
+        """Read COLLECT_POSTGRES_DSN, COLLECT_REDIS_URL, COLLECT_AMQP_URL, COLLECT_RABBITMQ_API_URL, and the executor.
 
         Raises:
             SettingMissing: One of the first three is not set.
@@ -49,4 +52,10 @@ class Backends:
             redis_url=environment["COLLECT_REDIS_URL"],
             amqp_url=environment["COLLECT_AMQP_URL"],
             rabbitmq_api_url=environment.get("COLLECT_RABBITMQ_API_URL") or None,
+            node_queues=serves_node_queues(environment.get("AIRFLOW__CORE__EXECUTOR", "")),
         )
+
+
+def serves_node_queues(executor: str) -> bool:
+    """Whether an executor, by its name in Airflow's configuration, has a queue for each node."""
+    return "CeleryExecutor" in executor

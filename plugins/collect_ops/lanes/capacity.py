@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.placing import room_on_nodes
 from collect_ops.lanes.policy import PACK
 from collect_ops.lanes.rules import LaneRules
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection, query
 
 
@@ -41,6 +44,10 @@ def used_slots(connection: Connection, lane: str) -> int:
     return int(row["used"]) if row else 0
 
 
-def room(connection: Connection, lane: str, rules: LaneRules) -> int:
-    """Shard groups that a lane may start now."""
-    return max(0, effective(connection, lane, rules).slots - used_slots(connection, lane))
+def room(connection: Connection, lane: str, rules: LaneRules, backends: Backends) -> int:
+    """Shard groups that a lane may start now: slots it has free, as far as nodes have room for them."""
+    free = max(0, effective(connection, lane, rules).slots - used_slots(connection, lane))
+    if free == 0:
+        return 0
+    on_nodes = room_on_nodes(connection, lane, backends, rules, placement_rules())
+    return free if on_nodes is None else min(free, on_nodes)

@@ -8,6 +8,7 @@ the repair pass, which starts the run that the commit named.
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -22,10 +23,14 @@ from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import effective, room
 from collect_ops.lanes.hosts import down_hosts, note_probes
+from collect_ops.lanes.placing import NodeNeeds, Placing
 from collect_ops.lanes.policy import Candidate, Sorted
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunsUnavailable, collect_dag_id, wake
+from collect_ops.nodes.machine import node_id_of
+from collect_ops.nodes.placement import Placement
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection, connect, query
 
 log = logging.getLogger(__name__)
@@ -88,7 +93,7 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
         connect(backends.postgres_dsn, application_name=f"collect-ops claim {lane}") as connection,
         Consumer(backends.amqp_url) as consumer,
     ):
-        claiming = _Claim(lane, rules, connection, consumer, actor)
+        claiming = _Claim(lane, backends, rules, connection, consumer, actor)
         with connection.transaction():
             if not claiming.locked():
                 return Claimed(lane=lane, busy=True)
@@ -118,25 +123,37 @@ def start_runs(runs_to_start: Sequence[ClaimedRun], runs: Runs) -> None:
             log.error("run %s not started, repair will: %s", run.run_id, error)
 
 
-def run_conf(tasks: Sequence[tuple[int, int]], priority: int, lane: str) -> dict[str, Any]:
+def run_conf(
+    tasks: Sequence[tuple[int, int]], priority: int, lane: str, nodes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The conf of a collect run: ids and what the cluster policy needs, nothing large.
 
     Args:
         tasks: Task ids with their attempts.
         priority: 0-10, of the run's most urgent task.
         lane: Lane name.
+        nodes: Whose queues the shard groups go to, in order, again from the first one after the last; none: on any
+            worker.
     """
     named = [{"task_id": task_id, "attempt": attempt} for task_id, attempt in tasks]
-    return {"tasks": named, "priority": priority, "lane": lane}
+    conf: dict[str, Any] = {"tasks": named, "priority": priority, "lane": lane}
+    return {**conf, "nodes": list(nodes)} if nodes else conf
 
 
 class _Claim:
     """One claim: messages in hand, and what becomes of them at the commit and after it."""
 
     def __init__(
-        self, lane: str, rules: LaneRules, connection: Connection, consumer: Consumer, actor: str
+        self,
+        lane: str,
+        backends: Backends,
+        rules: LaneRules,
+        connection: Connection,
+        consumer: Consumer,
+        actor: str,
     ) -> None:
         self._lane = lane
+        self._backends = backends
         self._rules = rules
         self._connection = connection
         self._consumer = consumer
@@ -158,8 +175,13 @@ class _Claim:
 
     def take_until_full(self) -> None:
         """Take messages, highest priority first, until nothing more fits, the queue is empty or the time is up."""
-        self._sorted.room = self._result.room = room(self._connection, self._lane, self._rules)
-        self._sorted.pack = effective(self._connection, self._lane, self._rules).pack
+        self._sorted.room = self._result.room = room(
+            self._connection, self._lane, self._rules, self._backends
+        )
+        numbers = effective(self._connection, self._lane, self._rules)
+        self._sorted.pack, self._sorted.width = numbers.pack, numbers.groups_per_task
+        if self._sorted.room:
+            self._sorted.placing = Placing.of(self._connection, self._backends, placement_rules())
         deadline = time.monotonic() + TIME_LIMIT_S
         block = self._sorted.room
         while self._sorted.takes_more:
@@ -182,7 +204,7 @@ class _Claim:
         note_probes(self._connection, self._sorted.probed, self._rules.host)
         rows = self._move()
         self._result.claimed = len(rows)
-        self._result.held = len(self._sorted.hold)
+        self._result.held = len(self._sorted.hold) + len(self._sorted.nowhere)
         self._result.deferred = len(self._sorted.defer)
         self._result.stale = len(self._stale)
         self._result.orphans = len(self._orphans)
@@ -195,7 +217,7 @@ class _Claim:
     def settle_messages(self, publisher: Publisher) -> None:
         """After the commit: ack what is done, give back what stays, send what is not due up the ladder again."""
         claimed = [candidate for run in self._sorted.runs for candidate in run]
-        held = [candidate for candidate, _ in self._sorted.hold]
+        held = [candidate for candidate, _ in (*self._sorted.hold, *self._sorted.nowhere)]
         self._consumer.give_back([*self._busy, *self._tags(self._sorted.leave)])
         self._consumer.ack([*self._stale, *self._orphans, *self._tags(claimed), *self._tags(held)])
         if self._sorted.defer:
@@ -276,22 +298,23 @@ class _Claim:
         return dict.fromkeys(ours, 0) | {row["source"]: row["active"] for row in rows}
 
     def _hold(self) -> None:
-        if self._sorted.hold:
-            self._connection.execute(
-                query("lanes/hold_tasks"),
-                {
-                    "task_ids": [candidate.task_id for candidate, _ in self._sorted.hold],
-                    "generations": [candidate.generation for candidate, _ in self._sorted.hold],
-                    "reasons": [reason for _, reason in self._sorted.hold],
+        for found, held_for in ((self._sorted.hold, None), (self._sorted.nowhere, "node")):
+            if found:
+                values = {
+                    "task_ids": [candidate.task_id for candidate, _ in found],
+                    "generations": [candidate.generation for candidate, _ in found],
+                    "reasons": [reason for _, reason in found],
+                    "held_for": held_for,
                     "actor": self._actor,
-                },
-            )
+                }
+                self._connection.execute(query("lanes/hold_tasks"), values)
 
     def _move(self) -> list[dict[str, Any]]:
         """Claim the tasks: a run of its own a task, or one named by this claim for those that share."""
         if not self._sorted.runs:
             return []
         named = [(self._shared_run_id() if len(run) > 1 else None, run) for run in self._sorted.runs]
+        nodes = [",".join(self._nodes(placement)) for placement in self._sorted.placements]
         return self._connection.execute(
             query("lanes/claim_tasks"),
             {
@@ -299,10 +322,17 @@ class _Claim:
                 "generations": [c.generation for _, run in named for c in run],
                 "run_ids": [run_id for run_id, run in named for _ in run],
                 "reserved": [int(place == 0) for _, run in named for place in range(len(run))],
+                "nodes": [chosen for (_, run), chosen in zip(named, nodes, strict=True) for _ in run],
                 "dag_id": collect_dag_id(self._lane),
                 "actor": self._actor,
             },
         ).fetchall()
+
+    def _nodes(self, placement: Placement | None) -> Sequence[str]:
+        """Where a run's groups will be: where they are sent; beside us, when the executor has no nodes' queues."""
+        if placement is not None:
+            return placement.nodes
+        return () if self._backends.node_queues else (node_id_of(os.environ.get("COLLECT_NODE_ID")),)
 
     def _shared_run_id(self) -> str:
         row = self._connection.execute("SELECT nextval('collect.claim_id') AS id").fetchone()
@@ -324,6 +354,7 @@ class _Claim:
                     [(row["id"], row["attempt"]) for row in members],
                     max(row["priority"] for row in members),
                     self._lane,
+                    members[0]["nodes"] if self._sorted.placing is not None else (),
                 ),
             )
             for run_id, members in by_run.items()
@@ -343,11 +374,29 @@ class _Claim:
                         "lane": self._lane,
                         "run_id": row["run_id"],
                         "waited_s": round(row["waited_s"], 3),
+                        "nodes": row["nodes"],
                     },
                 )
                 for row in rows
-            ],
+            ]
+            + self._placements(rows),
         )
+
+    def _placements(self, rows: Sequence[dict[str, Any]]) -> list[TraceRow]:
+        """Why each run goes where it goes, by its first task: that of those which share it."""
+        attempts = {row["id"]: row["attempt"] for row in rows}
+        return [
+            TraceRow(
+                task_id=candidate.task_id,
+                stage=Stage.PLACE,
+                attempt=attempts[candidate.task_id],
+                duration_s=0.0,
+                response=placement.as_trace(),
+            )
+            for run, placement in zip(self._sorted.runs, self._sorted.placements, strict=True)
+            for candidate in run
+            if placement is not None and candidate.task_id in attempts
+        ]
 
     def _tags(self, candidates: Sequence[Candidate]) -> list[int]:
         return [self._deliveries[candidate.task_id].tag for candidate in candidates]
@@ -382,6 +431,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         due_in_s=row["due_in_s"],
         max_active_tasks=row["max_active_tasks"],
         connection=row["connection"],
+        needs=NodeNeeds.of(row),
     )
 
 

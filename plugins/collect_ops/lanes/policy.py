@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from collect_ops.lanes.placing import ANYTHING, NodeNeeds, Placing
+from collect_ops.nodes.placement import Placement
+
 #: Small tasks that share a run at most: they share one shard group, so its length is bounded. A backlog rule may
 #: set more.
 PACK = 50
@@ -19,6 +22,7 @@ class Candidate:
         due_in_s: Seconds until a retry is due; None for a task that never failed.
         max_active_tasks: The source's limit, None for none.
         connection: The source's connection, which stands for its host.
+        needs: What it asks of a node.
     """
 
     task_id: int
@@ -31,6 +35,7 @@ class Candidate:
     due_in_s: float | None
     max_active_tasks: int | None
     connection: str = ""
+    needs: NodeNeeds = ANYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class Sorted:
         room: Runs that may still be started.
         active: Tasks under way, by source.
         pack: Small tasks that share a run at most.
+        width: Shard groups that a task which is not small may have.
+        placing: Where runs go; None leaves that to Airflow.
         down: Hosts that do not answer, by connection.
         probed: Connections to which a task was let through.
     """
@@ -62,10 +69,14 @@ class Sorted:
     room: int
     active: dict[str, int]
     pack: int = PACK
+    width: int = 1
+    placing: Placing | None = None
     down: dict[str, DownHost] = field(default_factory=dict)
     probed: set[str] = field(default_factory=set)
     runs: list[list[Candidate]] = field(default_factory=list)
+    placements: list[Placement | None] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
+    nowhere: list[tuple[Candidate, str]] = field(default_factory=list)
     defer: list[Candidate] = field(default_factory=list)
     leave: list[Candidate] = field(default_factory=list)
     _open_packs: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -78,8 +89,9 @@ class Sorted:
     def sort(self, candidates: Sequence[Candidate], active: Mapping[str, int]) -> int:
         """Sort a block, which comes highest priority first; returns how many were claimed.
 
-        Not due yet: deferred (back to the retry ladder). Source at its limit, or host down: held. The rest is claimed
-        while there is room or a run of its source to share, and left in the queue after that.
+        Not due yet: deferred (back to the retry ladder). Source at its limit, or host down: held; no node that can take
+        it, while there are nodes for others: held, too (`nowhere`). The rest is claimed while there is room or a run of
+        its source to share, and left in the queue after that.
 
         Args:
             candidates: In the order the broker delivered them.
@@ -103,8 +115,6 @@ class Sorted:
             if candidate.connection in self.down:
                 self.probed.add(candidate.connection)
             return True
-        else:
-            self.leave.append(candidate)
         return False
 
     def _down(self, candidate: Candidate) -> DownHost | None:
@@ -116,14 +126,32 @@ class Sorted:
     def _claim(self, candidate: Candidate) -> bool:
         pack = self._open_packs.get(candidate.source) if candidate.small else None
         if pack is None:
-            if self.room <= 0:
+            pack = self._new_run(candidate)
+            if pack is None:
                 return False
-            self.room -= 1
-            pack = []
-            self.runs.append(pack)
             if candidate.small:
                 self._open_packs[candidate.source] = pack
         pack.append(candidate)
         if len(pack) >= self.pack:
             del self._open_packs[candidate.source]
         return True
+
+    def _new_run(self, candidate: Candidate) -> list[Candidate] | None:
+        """A run for a candidate; None when it cannot have one, and is held or left."""
+        placement: Placement | None = None
+        if self.room > 0 and self.placing is not None:
+            groups = 1 if candidate.small else self.width
+            placement = self.placing.place(candidate.needs, candidate.priority, groups)
+            if not placement.nodes and self.placing.exhausted(candidate.priority):
+                self.room = 0
+            elif not placement.nodes:
+                self.nowhere.append((candidate, placement.reason))
+                return None
+        if self.room <= 0:
+            self.leave.append(candidate)
+            return None
+        self.room -= 1
+        run: list[Candidate] = []
+        self.runs.append(run)
+        self.placements.append(placement)
+        return run

@@ -16,6 +16,10 @@ from collect_ops.kernel.errors import Fault, Permanent, ValidationFailed
 from collect_ops.lanes.runs import RunState, RunsUnavailable
 
 _ENDED = frozenset({"success", "failed"})
+#: States of a task instance that no executor has been given yet.
+_NOT_SENT = frozenset({None, "scheduled", "deferred", "removed", "upstream_failed"})
+#: The mapped task of collect DAGs.
+GROUP_TASK_ID = "collect"
 #: Tokens live a day by default; a new one an hour costs nothing.
 _TOKEN_LIFETIME_S = 3600.0
 _VARIABLES = ("COLLECT_AIRFLOW_URL", "COLLECT_AIRFLOW_USER", "COLLECT_AIRFLOW_PASSWORD")
@@ -86,6 +90,26 @@ class RestRuns:
                 f"Airflow did not tell {run_id}'s state: {answer.status_code} {_detail(answer)}"
             )
         return RunState.ENDED if answer.json()["state"] in _ENDED else RunState.ACTIVE
+
+    def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
+        """See `Runs.group_states`."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
+        answer = self._request("GET", f"{path}?task_id={GROUP_TASK_ID}&limit=1000")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return {}
+        if not answer.is_success:
+            raise RunsUnavailable(
+                f"Airflow did not tell the groups of {run_id}: {answer.status_code} {_detail(answer)}"
+            )
+        found = answer.json()["task_instances"]
+        return {each["map_index"]: each["state"] for each in found if each["state"] not in _NOT_SENT}
+
+    def end(self, dag_id: str, run_id: str) -> None:
+        """See `Runs.end`."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
+        answer = self._request("PATCH", path, {"state": "failed"})
+        if not answer.is_success and answer.status_code != httpx.codes.NOT_FOUND:
+            raise RunsUnavailable(f"Airflow did not end {run_id}: {answer.status_code} {_detail(answer)}")
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or resume a DAG.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -41,6 +41,20 @@ class Runs(Protocol):
 
         Raises:
             RunsUnavailable: Airflow did not answer.
+        """
+
+    def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
+        """States of a run's shard groups as task instances, by map index; those that wait for Airflow are left out.
+
+        Raises:
+            RunsUnavailable: Airflow did not answer.
+        """
+
+    def end(self, dag_id: str, run_id: str) -> None:
+        """End a run as failed, so that what still runs or is queued of it frees its slots.
+
+        Raises:
+            RunsUnavailable: Airflow did not take it.
         """
 
 

@@ -32,13 +32,15 @@ def wake_waiting(lanes: Iterable[str], backends: Backends, rules: LaneRules, run
         if not waiting:
             return []
         with connect(backends.postgres_dsn, application_name="collect-ops wake") as connection:
-            ready = with_room(connection, waiting, rules)
+            ready = with_room(connection, waiting, rules, backends)
     except (BrokerUnavailable, QueueMissing, DatabaseUnavailable, errors.OperationalError) as error:
         log.warning("lanes %s not woken, the sweep will: %s", asked, error)
         return []
     return wake(ready, runs, Wakeups(backends.redis_url))
 
 
-def with_room(connection: Connection, lanes: Iterable[str], rules: LaneRules) -> list[str]:
+def with_room(
+    connection: Connection, lanes: Iterable[str], rules: LaneRules, backends: Backends
+) -> list[str]:
     """Those of some lanes that may start a shard group now."""
-    return [lane for lane in sorted(set(lanes)) if room(connection, lane, rules) > 0]
+    return [lane for lane in sorted(set(lanes)) if room(connection, lane, rules, backends) > 0]

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.lanes.capacity import effective, used_slots
+from collect_ops.lanes.placing import nodes_for
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import Connection, query
 from collect_ops.tasks.lifecycle import TaskStatus
@@ -43,15 +45,18 @@ class Why:
 class _Lane:
     slots: int
     used: int
+    on_nodes: int | None = None
+    nodes_reason: str = ""
 
 
-def why(connection: Connection, rules: LaneRules, task_id: int) -> Why:
+def why(connection: Connection, rules: LaneRules, task_id: int, backends: Backends | None = None) -> Why:
     """Why a task is where it is.
 
     Args:
         connection: Any.
         rules: Lane rules.
         task_id: The task.
+        backends: Tell whether shard groups are sent to nodes.
 
     Raises:
         UnknownTask: There is no such task.
@@ -60,7 +65,9 @@ def why(connection: Connection, rules: LaneRules, task_id: int) -> Why:
     if row is None:
         raise UnknownTask(task_id)
     slots = effective(connection, row["lane"], rules).slots
-    lane = _Lane(slots=slots, used=used_slots(connection, row["lane"]))
+    used = used_slots(connection, row["lane"])
+    on_nodes, nodes_reason = nodes_for(connection, row, backends) if backends else (None, "")
+    lane = _Lane(slots=slots, used=used, on_nodes=on_nodes, nodes_reason=nodes_reason)
     status = TaskStatus(row["status"])
     sentences = (*_TELLERS[status](row, lane), *_always(row))
     ahead = row["ahead"] if status in (TaskStatus.QUEUED, TaskStatus.RETRYING) else None
@@ -78,6 +85,8 @@ def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
     )
     if lane.used >= lane.slots:
         yield f"all {lane.slots} slots of the lane are taken"
+    elif lane.on_nodes == 0:
+        yield f"no node takes more work now: {lane.nodes_reason}"
     else:
         yield (
             f"{lane.slots - lane.used} of {lane.slots} slots are free: the lane's next claim takes it, unless the DAG "
@@ -87,7 +96,9 @@ def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
 
 def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
     yield f"it is held: {row['reason']}"
-    if row["host_held_s"] is not None:
+    if row["held_for"] == "node":
+        yield "it goes on within a minute of a node being able to take it: collect-ops nodes"
+    elif row["host_held_s"] is not None:
         yield from _host(row)
     elif row["max_active_tasks"] is not None and row["active"] >= row["max_active_tasks"]:
         yield (
@@ -124,6 +135,7 @@ def _claimed(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
         f"it was claimed {_seconds(row['claimed_s'])} ago for run {row['run_id']} of {row['dag_id']}, which has not "
         "begun with it"
     )
+    yield from _placed(row)
     yield "a run that was never started is started again by the sweep"
 
 
@@ -133,8 +145,31 @@ def _under_way(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
         f"it runs in {row['run_id']} of {row['dag_id']}: {row['rows_fetched']:,} of {total} rows, "
         f"{row['shards_done']} of {row['shards_total'] if row['shards_total'] is not None else '?'} shards"
     )
+    yield from _placed(row)
     if row["quiet_s"] > QUIET_S:
         yield f"nothing has landed for {_seconds(row['quiet_s'])}: collect-ops trace {row['id']}"
+
+
+def _undispatched(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
+    yield f"no node took it: {row['reason']}"
+    due_in_s = row["due_in_s"]
+    when = f"in {_seconds(due_in_s)}" if due_in_s is not None and due_in_s > 0 else "with the next sweep"
+    yield f"it is tried again on all nodes {when}"
+
+
+def _placed(row: Mapping[str, Any]) -> Iterator[str]:
+    """Where it was sent, and why there."""
+    placed = row["placed"]
+    if placed is None:
+        if row["nodes"]:
+            yield f"it runs on {', '.join(row['nodes'])}"
+        return
+    chosen = ", ".join(dict.fromkeys(placed["nodes"]))
+    ranked = sorted(placed["scores"].items(), key=lambda each: (each[1], each[0]))
+    scores = ", ".join(f"{node} {score:g}" for node, score in ranked)
+    yield f"it was placed on {chosen}; scores, the lowest wins: {scores}"
+    for node, why in placed["refusals"].items():
+        yield f"not on {node}: it {why}"
 
 
 def _dead(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
@@ -168,7 +203,7 @@ _TELLERS: dict[TaskStatus, Callable[[Mapping[str, Any], _Lane], Iterator[str]]] 
     TaskStatus.CLAIMED: _claimed,
     TaskStatus.DISPATCHED: _under_way,
     TaskStatus.RUNNING: _under_way,
-    TaskStatus.DISPATCH_FAILED: _ended,
+    TaskStatus.DISPATCH_FAILED: _undispatched,
     TaskStatus.DEAD: _dead,
     TaskStatus.COMPLETED: _ended,
     TaskStatus.PARTIAL: _ended,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -68,6 +69,34 @@ class FailureRule(Rules):
     max_hold_s: Seconds = 1800
 
 
+class PolicyName(StrEnum):
+    """How nodes are scored."""
+
+    LEAST_LOADED = "least_loaded"
+    FEWEST_GROUPS = "fewest_groups"
+
+
+class PlacementRule(Rules):
+    """Which of the nodes that can take a shard group gets it: the one with the lowest score."""
+
+    policy: PolicyName = PolicyName.LEAST_LOADED
+    per_group: Annotated[float, Field(ge=0)] = 10
+    spread: Annotated[float, Field(ge=0)] = 15
+    affinity: Annotated[float, Field(ge=0)] = 25
+    press_from: Annotated[int, Field(ge=0, le=11)] = 8
+
+
+class DispatchRule(Rules):
+    """When a shard group that a node was given is taken back, and when one that runs counts as lost."""
+
+    start_within_s: Seconds = 30
+    lost_after_s: Seconds = 30
+    hung_after_s: Seconds = 900
+    retry_s: Seconds = 30
+    max_retry_s: Seconds = 1800
+    drain_within_s: Seconds = 60
+
+
 class PlacementRules(Rules):
     """Everything that says what a node is fit for."""
 
@@ -76,6 +105,8 @@ class PlacementRules(Rules):
     placeable: PlaceableRule = PlaceableRule()
     flapping: FlappingRule = FlappingRule()
     failures: FailureRule = FailureRule()
+    placement: PlacementRule = PlacementRule()
+    dispatch: DispatchRule = DispatchRule()
     keep_samples_days: Annotated[float, Field(gt=0)] = 7
 
     @model_validator(mode="after")

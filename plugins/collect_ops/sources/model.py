@@ -381,6 +381,18 @@ class MergeRange(Declaration):
 Merge = Annotated[MergeList | MergeRange, Field(discriminator="type")]
 
 
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+
+
+class Placement(Declaration):
+    """Which nodes may, and which would best, collect from a source; an agent's `--label` gives a node its labels."""
+
+    require: dict[Label, Label] = Field(default_factory=dict)
+    """Labels that a node must have, such as region: eu; a task waits until one has them all."""
+    prefer: dict[Label, Label] = Field(default_factory=dict)
+    """Labels that a node would better have; see affinity in rules/placement.yaml."""
+
+
 class Source(Declaration):
     """A declared thing to collect from."""
 
@@ -430,6 +442,8 @@ class Source(Declaration):
     """Shards that may fail before the task does."""
     max_active_tasks: int | None = Field(default=None, ge=1)
     """Collect tasks of this source that may run at once."""
+    placement: Placement = Placement()
+    """On which nodes its tasks run; none: on any."""
     sheddable: bool = False
     """Whether a backlog rule may cancel waiting tasks of this source."""
 

@@ -43,7 +43,7 @@ class LaneTrigger(WakingTrigger):
     def has_room(self, backends: Backends) -> bool:
         """Whether the lane may start a shard group."""
         with connect(backends.postgres_dsn, application_name="collect-ops watch") as connection:
-            return room(connection, self.lane, lane_rules()) > 0
+            return room(connection, self.lane, lane_rules(), backends) > 0
 
     def event(self, depth: int) -> dict[str, Any]:
         """What the event tells: `lane` and `depth`."""

@@ -32,6 +32,7 @@ class RecordedRuns:
         self.started: dict[str, dict[str, Any]] = {}
         self.states: dict[str, RunState] = {}
         self.woken: list[str] = []
+        self.groups: dict[str, dict[int, str]] = {}
 
     def start(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         if dag_id.startswith("lane_"):
@@ -42,6 +43,12 @@ class RecordedRuns:
 
     def state(self, dag_id: str, run_id: str) -> RunState:
         return self.states.get(run_id, RunState.MISSING)
+
+    def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
+        return self.groups.get(run_id, {})
+
+    def end(self, dag_id: str, run_id: str) -> None:
+        self.states[run_id] = RunState.ENDED
 
 
 class World:
@@ -107,9 +114,7 @@ class World:
             self.backends,
             self.rules,
             lambda _: self.endpoint,
-            node="test",
-            actor="test",
-            **options,
+            **{"node": "test", "actor": "test", **options},
         )
 
     def finish(self, run_id: str) -> list[Settled]:
@@ -119,10 +124,25 @@ class World:
 
     def run(self, run_id: str) -> list[GroupResult]:
         """A whole collect run, its groups side by side."""
-        planned = self.plan(run_id)
+        self.plan(run_id)
+        return self.run_planned(run_id)
+
+    def run_planned(self, run_id: str, *, on: str = "test") -> list[GroupResult]:
+        """The rest of a run that is planned.
+
+        Args:
+            run_id: The run.
+            on: The node that runs its groups.
+        """
+        open_groups = self.rows(
+            "SELECT group_no FROM collect.shard_group WHERE run_id = %s AND status = 'OPEN' ORDER BY group_no",
+            run_id,
+        )
 
         async def groups() -> list[GroupResult]:
-            return list(await asyncio.gather(*(self.group(run_id, ref.group_no) for ref in planned.groups)))
+            return list(
+                await asyncio.gather(*(self.group(run_id, row["group_no"], node=on) for row in open_groups))
+            )
 
         results = asyncio.run(groups())
         self.finish(run_id)

@@ -7,6 +7,8 @@ SET
     priority = %(priority)s,
     lane = %(lane)s,
     lost_count = lost_count + %(losses)s,
+    refused_nodes = (SELECT coalesce(array_agg(DISTINCT r.node), '{}') FROM unnest(refused_nodes || %(refused)s::text[]) AS r (node)),
+    dispatch_failures = dispatch_failures + (%(status)s = 'DISPATCH_FAILED')::int,
     due_at = CASE WHEN %(delay_s)s::float8 > 0 THEN now() + make_interval(secs => %(delay_s)s::float8) END,
     queued_at = CASE WHEN %(again)s THEN now() ELSE queued_at END,
     -- It waits from when it is due.

@@ -9,8 +9,9 @@ SET
     dag_id = %(dag_id)s,
     run_id = coalesce(m.run_id, 'task-' || t.id || '-attempt-' || (t.attempt + 1)),
     groups_reserved = m.reserved,
+    nodes = string_to_array(m.nodes, ','),
     claimed_at = now(), progress_at = now()
-FROM unnest(%(task_ids)s::bigint[], %(generations)s::int[], %(run_ids)s::text[], %(reserved)s::int[])
-    AS m (task_id, generation, run_id, reserved)
+FROM unnest(%(task_ids)s::bigint[], %(generations)s::int[], %(run_ids)s::text[], %(reserved)s::int[],
+    %(nodes)s::text[]) AS m (task_id, generation, run_id, reserved, nodes)
 WHERE t.id = m.task_id AND t.generation = m.generation AND t.status IN ('QUEUED', 'RETRYING')
-RETURNING t.id, t.attempt, t.priority, t.source, t.run_id, extract(EPOCH FROM now() - t.queued_at)::float8 AS waited_s
+RETURNING t.id, t.attempt, t.priority, t.source, t.run_id, t.nodes, extract(EPOCH FROM now() - t.queued_at)::float8 AS waited_s

@@ -16,6 +16,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery import outbox, repair
 from collect_ops.delivery.repair import Repaired
 from collect_ops.lanes.runs import RunState
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -128,7 +129,7 @@ def test_a_run_that_hangs_is_taken_from_and_fenced_off(world: World, db: Connect
     admission = world.submit()
     run_id = world.claim().runs[0].run_id
     world.plan(run_id)
-    age(db, int(repair.HUNG_S) + 60)
+    age(db, int(placement_rules().dispatch.hung_after_s) + 60)
     assert run_repair(world).settled == 1
     assert world.task(admission.task_id)["status"] == "QUEUED"
     late = asyncio.run(world.group(run_id, 0))
@@ -139,7 +140,7 @@ def test_a_run_that_hangs_is_taken_from_and_fenced_off(world: World, db: Connect
 def test_a_claimed_task_whose_run_waits_is_not_hung(world: World, db: Connection) -> None:
     admission = world.submit()
     world.claim()
-    age(db, int(repair.HUNG_S) * 20)
+    age(db, int(placement_rules().dispatch.hung_after_s) * 20)
     assert run_repair(world).settled == 0
     assert world.task(admission.task_id)["status"] == "CLAIMED"
 

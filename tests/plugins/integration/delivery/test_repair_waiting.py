@@ -16,6 +16,7 @@ from collect_ops.delivery import repair
 from collect_ops.delivery.repair import Repaired
 from collect_ops.delivery.sweep import sweep
 from collect_ops.lanes.runs import RunState, RunsUnavailable
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection
 from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
@@ -121,7 +122,7 @@ class Silent:
 def test_without_airflow_nothing_under_way_is_touched(world: World, db: Connection) -> None:
     task_id = world.submit().task_id
     world.claim()
-    age(db, int(repair.HUNG_S) * 10)
+    age(db, int(placement_rules().dispatch.hung_after_s) * 10)
     before = world.task(task_id)
     assert repair.run_once(world.backends, world.rules, Silent(), actor="repair") == NOTHING
     assert world.task(task_id) == before

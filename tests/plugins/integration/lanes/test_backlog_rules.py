@@ -110,7 +110,7 @@ def test_a_pool_is_widened_first_and_narrowed_last(
     pools.away = False
     evaluate(world, widen, pools)
     assert pools.slots == {"collect_bulk": 4}
-    assert effective(db, "bulk", world.rules).slots == room(db, "bulk", world.rules) == 4
+    assert effective(db, "bulk", world.rules).slots == room(db, "bulk", world.rules, world.backends) == 4
     assert len(world.claim("bulk").runs) == 4
     drain(world)
     pools.away = True

@@ -47,12 +47,12 @@ def test_a_full_lane_is_not_woken(world: World, db: Connection) -> None:
     slots = world.rules.lanes["bulk"].slots
     for number in range(slots + 1):
         world.submit(params={"day": str(number)}, priority=1)
-    assert room(db, "bulk", world.rules) == slots
+    assert room(db, "bulk", world.rules, world.backends) == slots
     assert world.claim("bulk").claimed == slots
-    assert room(db, "bulk", world.rules) == 0
+    assert room(db, "bulk", world.rules, world.backends) == 0
     assert look(world) == []
     db.execute("UPDATE collect.task SET groups_reserved = 0")
-    assert room(db, "bulk", world.rules) == slots
+    assert room(db, "bulk", world.rules, world.backends) == slots
     assert look(world) == ["bulk"]
 
 
@@ -63,8 +63,8 @@ def test_room_counts_open_groups_and_is_never_negative(world: World, db: Connect
             "VALUES ('run', %s, 'normal', 'things', 1, %s)",
             (number, "OPEN" if number else "CLOSED"),
         )
-    assert room(db, "normal", world.rules) == 0
-    assert room(db, "urgent", world.rules) == world.rules.lanes["urgent"].slots
+    assert room(db, "normal", world.rules, world.backends) == 0
+    assert room(db, "urgent", world.rules, world.backends) == world.rules.lanes["urgent"].slots
 
 
 def test_airflow_away_keeps_no_mark_and_no_task(world: World) -> None:
@@ -75,7 +75,7 @@ def test_airflow_away_keeps_no_mark_and_no_task(world: World) -> None:
 
 def test_a_run_that_airflow_does_not_take_stays_claimed_for_the_repair(world: World) -> None:
     task_id = world.submit().task_id
-    away = World(world.backends, world.rules)
+    away = World(world.backends, world.rules, world.backends)
     away.runs = AirflowAway()  # type: ignore[assignment]
     assert away.claim().claimed == 1
     assert world.task(task_id)["status"] == "CLAIMED"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from collect_ops.delivery import repair
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -23,7 +24,8 @@ def test_a_task_waiting_for_its_turn_is_left_alone(world: World, serve: Serve, d
     world.plan(run_id)
     # The first has just landed a page; the others have waited for more than the time after which a run is hung.
     db.execute(
-        "UPDATE collect.task SET progress_at = now() - make_interval(secs => %s)", (repair.HUNG_S + 60,)
+        "UPDATE collect.task SET progress_at = now() - make_interval(secs => %s)",
+        (placement_rules().dispatch.hung_after_s + 60,),
     )
     db.execute(
         "UPDATE collect.shard SET status = 'RUNNING', progress_at = now() WHERE task_id = %s", (tasks[0],)
@@ -31,7 +33,8 @@ def test_a_task_waiting_for_its_turn_is_left_alone(world: World, serve: Serve, d
     assert repair.run_once(world.backends, world.rules, world.runs, actor="test").settled == 0
     assert {world.task(task_id)["lost_count"] for task_id in tasks} == {0}
     db.execute(
-        "UPDATE collect.shard SET progress_at = now() - make_interval(secs => %s)", (repair.HUNG_S + 60,)
+        "UPDATE collect.shard SET progress_at = now() - make_interval(secs => %s)",
+        (placement_rules().dispatch.hung_after_s + 60,),
     )
     assert repair.run_once(world.backends, world.rules, world.runs, actor="test").settled == 3
 

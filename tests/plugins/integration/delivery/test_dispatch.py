@@ -1,0 +1,276 @@
+"""Groups that their node did not start, and groups that fell silent: taken back, placed elsewhere, rows exact."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from collect_ops.coordination import keys
+from collect_ops.delivery import dispatch
+from collect_ops.delivery.dispatch import Dispatched
+from collect_ops.lanes.runs import RunState
+from collect_ops.nodes.rules import DispatchRule, FailureRule, PlacementRules
+from collect_ops.storage import Connection
+from tests.plugins.integration.lanes.test_placing import node
+from tests.plugins.integration.world import World, source
+from tests.servers.paged import PagedServer
+
+__all__ = ["node"]
+
+Serve = Callable[..., PagedServer]
+MakeNode = Callable[..., None]
+RULES = PlacementRules(
+    dispatch=DispatchRule(start_within_s=30, lost_after_s=30, retry_s=30),
+    failures=FailureRule(failures=2, hold_s=30),
+)
+
+
+@pytest.fixture(autouse=True)
+def distributed(world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(dispatch, "SETTLED_S", 0.0)
+    world.add(source())
+    world.serve_from(serve(rows=400).base_url)
+    world.backends = replace(world.backends, node_queues=True)
+    with redis.Redis.from_url(world.backends.redis_url) as client:
+        client.set(keys.NODES_WITNESS, int(client.time()[0]) - 3600)  # type: ignore[index]
+        yield
+
+
+def sweep(world: World) -> Dispatched:
+    return dispatch.run_once(world.backends, world.rules, RULES, world.runs, actor="sweep")
+
+
+def age(db: Connection, seconds: float) -> None:
+    """So much time passes, for shard groups and what waits."""
+    for column in ("opened_at", "started_at", "alive_at", "doubted_at"):
+        db.execute(
+            f"UPDATE collect.shard_group SET {column} = {column} - make_interval(secs => %s)", (seconds,)
+        )
+    db.execute("UPDATE collect.task SET due_at = due_at - make_interval(secs => %s)", (seconds,))
+    db.execute("UPDATE collect.node SET held_until = held_until - make_interval(secs => %s)", (seconds,))
+
+
+def planned(world: World, lane: str = "normal") -> str:
+    """Claim and plan one run, whose groups Airflow hands out; returns it."""
+    run = world.claim(lane).runs[0]
+    groups = world.plan(run.run_id).groups
+    world.runs.groups[run.run_id] = dict.fromkeys(range(len(groups)), "queued")
+    return run.run_id
+
+
+def take_back(world: World, db: Connection) -> Dispatched:
+    """Two looks at groups that nobody starts: doubt, then the verdict."""
+    age(db, 11)
+    assert sweep(world).doubted > 0
+    age(db, 21)
+    return sweep(world)
+
+
+def rows(world: World) -> int:
+    return int(world.rows("SELECT count(*) AS n FROM landing.things")[0]["n"])
+
+
+def test_what_a_node_does_not_start_goes_to_another_and_counts_as_no_failure(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    node("b", cpu_percent=70)
+    world.add(source(limits={"concurrency": 1}))
+    task = world.submit().task_id
+    run_id = planned(world)
+    assert world.task(task)["nodes"][0] == "a"
+    done = take_back(world, db)
+    assert (done.not_started, done.failed) == (1, 0)
+    row = world.task(task)
+    assert (row["status"], row["refused_nodes"], row["lost_count"], row["retry_count"]) == (
+        "QUEUED",
+        ["a"],
+        0,
+        0,
+    )
+    assert row["reason"].startswith("node a did not start shard group")
+    assert row["reason"].endswith("it is placed elsewhere")
+    assert world.runs.states[run_id] is RunState.ENDED, "its queued groups free their slots"
+    assert asyncio.run(world.group(run_id, 0)).skipped, "the worker comes back and finds nothing to do"
+    again = planned(world)
+    assert world.runs.started[again]["nodes"] == ["b", "b"]
+    world.run_planned(again)
+    row = world.task(task)
+    assert (row["status"], row["attempt"], row["refused_nodes"]) == ("COMPLETED", 2, [])
+    assert rows(world) == 400
+    assert sweep(world) == Dispatched()
+
+
+def test_what_waits_for_airflow_is_left_alone(world: World, db: Connection, node: MakeNode) -> None:
+    node("a")
+    world.submit()
+    run_id = planned(world)
+    world.runs.groups[run_id] = {}  # scheduled: its pool is full
+    age(db, 500)
+    assert sweep(world) == Dispatched()
+    age(db, 500)
+    assert sweep(world) == Dispatched()
+    assert dispatch.look(world.backends, RULES) >= 1, "the watcher cannot know; the pass does"
+
+
+def test_when_no_node_takes_it_dispatch_has_failed_and_is_tried_again(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    node("b")
+    world.add(source(limits={"concurrency": 1}))
+    task = world.submit().task_id
+    for _ in range(2):
+        planned(world)
+        done = take_back(world, db)
+    row = world.task(task)
+    assert (row["status"], row["dispatch_failures"], done.failed) == ("DISPATCH_FAILED", 1, 1)
+    assert "did not start shard group" in row["reason"]
+    assert "no node can take it: a did not take it; b did not take it" in row["reason"]
+    event = world.rows("SELECT kind, severity, subject, message FROM collect.event")
+    assert [(e["kind"], e["severity"], e["subject"]) for e in event] == [
+        ("dispatch_failed", "error", f"task {task}")
+    ]
+    assert sweep(world).requeued == 0
+    age(db, 31)
+    assert sweep(world).requeued == 1
+    assert world.task(task)["status"] == "QUEUED"
+    world.run(world.claim().runs[0].run_id)
+    row = world.task(task)
+    assert (row["status"], row["dispatch_failures"], row["retry_count"]) == ("COMPLETED", 0, 0)
+
+
+def test_a_node_that_takes_nothing_is_held_back_for_a_time_that_grows_and_tried_again(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    node("b", cpu_percent=75)
+    world.add(source(limits={"concurrency": 1}))
+
+    def fail(day: str) -> dict[str, Any]:
+        world.submit(params={"day": day})
+        run_id = planned(world)
+        assert world.runs.started[run_id]["nodes"][0] == "a"
+        take_back(world, db)
+        world.run(world.claim().runs[0].run_id)  # elsewhere
+        return world.rows(
+            "SELECT *, extract(EPOCH FROM held_until - now()) AS left_s FROM collect.node WHERE id = 'a'"
+        )[0]
+
+    assert fail("1")["held_until"] is None
+    held = fail("2")
+    assert (held["holds"], float(held["left_s"])) == (1, pytest.approx(30, abs=5))
+    events = world.rows("SELECT subject FROM collect.event WHERE kind = 'node_held_back'")
+    assert [event["subject"] for event in events] == ["node a"]
+    world.submit(params={"day": "3"})
+    assert set(world.claim().runs[0].conf["nodes"]) == {"b"}
+    age(db, 31)
+    held = fail("4")
+    assert (held["holds"], float(held["left_s"])) == (2, pytest.approx(60, abs=5)), (
+        "one more failure after a hold holds again"
+    )
+    age(db, 61)
+    world.submit(params={"day": "5"})
+    run_id = planned(world)
+    assert world.runs.started[run_id]["nodes"][0] == "a"
+    world.run_planned(run_id, on="a")
+    row = world.rows("SELECT holds, dispatch_failures, held_until FROM collect.node WHERE id = 'a'")[0]
+    assert tuple(row.values()) == (0, 0, None), "it has taken one: forgotten"
+
+
+def test_what_was_sent_to_a_node_that_is_lost_is_placed_elsewhere_at_once(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    node("b", cpu_percent=70)
+    world.add(source(limits={"concurrency": 1}))
+    task = world.submit().task_id
+    planned(world)
+    db.execute("UPDATE collect.node SET status = 'LOST' WHERE id = 'a'")
+    age(db, 11)
+    assert sweep(world).not_started == 1
+    assert "node a is gone" in world.task(task)["reason"]
+
+
+def test_a_group_that_falls_silent_is_lost_and_its_shards_run_elsewhere_with_the_rows_exact(
+    world: World, db: Connection, node: MakeNode, serve: Serve
+) -> None:
+    node("a")
+    node("b", cpu_percent=70)
+    world.add(source(limits={"concurrency": 1, "requests_per_s": 2}))
+    task = world.submit().task_id
+    run_id = planned(world)
+    worker = _worker(world, run_id)
+    try:
+        _until(lambda: rows(world) >= 50)
+        os.kill(worker.pid, signal.SIGSTOP)
+        age(db, 21)
+        assert dispatch.look(world.backends, RULES) == 0, "doubted first"
+        age(db, 11)
+        assert dispatch.look(world.backends, RULES) == 1
+        done = sweep(world)
+        assert done.lost == 1
+        row = world.task(task)
+        assert (row["status"], row["lost_count"], row["refused_nodes"]) == ("QUEUED", 1, ["a"])
+        assert "on node a has been silent for" in row["reason"]
+        world.add(source())
+        again = world.claim().runs[0]
+        assert set(again.conf["nodes"]) == {"b"}
+        os.kill(worker.pid, signal.SIGCONT)
+        world.run(again.run_id)
+        worker.wait(timeout=60)
+    finally:
+        worker.kill()
+        worker.wait()
+    row = world.task(task)
+    assert (row["status"], row["attempt"], row["retry_count"]) == ("COMPLETED", 2, 0)
+    assert rows(world) == 400
+    assert row["result"]["rows_landed"] >= 400
+
+
+def test_a_group_that_lives_is_never_taken_for_silent(world: World, db: Connection, node: MakeNode) -> None:
+    node("a")
+    world.submit()
+    run_id = planned(world)
+    db.execute("UPDATE collect.shard_group SET started_at = now(), alive_at = now(), node = 'a'")
+    age(db, 25)
+    assert sweep(world).doubted == 2
+    db.execute(
+        "UPDATE collect.shard_group SET alive_at = now(), doubted_at = NULL WHERE run_id = %s", (run_id,)
+    )
+    age(db, 15)
+    assert sweep(world) == Dispatched()
+
+
+def _worker(world: World, run_id: str) -> subprocess.Popen[bytes]:
+    """A process that runs a group, as a node's worker does."""
+    code = (
+        "import asyncio, sys\n"
+        "from collect_ops.collectors.endpoint import Endpoint\n"
+        "from collect_ops.execution.group import run_group\n"
+        "from collect_ops.kernel.backends import Backends\n"
+        "from collect_ops.lanes.rules import lane_rules\n"
+        "endpoint = Endpoint(base_url=sys.argv[2], allow_private_networks=True)\n"
+        "asyncio.run(run_group(sys.argv[1], 0, Backends(postgres_dsn=sys.argv[3], redis_url=sys.argv[4],\n"
+        "    amqp_url=sys.argv[5]), lane_rules(), lambda _: endpoint, node='a', actor='worker'))\n"
+    )
+    own = world.backends
+    arguments = [run_id, world.endpoint.base_url, own.postgres_dsn, own.redis_url, own.amqp_url]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments])
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.1)
