@@ -11,7 +11,7 @@ from stack import bring_up, environment, launch, report, settings
 from stack.env_files import exports
 from stack.faults import StackError
 from stack.layout import Layout
-from stack.programs import NAMES, named
+from stack.programs import BASE, named, programs
 
 
 def say(line: str) -> None:
@@ -26,7 +26,11 @@ def names_of(text: str | None) -> list[str]:
 
 def up(arguments: argparse.Namespace) -> int:
     """Start and wait until healthy."""
-    stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say)
+    # What is given on the command line is what the environment would say.
+    given = {"NODES": arguments.nodes, "WORKER_SLOTS": arguments.slots, "NODE_LABELS": arguments.labels}
+    given |= {"LISTEN": arguments.listen}
+    environment_ = {**os.environ, **{key: value for key, value in given.items() if value is not None}}
+    stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say, environment_)
     if not arguments.only:
         say(report.where_to_click(stack))
     return 0
@@ -56,9 +60,9 @@ def logs(arguments: argparse.Namespace) -> int:
     """Print and follow logs."""
     layout = Layout.from_environment()
     chosen = names_of(arguments.services)
-    for name in chosen:
-        named([name])
-    files = [layout.logs / f"{name}.log" for name in chosen or (*NAMES, "supervisord")]
+    stack = settings.load(layout)
+    named(stack, chosen)
+    files = [layout.logs / f"{name}.log" for name in chosen or (*programs(stack), "supervisord")]
     try:
         report.follow(files, lines=arguments.lines, keep_on=not arguments.no_follow)
     except KeyboardInterrupt:
@@ -104,9 +108,17 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    services = f"comma-separated: {', '.join(NAMES)}"
+    services = f"comma-separated: {', '.join(BASE)}, worker-N, agent-N, …"
     up_command = command("up", up, "start and wait until healthy")
     up_command.add_argument("--only", metavar="SERVICES", help=services)
+    up_command.add_argument("--nodes", metavar="N", help="worker hosts; 0 goes back to none (NODES)")
+    up_command.add_argument("--slots", metavar="N", help="shard groups a node runs at once (WORKER_SLOTS)")
+    up_command.add_argument(
+        "--labels", help="labels of nodes, node-1:region=eu,disk=ssd;node-2:region=us (NODE_LABELS)"
+    )
+    up_command.add_argument(
+        "--listen", metavar="ADDRESS", help="also listen there, for other machines (LISTEN)"
+    )
     command("down", down, "stop everything, leftovers of a crash included")
     command("restart", restart, "restart services").add_argument("services", nargs="?", help=services)
     status_command = command("status", status, "show every service; exit status 0 when healthy")
@@ -117,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
     command("env", env, "print connection settings as shell exports")
     command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
-    command("become", become, "used by supervisord").add_argument("program", choices=NAMES)
+    command("become", become, "used by supervisord").add_argument("program")
     return root
 
 
