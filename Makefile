@@ -36,6 +36,10 @@ logs: ## Follow the logs (make logs S=scheduler)
 env: ## Print connection settings as shell exports: eval "$$(make -s env)"
 	@$(STACK) env
 
+.PHONY: join
+join: ## Print what a worker on another machine needs (after LISTEN=…; make -s join A=10.0.0.5 > join.env)
+	@umask 077; $(STACK) join-file $(if $(A),--address $(A)) $(if $(FILE),--output $(FILE))
+
 .PHONY: restart
 restart: ## Restart all services, or some (make restart S=scheduler,triggerer)
 	@$(STACK) restart $(S)

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from stack import bring_up, environment, launch, report, settings
+from stack import bring_up, environment, join, launch, report, settings
+from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
 from stack.layout import Layout
@@ -76,6 +78,19 @@ def env(_: argparse.Namespace) -> int:
     return 0
 
 
+def join_file(arguments: argparse.Namespace) -> int:
+    """Print or write what another machine needs."""
+    text = join.text(settings.load(Layout.from_environment()), arguments.address)
+    if arguments.output is None:
+        print(text, end="")
+        return 0
+    write_private(Path(arguments.output), text)
+    say(
+        f"wrote {arguments.output}: whoever has it has the stack; take it to the other machine as you would a key"
+    )
+    return 0
+
+
 def clean(arguments: argparse.Namespace) -> int:
     """Remove the data, after asking."""
     layout = Layout.from_environment()
@@ -128,6 +143,11 @@ def parser() -> argparse.ArgumentParser:
     log_command.add_argument("--lines", type=int, default=40, help="old lines to show (40)")
     log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
     command("env", env, "print connection settings as shell exports")
+    join_command = command("join-file", join_file, "print what `collect-ops worker --join` needs elsewhere")
+    join_command.add_argument(
+        "--address", help="of this machine, as the other one sees it; LISTEN's by default"
+    )
+    join_command.add_argument("--output", metavar="FILE", help="write it there, readable by you only")
     command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
     command("become", become, "used by supervisord").add_argument("program")
     return root

@@ -109,7 +109,9 @@ def _write_conf(stack: Stack, data: Path) -> None:
         (CONFIG / "postgresql.conf").read_text(),
         f"listen_addresses = '{', '.join(stack.addresses)}'",
         f"port = {stack.ports.postgres}",
-        "hba_file = '{}'".format(str(data / OWN_HBA).replace("'", "''")),  # relative, it would be the server's folder
+        "hba_file = '{}'".format(
+            str(data / OWN_HBA).replace("'", "''")
+        ),  # relative, it would be the server's folder
         "unix_socket_directories = ''  # a socket's path may be too long, and TCP works for everyone",
     ]
     for file, lines in ((data / OWN_CONF, own_lines), (data / OWN_HBA, _hba(stack))):

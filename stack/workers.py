@@ -7,6 +7,7 @@ scheduler: a worker host that is cut off or stopped must hold none of them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.nodes.queues import node_queue
@@ -16,6 +17,13 @@ from stack.settings import HOST, Stack
 CONTROL_QUEUE = "control"
 #: Beside a node's shard groups: tasks of source DAGs and of your own, which go to the queue `default`.
 OTHER_TASKS = 2
+#: What only servers need: whoever has a worker's environment shall not have these as well.
+SERVER_SECRETS = (
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+)
 WORKER_FLAGS = ("--skip-serve-logs", "--without-mingle", "--without-gossip")
 
 
@@ -38,7 +46,7 @@ def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
     """What a node's worker and agent get: other addresses, and folders of the node's own."""
     folder = stack.layout.nodes / node_id
     return {
-        **environment.airflow(stack, host_of(stack)),
+        **without_server_secrets(environment.airflow(stack, host_of(stack))),
         **WORKER_SETTINGS,
         "AIRFLOW_HOME": str(folder / "airflow"),
         "HOME": str(folder / "home"),
@@ -50,6 +58,11 @@ def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
 
 #: A folder of DAGs has no stale versions to clear away: no process for that.
 WORKER_SETTINGS = {"AIRFLOW__DAG_PROCESSOR__STALE_BUNDLE_CLEANUP_INTERVAL": "0"}
+
+
+def without_server_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a worker gets of them: it signs nothing, and gets connections decrypted from the api-server."""
+    return {key: value for key, value in variables.items() if key not in SERVER_SECRETS}
 
 
 def make_folders(stack: Stack, node_id: str) -> None:

@@ -116,7 +116,9 @@ class NodeStack:
     def tmpfs(self, node_id: str, size_mb: int) -> Iterator[Path]:
         """A small disk in place of a node's TMPDIR, which its heartbeats tell of; gone after the block."""
         folder = self.layout.nodes / node_id / "tmp"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0700", "tmpfs", folder], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0700", "tmpfs", folder], check=True
+        )
         try:
             yield folder
         finally:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from collect_ops.broker.connection import BrokerUnavailable, connect_blocking
 from collect_ops.coordination.client import RedisError
 from collect_ops.coordination.client import connect as connect_redis
+from collect_ops.kernel.backends import SettingMissing
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, Transient, ValidationFailed
 from collect_ops.storage import DatabaseUnavailable, connect
 
@@ -125,19 +126,17 @@ def check_services(variables: Mapping[str, str]) -> None:
     Raises:
         ServicesUnreachable: With each that does not answer, and why.
         VersionMismatch: Airflow answers, and is another version by now.
+        SettingMissing: The environment does not say where they are.
     """
-    checks: dict[str, Callable[[], None]] = {
-        _named("PostgreSQL", variables["COLLECT_POSTGRES_DSN"]): lambda: _postgres(
-            variables["COLLECT_POSTGRES_DSN"]
-        ),
-        _named("Redis", variables["COLLECT_REDIS_URL"]): lambda: _redis(variables["COLLECT_REDIS_URL"]),
-        _named("RabbitMQ", variables["COLLECT_AMQP_URL"]): lambda: _rabbitmq(variables["COLLECT_AMQP_URL"]),
-        _named("RabbitMQ for Celery", variables["AIRFLOW__CELERY__BROKER_URL"]): lambda: _rabbitmq(
-            variables["AIRFLOW__CELERY__BROKER_URL"]
-        ),
-    }
-    problems = {name: problem for name, check in checks.items() if (problem := _problem(check)) is not None}
-    api_url = variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"].partition("/execution")[0]
+    missing = tuple(name for name in (*SERVICES, API_URL) if not variables.get(name))
+    if missing:
+        raise SettingMissing(missing)
+    problems = {}
+    for name, (service, check) in SERVICES.items():
+        problem = _problem(lambda check=check, url=variables[name]: check(url))  # type: ignore[misc]
+        if problem is not None:
+            problems[_named(service, variables[name])] = problem
+    api_url = variables[API_URL].partition("/execution")[0]
     found: list[str] = []
     problem = _problem(lambda: found.append(_airflow_version(api_url)))
     if problem is not None:
@@ -172,6 +171,17 @@ def _redis(url: str) -> None:
 
 def _rabbitmq(url: str) -> None:
     connect_blocking(url).close()
+
+
+#: What a worker needs, by the variable that says where it is. Celery's results and Airflow's metadata are on the same
+#: PostgreSQL.
+API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
+SERVICES: Mapping[str, tuple[str, Callable[[str], None]]] = {
+    "COLLECT_POSTGRES_DSN": ("PostgreSQL", _postgres),
+    "COLLECT_REDIS_URL": ("Redis", _redis),
+    "COLLECT_AMQP_URL": ("RabbitMQ", _rabbitmq),
+    "AIRFLOW__CELERY__BROKER_URL": ("RabbitMQ for Celery", _rabbitmq),
+}
 
 
 def _airflow_version(api_url: str) -> str:

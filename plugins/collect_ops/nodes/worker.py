@@ -85,7 +85,7 @@ class NodeWorker:
             cwd=self.folder,
             # A Ctrl-C in the terminal is for us: we end the worker in order.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 (one system call, nothing else)
         )
 
     def _until_due(self) -> float:

@@ -59,7 +59,9 @@ def taken(amqp_url: str, queue: str) -> list[tuple[str, str, int | None]]:
             found.append((method.exchange, method.routing_key, properties.delivery_mode))
 
 
-def test_messages_go_to_their_nodes_by_topic_before_any_worker_was_there(amqp_url: str, tmp_path: Path) -> None:
+def test_messages_go_to_their_nodes_by_topic_before_any_worker_was_there(
+    amqp_url: str, tmp_path: Path
+) -> None:
     publish(amqp_url, tmp_path, "node.a", "node.b.eu", "default", "node.a")
     assert taken(amqp_url, "node.a") == [(EXCHANGE, "task.node.a", 2)] * 2
     assert taken(amqp_url, "node.b.eu") == [(EXCHANGE, "task.node.b.eu", 2)]
