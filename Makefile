@@ -11,13 +11,17 @@ UV := .stack/uv/bin/uv
 CODE := plugins dags config stack demo benchmarks tests
 LOCKED := requirements requirements-dev requirements-demo requirements-bench
 export JSON YES STACK_HOME
+# Read by `up` when given, and remembered: make up NODES=3 WORKER_SLOTS=4 NODE_LABELS='node-1:region=eu' LISTEN=10.0.0.5
+NODE_VARIABLES := NODES WORKER_SLOTS NODE_LABELS NODE_NETWORK LISTEN
+$(foreach name,$(NODE_VARIABLES),$(if $(filter-out undefined,$(origin $(name))),$(eval export $(name))))
 ifeq ($(STACK_HOME),)
 unexport STACK_HOME
 endif
 
 ##@ The stack
 .PHONY: up
-up: bootstrap ## Start PostgreSQL, Redis, RabbitMQ and Airflow (installs what is missing); wait until healthy
+up: bootstrap ## Start PostgreSQL, Redis, RabbitMQ and Airflow (installs what is missing); NODES=3 with three worker hosts
+	@$(if $(NODES)$(LISTEN),scripts/bootstrap.sh nodes)
 	@$(STACK) up
 
 .PHONY: status
@@ -31,6 +35,10 @@ logs: ## Follow the logs (make logs S=scheduler)
 .PHONY: env
 env: ## Print connection settings as shell exports: eval "$$(make -s env)"
 	@$(STACK) env
+
+.PHONY: join
+join: ## Print what a worker on another machine needs (after LISTEN=…; make -s join A=10.0.0.5 > join.env)
+	@umask 077; $(STACK) join-file $(if $(A),--address $(A)) $(if $(FILE),--output $(FILE))
 
 .PHONY: restart
 restart: ## Restart all services, or some (make restart S=scheduler,triggerer)

@@ -47,7 +47,7 @@ def main() -> int:
 def demonstrate(console: Console, settings: DemoSettings) -> Summary:
     """All steps, in order; returns what came of them."""
     airflow = settings.airflow()
-    server = ensure_running(settings.home)
+    server = ensure_running(settings.home, settings.serve_address)
     console.print(
         f"[bold]Data server[/] {server.base_url}  {server.dataset.rows:,} flights, real ones, of 2013"
     )

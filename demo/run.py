@@ -14,7 +14,7 @@ from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
 from demo.airflow_api import AirflowApi
 from demo.errors import SubmissionFailed
 from demo.progress import Progress
-from demo.server import HOST, DemoServer
+from demo.server import DemoServer
 from demo.settings import DemoSettings
 from demo.verify import TABLE, Verification
 
@@ -104,7 +104,7 @@ def prepare_connection(airflow: AirflowApi, server: DemoServer) -> None:
         CONNECTION,
         {
             "conn_type": "http",
-            "host": f"http://{HOST}:{server.port}",
+            "host": server.base_url,
             "description": "The demo's data server (Datasette)",
             "extra": json.dumps({"allow_private_networks": True}),
         },

@@ -119,11 +119,17 @@ def serve(home: Path, *, port: int | None = None) -> Iterator[DemoServer]:
         _stop(process)
 
 
-def ensure_running(home: Path) -> DemoServer:
+def serve_address() -> str:
+    """Where workers reach this machine: their bridge's address when they have network namespaces (NODES=…)."""
+    return os.environ.get("COLLECT_SERVE_ADDRESS") or HOST
+
+
+def ensure_running(home: Path, host: str | None = None) -> DemoServer:
     """The stack's data server: the one that runs, else a new one, on the port it had before when that is free.
 
     Args:
         home: the stack's folder.
+        host: address to listen on; `serve_address()` when not given.
 
     Raises:
         ServerFailed: the server did not answer within a minute.
@@ -131,13 +137,14 @@ def ensure_running(home: Path) -> DemoServer:
     """
     note = home / "demo" / "server.json"
     remembered: dict[str, int] = json.loads(note.read_text()) if note.exists() else {}
+    host = host or serve_address()
     if remembered:
-        launch = _prepare(home, remembered["port"])
+        launch = _prepare(home, remembered["port"], host=host)
         if _is_running(launch, remembered["pid"]):
             return launch.server(remembered["pid"])
     last_port = remembered.get("port")
-    port = last_port if last_port and _becomes_free(last_port) else _free_port()
-    server = _spawn(_prepare(home, port))
+    port = last_port if last_port and _becomes_free(last_port, host) else _free_port(host)
+    server = _spawn(_prepare(home, port, host=host))
     note.write_text(json.dumps({"pid": server.pid, "port": server.port}))
     return server
 
@@ -180,16 +187,16 @@ class _Launch:
         return DemoServer(base_url=self.base_url, pid=pid, dataset=self.dataset, log=self.log)
 
 
-def _prepare(home: Path, port: int, log: str = "server.log") -> _Launch:
+def _prepare(home: Path, port: int, log: str = "server.log", host: str = HOST) -> _Launch:
     folder = home / "demo"
     dataset = ensure_dataset(folder, find_uv(home))
     return _Launch(
-        command=_command(folder, dataset, port),
+        command=_command(folder, dataset, host, port),
         # The marks by which `make down` finds what belongs to its stack: a shell that has evaluated `make env` carries
         # the first one too, and must not be ended.
         environment={**os.environ, "COLLECT_OPS_STACK": str(home), "COLLECT_OPS_PROGRAM": "demo-server"},
         dataset=dataset,
-        base_url=f"http://{HOST}:{port}",
+        base_url=f"http://{host}:{port}",
         log=folder / log,
     )
 
@@ -224,7 +231,7 @@ def _exit_status(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
-def _command(folder: Path, dataset: Dataset, port: int) -> list[str]:
+def _command(folder: Path, dataset: Dataset, host: str, port: int) -> list[str]:
     """Datasette's command line; `--immutable` spares it locks and change checks."""
     metadata = folder / "metadata.json"
     queries = {"flights_page": {"sql": PAGE_SQL}, "flights_count": {"sql": COUNT_SQL}}
@@ -239,7 +246,7 @@ def _command(folder: Path, dataset: Dataset, port: int) -> list[str]:
         "--plugins-dir",
         str(PLUGINS),
     ]
-    return [str(find_datasette(folder.parent)), *serve_args, "--host", HOST, "--port", str(port), *settings]
+    return [str(find_datasette(folder.parent)), *serve_args, "--host", host, "--port", str(port), *settings]
 
 
 def end_with_parent() -> None:
@@ -282,28 +289,28 @@ def _get_json(url: str) -> Any:
         return json.load(answer)
 
 
-def _free_port() -> int:
+def _free_port(host: str = HOST) -> int:
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
     return port
 
 
-def _becomes_free(port: int) -> bool:
+def _becomes_free(port: int, host: str) -> bool:
     """Whether the port can be had within two seconds: a process that was just killed still holds its own a little."""
     deadline = time.monotonic() + 2
-    while not _is_free(port):
+    while not _is_free(port, host):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, host: str) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -42,6 +42,7 @@ class DemoSettings:
         airflow_url: Airflow's address, no slash at the end.
         airflow_user: who the demonstration is for Airflow.
         airflow_password: that user's password.
+        serve_address: where workers reach a server of this machine.
     """
 
     home: Path
@@ -53,6 +54,7 @@ class DemoSettings:
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
+    serve_address: str = "127.0.0.1"
 
     @classmethod
     def load(cls) -> DemoSettings:
@@ -77,6 +79,7 @@ class DemoSettings:
             airflow_url=settings["COLLECT_AIRFLOW_URL"].rstrip("/"),
             airflow_user=settings["COLLECT_AIRFLOW_USER"],
             airflow_password=settings["COLLECT_AIRFLOW_PASSWORD"],
+            serve_address=settings.get("COLLECT_SERVE_ADDRESS") or "127.0.0.1",
         )
 
     def airflow(self) -> AirflowApi:

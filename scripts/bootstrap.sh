@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing: Debian packages, uv, Python environments. Does nothing when all is there.
 #
-#   scripts/bootstrap.sh [packages] [testing] [uv] [venv NAME LOCK]
+#   scripts/bootstrap.sh [packages] [nodes] [testing] [uv] [venv NAME LOCK]
 #
 #   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable
 #   packages         the servers only
+#   nodes            what `make up NODES=…` and LISTEN=… need besides: socat, and iproute2 for network namespaces
 #   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file
 #   uv               uv only
 #   venv NAME LOCK   .stack/NAME from LOCK (venv-demo requirements-demo.lock); alone, without the project
@@ -65,6 +66,13 @@ ensure_packages() {
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
+ensure_nodes() {
+    local missing=()
+    command -v socat >/dev/null || missing+=(socat)
+    command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
 ensure_testing() {
     local missing=()
     command -v chromium >/dev/null || missing+=(chromium)
@@ -116,6 +124,7 @@ fi
 while [ $# -gt 0 ]; do
     case "$1" in
         packages) ensure_packages; shift ;;
+        nodes) ensure_nodes; shift ;;
         testing) ensure_testing; shift ;;
         uv) ensure_packages; ensure_uv; shift ;;
         venv)
@@ -124,6 +133,6 @@ while [ $# -gt 0 ]; do
             ensure_venv "$2" "$3"
             shift 3
             ;;
-        *) die "unknown argument '$1'; allowed: packages, testing, uv, venv NAME LOCK" ;;
+        *) die "unknown argument '$1'; allowed: packages, nodes, testing, uv, venv NAME LOCK" ;;
     esac
 done

@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from stack import bring_up, environment, launch, report, settings
+from stack import bring_up, environment, join, launch, report, settings
+from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
 from stack.layout import Layout
-from stack.programs import NAMES, named
+from stack.programs import BASE, named, programs
 
 
 def say(line: str) -> None:
@@ -26,7 +28,11 @@ def names_of(text: str | None) -> list[str]:
 
 def up(arguments: argparse.Namespace) -> int:
     """Start and wait until healthy."""
-    stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say)
+    # What is given on the command line is what the environment would say.
+    given = {"NODES": arguments.nodes, "WORKER_SLOTS": arguments.slots, "NODE_LABELS": arguments.labels}
+    given |= {"LISTEN": arguments.listen}
+    environment_ = {**os.environ, **{key: value for key, value in given.items() if value is not None}}
+    stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say, environment_)
     if not arguments.only:
         say(report.where_to_click(stack))
     return 0
@@ -56,9 +62,9 @@ def logs(arguments: argparse.Namespace) -> int:
     """Print and follow logs."""
     layout = Layout.from_environment()
     chosen = names_of(arguments.services)
-    for name in chosen:
-        named([name])
-    files = [layout.logs / f"{name}.log" for name in chosen or (*NAMES, "supervisord")]
+    stack = settings.load(layout)
+    named(stack, chosen)
+    files = [layout.logs / f"{name}.log" for name in chosen or (*programs(stack), "supervisord")]
     try:
         report.follow(files, lines=arguments.lines, keep_on=not arguments.no_follow)
     except KeyboardInterrupt:
@@ -69,6 +75,19 @@ def logs(arguments: argparse.Namespace) -> int:
 def env(_: argparse.Namespace) -> int:
     """Print shell exports."""
     print(exports(environment.person(settings.load(Layout.from_environment()))))
+    return 0
+
+
+def join_file(arguments: argparse.Namespace) -> int:
+    """Print or write what another machine needs."""
+    text = join.text(settings.load(Layout.from_environment()), arguments.address)
+    if arguments.output is None:
+        print(text, end="")
+        return 0
+    write_private(Path(arguments.output), text)
+    say(
+        f"wrote {arguments.output}: whoever has it has the stack; take it to the other machine as you would a key"
+    )
     return 0
 
 
@@ -104,9 +123,17 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    services = f"comma-separated: {', '.join(NAMES)}"
+    services = f"comma-separated: {', '.join(BASE)}, worker-N, agent-N, …"
     up_command = command("up", up, "start and wait until healthy")
     up_command.add_argument("--only", metavar="SERVICES", help=services)
+    up_command.add_argument("--nodes", metavar="N", help="worker hosts; 0 goes back to none (NODES)")
+    up_command.add_argument("--slots", metavar="N", help="shard groups a node runs at once (WORKER_SLOTS)")
+    up_command.add_argument(
+        "--labels", help="labels of nodes, node-1:region=eu,disk=ssd;node-2:region=us (NODE_LABELS)"
+    )
+    up_command.add_argument(
+        "--listen", metavar="ADDRESS", help="also listen there, for other machines (LISTEN)"
+    )
     command("down", down, "stop everything, leftovers of a crash included")
     command("restart", restart, "restart services").add_argument("services", nargs="?", help=services)
     status_command = command("status", status, "show every service; exit status 0 when healthy")
@@ -116,8 +143,13 @@ def parser() -> argparse.ArgumentParser:
     log_command.add_argument("--lines", type=int, default=40, help="old lines to show (40)")
     log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
     command("env", env, "print connection settings as shell exports")
+    join_command = command("join-file", join_file, "print what `collect-ops worker --join` needs elsewhere")
+    join_command.add_argument(
+        "--address", help="of this machine, as the other one sees it; LISTEN's by default"
+    )
+    join_command.add_argument("--output", metavar="FILE", help="write it there, readable by you only")
     command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
-    command("become", become, "used by supervisord").add_argument("program", choices=NAMES)
+    command("become", become, "used by supervisord").add_argument("program")
     return root
 
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 
 from collect_ops.coordination import keys
-from collect_ops.lanes.rules import lane_rules
 from collect_ops.nodes.machine import node_id_of
 from stack import environment as environments
 from stack.settings import Stack
-
-
-def slots() -> int:
-    """Shard groups that the lanes' pools let run at once."""
-    return sum(lane.slots for lane in lane_rules().lanes.values())
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -21,6 +15,6 @@ def environment(stack: Stack) -> dict[str, str]:
     return {**environments.airflow(stack), "COLLECT_NODE_PATH": str(stack.layout.home)}
 
 
-def liveness_key() -> str:
-    """The key that the agent renews."""
-    return keys.node(node_id_of(os.environ.get("COLLECT_NODE_ID")))
+def liveness_key(node_id: str | None = None) -> str:
+    """The key that the agent of a node renews; of this machine, when none is named."""
+    return keys.node(node_id_of(node_id or os.environ.get("COLLECT_NODE_ID")))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
-from stack import airflow, health, postgres, processes, supervisor
+from stack import airflow, health, network, postgres, processes, supervisor
 from stack.faults import NotHealthy, PortTaken, StackError
 from stack.layout import Layout
+from stack.node_settings import check_listen
 from stack.ports import is_free, variable_of
-from stack.programs import NAMES, PROGRAMS, Program, named
+from stack.programs import Program, named, programs
 from stack.settings import Stack, load, load_or_create, read_settings, remember
 
 Say = Callable[[str], None]
 # An Airflow process imports for 10 to 20 s on a slow core, and four of them do so at once.
-HEALTHY_WITHIN_S = 240.0
+HEALTHY_WITHIN_S, HEALTHY_WITHIN_S_A_NODE = 240.0, 40.0
 
 
 @contextlib.contextmanager
@@ -29,13 +32,14 @@ def alone(layout: Layout) -> Iterator[None]:
         yield
 
 
-def up(layout: Layout, only: list[str], say: Say) -> Stack:
+def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str] = os.environ) -> Stack:
     """Start what does not run yet, and wait until it is healthy. Repeatable.
 
     Args:
         layout: Where the stack lives.
         only: Services to start, with what they need; all when empty.
         say: Called with each line of progress.
+        environment: Ports and nodes that it names are taken, and remembered.
 
     Returns:
         The running stack.
@@ -43,23 +47,26 @@ def up(layout: Layout, only: list[str], say: Say) -> Stack:
     Raises:
         StackError: something did not start; its message says what and shows the log.
     """
-    wanted = named(only)
     with alone(layout):
         running = supervisor.is_up(layout)
         before = load(layout) if running else None
-        stack = load_or_create(layout)
+        stack = load_or_create(layout, environment)
         if before is not None and before.ports != stack.ports:
-            remember(layout, ports=before.ports.as_dict())
+            remember(layout, ports=before.ports.as_dict(), nodes=before.nodes.as_dict())
             raise StackError("the ports of a running stack cannot be changed: `make down` first")
         if before is None:
             _clear(stack, say)
+            stack = _with_network(stack, say)
             supervisor.start(stack)
+        elif before.nodes != stack.nodes:
+            stack = _change(before, stack, say)
+        wanted = named(stack, only)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
         _prepare(stack, wanted, say)
         _start(stack, [program for program in wanted if program.is_airflow], say)
         already = read_settings(layout).get("wanted", []) if running else []
         chosen = {*already, *(program.name for program in wanted)}
-        remember(layout, wanted=[name for name in NAMES if name in chosen])
+        remember(layout, wanted=[name for name in programs(stack) if name in chosen])
     return stack
 
 
@@ -68,12 +75,50 @@ def _clear(stack: Stack, say: Say) -> None:
     ended = processes.end_everything(stack.layout)
     if ended:
         say(f"ended {ended} processes of a stack whose supervisor had died")
+    network.remove(stack.layout)
     for note in stack.layout.run.glob("*.starts"):
         note.unlink()
     remember(stack.layout, wanted=[])
-    for name, port in stack.ports.as_dict().items():
-        if not is_free(port):
-            raise PortTaken(variable_of(name), port)
+    listen = stack.nodes.listen
+    if listen is not None:
+        check_listen(listen)
+    for address in filter(None, ("127.0.0.1", listen)):
+        for name, port in stack.ports.as_dict().items():
+            if not is_free(port, address):
+                raise PortTaken(variable_of(name), port, address)
+
+
+def _with_network(stack: Stack, say: Say) -> Stack:
+    """The stack with its nodes' network made: namespaces where the machine allows it, else none."""
+    layout, nodes = stack.layout, stack.nodes
+    try:
+        if nodes.count and nodes.network:
+            nodes = replace(nodes, subnet=network.choose_subnet(layout, nodes.subnet))
+            network.create(layout, nodes)
+        else:
+            network.remove(layout)
+            nodes = replace(nodes, subnet=None)
+    except network.NoNamespaces as error:
+        say(f"the nodes share this machine's network and its addresses: {error}")
+        nodes = replace(nodes, subnet=None)
+    remember(layout, nodes=nodes.as_dict())
+    return replace(stack, nodes=nodes)
+
+
+def _change(before: Stack, stack: Stack, say: Say) -> Stack:
+    """Other nodes, or another address to listen on, under a running stack: stop what must be started with them anew."""
+    network_goes = bool(before.nodes.subnet) and not (stack.nodes.count and stack.nodes.network)
+    if network_goes:
+        # What listens on the bridge, and who is in a namespace, goes first.
+        supervisor.stop_programs(stack.layout, [p.name for p in programs(before).values() if p.node_id])
+    after = _with_network(stack, say)
+    old, new = programs(before), programs(after)
+    stale = [name for name in old if name not in new or old[name].shape(before) != new[name].shape(after)]
+    if stale:
+        say(f"stopping what changes with the nodes: {', '.join(stale)}")
+        stop_in_order(stack.layout, stale)
+    supervisor.take_programs(after)
+    return after
 
 
 def _start(stack: Stack, programs: list[Program], say: Say) -> None:
@@ -99,10 +144,11 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
         Seconds since `began`.
 
     Raises:
-        NotHealthy: it took longer than `HEALTHY_WITHIN_S`.
+        NotHealthy: it took longer than `HEALTHY_WITHIN_S`, and `HEALTHY_WITHIN_S_A_NODE` for each worker host.
     """
     said = time.monotonic()
-    deadline = said + HEALTHY_WITHIN_S
+    patience_s = HEALTHY_WITHIN_S + HEALTHY_WITHIN_S_A_NODE * stack.nodes.count
+    deadline = said + patience_s
     while True:
         state = supervisor.states(stack.layout)[program.name]
         complaint = health.illness(stack, program, state)
@@ -111,7 +157,7 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
         if time.monotonic() > deadline:
             log = stack.layout.logs / f"{program.name}.log"
             log_tail = health.tail(log.read_text(errors="replace"))
-            raise NotHealthy(program.name, HEALTHY_WITHIN_S, complaint, log_tail)
+            raise NotHealthy(program.name, patience_s, complaint, log_tail)
         if time.monotonic() - said > 10:
             said = time.monotonic()
             say(f"{program.name:<14} waiting: {complaint}")
@@ -137,11 +183,12 @@ def down(layout: Layout, say: Say) -> None:
         StackError: a process could not be ended.
     """
     if not layout.run.is_dir():
+        network.remove(layout)
         say("nothing runs")
         return
     with alone(layout):
         if supervisor.is_up(layout):
-            _stop_in_order(layout)
+            stop_in_order(layout, list(supervisor.states(layout)))
             supervisor.shut_down(layout)
         ended = processes.end_everything(layout)
         if ended:
@@ -149,17 +196,24 @@ def down(layout: Layout, say: Say) -> None:
         left = processes.leftovers(layout)
         if left:
             raise StackError(f"could not end: {', '.join(str(process.pid) for process in left)}")
+        network.remove(layout)
+        network.unmount_all(layout)
         layout.supervisor_socket.unlink(missing_ok=True)
         if layout.settings_file.exists():
             remember(layout, wanted=[])
         say("everything is stopped")
 
 
-def _stop_in_order(layout: Layout) -> None:
-    """Airflow first, then what it uses, epmd after its node."""
-    airflow_programs = [program.name for program in PROGRAMS.values() if program.is_airflow]
-    for wave in (airflow_programs, ["rabbitmq", "redis", "postgres"], ["epmd"]):
-        supervisor.stop_programs(layout, wave)
+def stop_in_order(layout: Layout, names: list[str]) -> None:
+    """Stop programs: first who starts and runs tasks, while these can still report; last what all of them use."""
+
+    def wave(name: str) -> int:
+        if name == "scheduler" or name.startswith("worker-"):
+            return 0
+        return {"epmd": 3}.get(name, 2) if name in processes.SERVERS or name.startswith("relay-") else 1
+
+    for number in range(4):
+        supervisor.stop_programs(layout, [name for name in names if wave(name) == number])
 
 
 def restart(layout: Layout, names: list[str], say: Say) -> None:
@@ -175,13 +229,12 @@ def restart(layout: Layout, names: list[str], say: Say) -> None:
         StackError: the stack does not run, or a service does not come back.
     """
     stack = load(layout)
-    for name in names:
-        named([name])
+    named(stack, names)
     if not supervisor.is_up(layout):
         raise StackError("nothing runs; `make up` starts it")
     chosen = names or read_settings(layout).get("wanted", [])
     with alone(layout):
-        order = [PROGRAMS[name] for name in NAMES if name in chosen]
+        order = [program for name, program in programs(stack).items() if name in chosen]
         for program in reversed(order):
             supervisor.stop_programs(layout, [program.name])
         _start(stack, [program for program in order if not program.is_airflow], say)
@@ -198,6 +251,7 @@ def clean(layout: Layout, say: Say) -> None:
         layout.logs,
         layout.work,
         layout.run,
+        layout.nodes,
         layout.outside,
     ):
         if path.exists():

@@ -102,10 +102,11 @@ def database(places: Mapping[str, str]) -> str:
 
 
 def celery(places: Mapping[str, str]) -> dict[str, str]:
-    """Where CeleryExecutor keeps its messages (Redis, beside collect-ops' database 0) and its results."""
-    redis = f"{quote(places['REDIS_PASSWORD'], safe='')}@{places['REDIS_HOST']}:{places['REDIS_PORT']}"
+    """Where CeleryExecutor keeps its messages (RabbitMQ, a virtual host of their own) and its results."""
+    login = ":".join(quote(places[f"RABBITMQ_{key}"], safe="") for key in ("USER", "PASSWORD"))
+    server = f"{places['RABBITMQ_HOST']}:{places['RABBITMQ_PORT']}"
     return {
-        "AIRFLOW__CELERY__BROKER_URL": f"redis://:{redis}/1",
+        "AIRFLOW__CELERY__BROKER_URL": f"amqp://{login}@{server}/{quote(places['RABBITMQ_CELERY_VHOST'], safe='')}",
         "AIRFLOW__CELERY__RESULT_BACKEND": database(places).replace("postgresql+psycopg2", "db+postgresql"),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from stack import env_files
@@ -21,6 +22,8 @@ KEPT = (
 NODE = ("COLLECT_NODE_ID", "COLLECT_NODE_HEARTBEAT_S")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STACK_MARK = "COLLECT_OPS_STACK"
+# Read by the cluster policy: the queue of tasks that must not wait on a worker host.
+CONTROL_QUEUE = "COLLECT_CONTROL_QUEUE"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
 
 
@@ -36,16 +39,21 @@ def marks(stack: Stack, program: str) -> dict[str, str]:
     return {STACK_MARK: str(stack.layout.home), PROGRAM_MARK: program}
 
 
-def airflow(stack: Stack) -> dict[str, str]:
-    """What the Airflow processes get: shared settings, this stack's addresses and secrets, connections."""
-    checkout, home, places = stack.layout.checkout, stack.layout.airflow_home, stack.places
-    base_url = f"http://{HOST}:{stack.ports.api_server}"
+def airflow(stack: Stack, host: str = HOST) -> dict[str, str]:
+    """What the Airflow processes get: shared settings, this stack's addresses and secrets, connections.
+
+    Args:
+        stack: The stack.
+        host: Where who gets it reaches the services.
+    """
+    checkout, home, places = stack.layout.checkout, stack.layout.airflow_home, stack.places_at(host)
+    base_url = f"http://{host}:{stack.ports.api_server}"
     return {
         **env_files.parse(CONFIG / "airflow.env"),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(checkout / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout / "plugins"),
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        **executor(stack, places),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
         "AIRFLOW__CORE__FERNET_KEY": stack.secrets["AIRFLOW_FERNET_KEY"],
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
@@ -60,6 +68,19 @@ def airflow(stack: Stack) -> dict[str, str]:
         "PYTHONPATH": f"{checkout / 'plugins'}:{checkout / 'config'}",
         **env_files.addresses(places),
         **env_files.connections(places),
+    }
+
+
+def executor(stack: Stack, places: Mapping[str, str]) -> dict[str, str]:
+    """Which executor, and what it needs: Celery's as soon as there are worker hosts."""
+    if not stack.nodes.count:
+        return {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        # Here it bounds all workers together, and forks nothing: at 8, half of 16 groups were measured to wait.
+        "AIRFLOW__CORE__PARALLELISM": "64",
+        CONTROL_QUEUE: "control",
+        **env_files.celery(places),
     }
 
 
@@ -84,6 +105,7 @@ def person(stack: Stack) -> dict[str, str]:
         "COLLECT_POSTGRES_ADMIN_DSN": f"postgresql://{superuser}@{HOST}:{stack.ports.postgres}/postgres",
         "REDISCLI_AUTH": stack.secrets["REDIS_PASSWORD"],
         "COLLECT_REDIS_PORT": str(stack.ports.redis),
+        "COLLECT_SERVE_ADDRESS": stack.nodes.bridge or HOST,
         "COLLECT_AIRFLOW_USER": "admin",
         "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
         **airflow(stack),

@@ -33,9 +33,9 @@ class BadSetting(StackError):
 class PortTaken(StackError):
     """Somebody else listens on a port of this stack."""
 
-    def __init__(self, field: str, port: int) -> None:
+    def __init__(self, field: str, port: int, address: str = "127.0.0.1") -> None:
         super().__init__(
-            f"{field}: port {port} on 127.0.0.1 is taken by another program; "
+            f"{field}: port {port} on {address} is taken by another program; "
             f"stop that, or choose another with {field}=PORT"
         )
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from stack import agent, postgres, supervisor
+from collect_ops.nodes.queues import node_queue
+from stack import agent, postgres, supervisor, workers
 from stack.faults import NotHealthy
 from stack.programs import Program
 from stack.settings import HOST, Stack
@@ -43,9 +44,9 @@ def probe_redis(stack: Stack) -> None:
         raise Unwell(f"PING was answered {answer!r}")
 
 
-def probe_agent(stack: Stack) -> None:
-    """The node's liveness key is there."""
-    if _ask_redis(stack, f"EXISTS {agent.liveness_key()}") != ":1":
+def probe_agent(stack: Stack, node_id: str | None = None) -> None:
+    """The liveness key of a node (of this machine, when none is named) is there."""
+    if _ask_redis(stack, f"EXISTS {agent.liveness_key(node_id)}") != ":1":
         raise Unwell("the node's liveness key is not there")
 
 
@@ -124,6 +125,24 @@ def probe_heartbeat(stack: Stack, program: str, started: float) -> None:
         raise Unwell(f"last heartbeat {float(row[1]):.0f} s ago")
 
 
+def probe_worker(stack: Stack, queue: str) -> None:
+    """RabbitMQ has a consumer of the worker's queue. `celery inspect ping` would say the same and take a second."""
+    places = stack.places
+    login = f"{places['RABBITMQ_USER']}:{places['RABBITMQ_PASSWORD']}"
+    path = f"/api/queues/{places['RABBITMQ_CELERY_VHOST']}/{queue}"
+    status, body = _get(stack.ports.rabbitmq_management, path, login)
+    if status != 200:
+        raise Unwell(f"queue {queue} is not there yet" if status == 404 else f"management answered {status}")
+    if not json.loads(body).get("consumers"):
+        raise Unwell(f"nobody consumes from queue {queue}")
+
+
+def probe_relay(stack: Stack, program: Program) -> None:
+    """Its address takes a connection."""
+    (address,), port = program.listens(stack), program.port(stack)
+    socket.create_connection((address, port or 0), timeout=TIMEOUT_S).close()
+
+
 PROBES: dict[str, Callable[[Stack], None]] = {
     "postgres": probe_postgres,
     "redis": probe_redis,
@@ -150,14 +169,25 @@ def illness(stack: Stack, program: Program, state: supervisor.ProcessState) -> s
 def question(stack: Stack, program: Program, started: float) -> str | None:
     """Ask the service itself; its complaint, or None."""
     try:
-        if program.name in JOBS:
-            probe_heartbeat(stack, program.name, started)
-        else:
-            PROBES[program.name](stack)
+        _probe(stack, program, started)
     except (Unwell, OSError, http.client.HTTPException, psycopg.Error, ValueError, KeyError) as error:
         lines = str(error).strip().splitlines()
         return lines[0] if lines else type(error).__name__
     return None
+
+
+def _probe(stack: Stack, program: Program, started: float) -> None:
+    kind = program.name.partition("-")[0]
+    if program.name in JOBS:
+        probe_heartbeat(stack, program.name, started)
+    elif program.name in PROBES:
+        PROBES[program.name](stack)
+    elif kind == "relay":
+        probe_relay(stack, program)
+    elif kind == "agent":
+        probe_agent(stack, program.node_id)
+    else:
+        probe_worker(stack, node_queue(program.node_id) if program.node_id else workers.CONTROL_QUEUE)
 
 
 def wait_until_healthy(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stack import environment, health, processes
 from stack.postgres import become_postgres
-from stack.programs import PROGRAMS, Program
+from stack.programs import Program, named, programs
 from stack.settings import Stack
 
 SOON_S = 10.0
@@ -57,8 +57,10 @@ def become(stack: Stack, name: str) -> None:
         UnknownService: no such program.
         NotHealthy: what it needs did not come up (the supervisor then tries again).
     """
-    program = PROGRAMS[name]
+    (program,) = (program for program in named(stack, [name]) if program.name == name)
     wait_turn(stack, program)
+    if program.prepare is not None:
+        program.prepare(stack)
     variables = {**environment.base(), **program.variables(stack), **environment.marks(stack, name)}
     command = program.command(stack)
     folder = stack.layout.work / name
@@ -85,4 +87,4 @@ def wait_turn(stack: Stack, program: Program) -> None:
         print(f"ending {len(survivors)} processes left by the last {program.name}", flush=True)
         processes.end(survivors, patience_s=5)
     for needed in program.needs:
-        health.wait_until_healthy(stack, PROGRAMS[needed], timeout_s=60)
+        health.wait_until_healthy(stack, programs(stack)[needed], timeout_s=60)

@@ -75,6 +75,11 @@ class Layout:
         return self.home / "airflow"
 
     @property
+    def nodes(self) -> Path:
+        """A folder for each worker host: its temporary files, home, AIRFLOW_HOME."""
+        return self.home / "nodes"
+
+    @property
     def settings_file(self) -> Path:
         """Ports and versions, remembered from the first start on."""
         return self.home / "settings.json"

@@ -15,7 +15,7 @@ LOWEST, HIGHEST, BLOCK = 20_000, 32_000, 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """One port a listening service, all on 127.0.0.1."""
+    """One port a listening service, all on 127.0.0.1; some on further addresses as well."""
 
     postgres: int
     redis: int
@@ -64,12 +64,12 @@ def port_number(variable: str, value: str) -> int:
     return int(value)
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of 127.0.0.1 or of all addresses."""
+def is_free(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on this port of an address or of all addresses."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True

@@ -19,6 +19,7 @@ from stack.layout import POSTGRES_USER, runs_as_root
 from stack.settings import HOST, Stack
 
 OWN_CONF = "collect-ops.conf"
+OWN_HBA = "collect-ops-hba.conf"
 
 
 def binary(name: str) -> Path:
@@ -106,13 +107,29 @@ def _write_conf(stack: Stack, data: Path) -> None:
     own_lines = [
         "# Written at every start; the first part is config/postgresql.conf.",
         (CONFIG / "postgresql.conf").read_text(),
-        f"listen_addresses = '{HOST}'",
+        f"listen_addresses = '{', '.join(stack.addresses)}'",
         f"port = {stack.ports.postgres}",
+        "hba_file = '{}'".format(
+            str(data / OWN_HBA).replace("'", "''")
+        ),  # relative, it would be the server's folder
         "unix_socket_directories = ''  # a socket's path may be too long, and TCP works for everyone",
     ]
-    conf = data / OWN_CONF
-    write_private(conf, "\n".join(own_lines) + "\n")
-    own(conf)
+    for file, lines in ((data / OWN_CONF, own_lines), (data / OWN_HBA, _hba(stack))):
+        write_private(file, "\n".join(lines) + "\n")
+        own(file)
+
+
+def _hba(stack: Stack) -> list[str]:
+    """Who may log in from where: everybody from this machine; from others the two owners, each to his database."""
+    lines = ["# Written at every start.", f"host all all {HOST}/32 scram-sha-256"]
+    # Which machines reach the address that LISTEN names is a firewall's affair.
+    others = [stack.nodes.subnet if stack.nodes.bridge else None, "0.0.0.0/0" if stack.nodes.listen else None]
+    for network in filter(None, others):
+        for kind in ("AIRFLOW", "COLLECT"):
+            places = stack.places
+            database, user = places[f"POSTGRES_{kind}_DB"], places[f"POSTGRES_{kind}_USER"]
+            lines.append(f"host {database} {user} {network} scram-sha-256")
+    return lines
 
 
 def command(stack: Stack) -> list[str]:

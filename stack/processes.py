@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from stack.environment import PROGRAM_MARK, STACK_MARK
 from stack.layout import Layout
 
 SUPERVISOR = "supervisord"
+SERVERS = ("postgres", "redis", "epmd", "rabbitmq")
 
 
 def program_of(process: psutil.Process, layout: Layout) -> str | None:
@@ -97,18 +98,14 @@ def end_everything(layout: Layout) -> int:
         How many processes were ended.
     """
     ended = 0
-    waves: tuple[tuple[str, ...] | None, ...] = (
-        (SUPERVISOR,),
-        ("agent", "api-server", "scheduler", "dag-processor", "triggerer"),
-        None,
+    waves: tuple[Callable[[str | None], bool], ...] = (
+        lambda program: program == SUPERVISOR,
+        lambda program: program not in SERVERS,
+        lambda _: True,
     )
     for wave in waves:
         for _ in range(5):
-            found = [
-                process
-                for process in leftovers(layout)
-                if wave is None or program_of(process, layout) in wave
-            ]
+            found = [process for process in leftovers(layout) if wave(program_of(process, layout))]
             if not found:
                 break
             ended += len(found)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stack import agent, airflow, environment, postgres, rabbitmq, redis
+from stack import agent, airflow, environment, postgres, rabbitmq, redis, relay, workers
 from stack.faults import UnknownService
 from stack.settings import HOST, Stack
 
@@ -27,6 +27,9 @@ class Program:
         is_airflow: Whether it starts only when the databases are made.
         configure: Writes its configuration before a start.
         runs_as_postgres: Whether it gives up root for the postgres user.
+        node_id: The worker host that it runs on, if any.
+        prepare: Called just before each start, by the process that becomes the program.
+        listens: Its addresses; what changes them demands a new start.
     """
 
     name: str
@@ -39,11 +42,20 @@ class Program:
     is_airflow: bool = False
     configure: Callable[[Stack], object] | None = None
     runs_as_postgres: bool = False
+    node_id: str | None = None
+    prepare: Callable[[Stack], object] | None = None
+    listens: Callable[[Stack], tuple[str, ...]] = lambda _: (HOST,)
 
     def address(self, stack: Stack) -> str:
-        """Where it listens, or a dash."""
+        """Where it listens, or its node's address, or a dash."""
         port = self.port(stack)
-        return "-" if port is None else f"{HOST}:{port}"
+        if port is None:
+            return (stack.nodes.address(self.node_id) if self.node_id else None) or "-"
+        return " ".join(f"{address}:{port}" for address in self.listens(stack))
+
+    def shape(self, stack: Stack) -> object:
+        """What a running process of it was started with: when it differs, it must be started anew."""
+        return (self.command(stack), self.variables(stack), self.listens(stack))
 
 
 def _airflow(name: str, *arguments: str, port: Callable[[Stack], int | None] = lambda _: None) -> Program:
@@ -58,7 +70,11 @@ def _airflow(name: str, *arguments: str, port: Callable[[Stack], int | None] = l
     )
 
 
-PROGRAMS: dict[str, Program] = {
+def _everywhere(stack: Stack) -> tuple[str, ...]:
+    return stack.addresses
+
+
+BASE: dict[str, Program] = {
     program.name: program
     for program in (
         Program(
@@ -69,6 +85,7 @@ PROGRAMS: dict[str, Program] = {
             stop_signal=signal.SIGINT,
             stop_wait_s=60,
             configure=postgres.initialise,
+            listens=_everywhere,
             runs_as_postgres=True,
         ),
         Program(
@@ -76,6 +93,7 @@ PROGRAMS: dict[str, Program] = {
             command=redis.command,
             port=lambda stack: stack.ports.redis,
             configure=redis.configure,
+            listens=_everywhere,
         ),
         Program(
             name="epmd",
@@ -92,6 +110,7 @@ PROGRAMS: dict[str, Program] = {
             needs=("epmd",),
             stop_wait_s=30,
             configure=rabbitmq.configure,
+            listens=_everywhere,
         ),
         _airflow("api-server", "api-server", port=lambda stack: stack.ports.api_server),
         # Logs are read from the shared folder; serving them would listen on every address of the machine.
@@ -106,7 +125,7 @@ PROGRAMS: dict[str, Program] = {
                 "collect_ops.cli",
                 "agent",
                 "--slots",
-                str(agent.slots()),
+                str(workers.lane_slots()),
             ],
             variables=agent.environment,
             needs=("postgres", "redis", "rabbitmq"),
@@ -115,19 +134,79 @@ PROGRAMS: dict[str, Program] = {
         ),
     )
 }
-NAMES = tuple(PROGRAMS)
+# Without worker hosts the scheduler's machine is the only node.
+WITHOUT_NODES = ("agent",)
 
 
-def named(names: list[str]) -> list[Program]:
+def _relay(service: str, number: int) -> Program:
+    return Program(
+        name=relay.name_of(service, number),
+        command=lambda stack: relay.command(stack, service, number),
+        port=lambda stack: relay.port(stack, service),
+        listens=lambda stack: (stack.nodes.addresses[number],),
+        stop_wait_s=5,
+    )
+
+
+def _worker(node_id: str) -> Program:
+    return Program(
+        name=f"worker-{node_id.removeprefix('node-')}",
+        command=lambda stack: workers.worker_command(stack, node_id),
+        variables=lambda stack: workers.worker_environment(stack, node_id),
+        needs=("postgres", "rabbitmq"),
+        # SIGTERM lets what runs end; what takes longer is killed, and resumed elsewhere from its last page.
+        stop_wait_s=30,
+        is_airflow=True,
+        node_id=node_id,
+        prepare=lambda stack: workers.make_folders(stack, node_id),
+    )
+
+
+def _agent(node_id: str) -> Program:
+    return Program(
+        name=f"agent-{node_id.removeprefix('node-')}",
+        command=lambda stack: workers.agent_command(stack, node_id),
+        variables=lambda stack: workers.worker_environment(stack, node_id),
+        needs=("postgres", "redis", "rabbitmq"),
+        stop_wait_s=10,
+        is_airflow=True,
+        node_id=node_id,
+        prepare=lambda stack: workers.make_folders(stack, node_id),
+    )
+
+
+CONTROL = Program(
+    name="worker-control",
+    command=workers.control_command,
+    variables=workers.control_environment,
+    needs=("postgres", "rabbitmq"),
+    stop_wait_s=20,
+    is_airflow=True,
+)
+
+
+def programs(stack: Stack) -> dict[str, Program]:
+    """The programs of a stack by name, in starting order."""
+    relays = [
+        _relay(service, number) for number in range(len(stack.nodes.addresses)) for service in relay.SERVICES
+    ]
+    hosts = [make(node_id) for node_id in stack.nodes.ids for make in (_worker, _agent)]
+    base = [program for program in BASE.values() if not (hosts and program.name in WITHOUT_NODES)]
+    listed = [*base, *relays, *([CONTROL] if hosts else []), *hosts]
+    return {program.name: program for program in listed}
+
+
+def named(stack: Stack, names: list[str]) -> list[Program]:
     """Programs by name with what they need, in starting order; all when none is named.
 
     Raises:
         UnknownService: a name is not one of the stack's.
     """
+    known = programs(stack)
     for name in names:
-        if name not in PROGRAMS:
-            raise UnknownService(name, NAMES)
-    wanted = set(names or NAMES)
+        if name not in known:
+            raise UnknownService(name, tuple(known))
+    wanted = set(names or known)
     for name in names:
-        wanted |= set(PROGRAMS[name].needs)
-    return [program for program in PROGRAMS.values() if program.name in wanted]
+        wanted |= set(known[name].needs)
+    return [program for program in known.values() if program.name in wanted]

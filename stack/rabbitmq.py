@@ -35,7 +35,10 @@ def configure(stack: Stack) -> None:
 def _conf(stack: Stack) -> str:
     lines = [
         (CONFIG / "rabbitmq.conf").read_text(),
-        f"listeners.tcp.1 = {HOST}:{stack.ports.rabbitmq}",
+        *(
+            f"listeners.tcp.{number} = {address}:{stack.ports.rabbitmq}"
+            for number, address in enumerate(stack.addresses, start=1)
+        ),
         f"management.tcp.ip = {HOST}",
         f"management.tcp.port = {stack.ports.rabbitmq_management}",
         # With definitions at hand the node makes no default user: there is no guest.
@@ -46,7 +49,8 @@ def _conf(stack: Stack) -> str:
 
 def _definitions(stack: Stack) -> dict[str, object]:
     places = stack.places
-    user, vhost = places["RABBITMQ_USER"], places["RABBITMQ_VHOST"]
+    user = places["RABBITMQ_USER"]
+    vhosts = (places["RABBITMQ_VHOST"], places["RABBITMQ_CELERY_VHOST"])
     return {
         "users": [
             {
@@ -56,8 +60,10 @@ def _definitions(stack: Stack) -> dict[str, object]:
                 "tags": "administrator",  # the management API; tests make virtual hosts of their own with it
             }
         ],
-        "vhosts": [{"name": vhost}],
-        "permissions": [{"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}],
+        "vhosts": [{"name": vhost} for vhost in vhosts],
+        "permissions": [
+            {"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"} for vhost in vhosts
+        ],
     }
 
 

@@ -7,7 +7,7 @@ import shutil
 from stack.credentials import write_private
 from stack.env_files import CONFIG
 from stack.faults import MissingProgram
-from stack.settings import HOST, Stack
+from stack.settings import Stack
 
 
 def configure(stack: Stack) -> None:
@@ -16,7 +16,7 @@ def configure(stack: Stack) -> None:
     data.mkdir(mode=0o700, exist_ok=True)
     lines = [
         f'include "{CONFIG / "redis.conf"}"',
-        f"bind {HOST}",
+        f"bind {' '.join(stack.addresses)}",
         f"port {stack.ports.redis}",
         f'requirepass "{stack.secrets["REDIS_PASSWORD"]}"',
         f'dir "{data}"',

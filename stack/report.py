@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stack import health, supervisor
-from stack.programs import NAMES, PROGRAMS, Program
+from stack.programs import Program, programs
 from stack.settings import HOST, Stack, read_settings
 
 COLUMNS = ("service", "state", "pid", "since", "address", "problem")
@@ -42,7 +42,8 @@ class ServiceStatus:
 def status(stack: Stack) -> list[ServiceStatus]:
     """Every service, each asked at the same time as the others."""
     states = supervisor.states(stack.layout)
-    wanted = read_settings(stack.layout).get("wanted") or NAMES
+    known = programs(stack)
+    wanted = read_settings(stack.layout).get("wanted") or known
 
     def line(program: Program) -> ServiceStatus:
         state = states[program.name]
@@ -60,8 +61,8 @@ def status(stack: Stack) -> list[ServiceStatus]:
             problem=None if word in ("healthy", "off") else complaint,
         )
 
-    with ThreadPoolExecutor(len(PROGRAMS)) as pool:
-        return list(pool.map(line, PROGRAMS.values()))
+    with ThreadPoolExecutor(len(known)) as pool:
+        return list(pool.map(line, known.values()))
 
 
 def all_healthy(lines: list[ServiceStatus]) -> bool:

@@ -12,9 +12,12 @@ from stack import ports as port_choice
 from stack.credentials import load_or_generate, write_private
 from stack.faults import StackError
 from stack.layout import Layout
+from stack.node_settings import NodeSettings
 from stack.ports import Ports
 
 HOST = "127.0.0.1"
+# The virtual host of CeleryExecutor's messages.
+CELERY_VHOST = "celery"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,32 +26,44 @@ class Stack:
 
     Args:
         layout: Paths.
-        ports: Ports on 127.0.0.1.
+        ports: Ports, the same on 127.0.0.1 and on every other address that the services listen on.
         secrets: Passwords and keys by name.
+        nodes: Worker hosts, and where the services listen beside 127.0.0.1.
     """
 
     layout: Layout
     ports: Ports
     secrets: Mapping[str, str] = field(repr=False)
+    nodes: NodeSettings = field(default_factory=NodeSettings)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that the services listen on."""
+        return (HOST, *self.nodes.addresses)
 
     @property
     def places(self) -> dict[str, str]:
         """Values for the `${NAME}`s of config/connections.env, here; docker-compose.yaml gives its own."""
+        return self.places_at(HOST)
+
+    def places_at(self, host: str) -> dict[str, str]:
+        """The same, for somebody who reaches the services at another address."""
         return {
-            "POSTGRES_HOST": HOST,
+            "POSTGRES_HOST": host,
             "POSTGRES_PORT": str(self.ports.postgres),
             "POSTGRES_AIRFLOW_DB": "airflow",
             "POSTGRES_AIRFLOW_USER": "airflow",
             "POSTGRES_COLLECT_DB": "collect_ops",
             "POSTGRES_COLLECT_USER": "collect_ops",
-            "REDIS_HOST": HOST,
+            "REDIS_HOST": host,
             "REDIS_PORT": str(self.ports.redis),
-            "RABBITMQ_HOST": HOST,
+            "RABBITMQ_HOST": host,
             "RABBITMQ_PORT": str(self.ports.rabbitmq),
             "RABBITMQ_MANAGEMENT_PORT": str(self.ports.rabbitmq_management),
             "RABBITMQ_VHOST": "collect",
+            "RABBITMQ_CELERY_VHOST": CELERY_VHOST,
             "RABBITMQ_USER": "collect_ops",
-            "AIRFLOW_HOST": HOST,
+            "AIRFLOW_HOST": host,
             "AIRFLOW_PORT": str(self.ports.api_server),
             "AIRFLOW_SERVICE_USER": "collect_service",
             **self.secrets,
@@ -70,15 +85,18 @@ def load(layout: Layout) -> Stack:
         raise StackError(f"there is no stack in {layout.home}; `make up` makes one")
     remembered = read_settings(layout)
     return Stack(
-        layout=layout, ports=Ports(**remembered["ports"]), secrets=load_or_generate(layout.secrets_file)
+        layout=layout,
+        ports=Ports(**remembered["ports"]),
+        secrets=load_or_generate(layout.secrets_file),
+        nodes=NodeSettings.remembered(remembered.get("nodes", {})),
     )
 
 
 def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) -> Stack:
-    """The stack as it was set up, or a new one; port variables in the environment win and are remembered.
+    """The stack as it was set up, or a new one; variables in the environment win and are remembered.
 
     Raises:
-        BadSetting: a port variable is not a port.
+        BadSetting: a variable cannot be used.
     """
     layout.create()
     remembered = read_settings(layout)
@@ -86,8 +104,9 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
         ports = Ports(**remembered["ports"]).overridden(environment)
     else:
         ports = port_choice.choose(layout.stack_id, environment)
-    remember(layout, ports=ports.as_dict())
-    return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file))
+    nodes = NodeSettings.remembered(remembered.get("nodes", {})).overridden(environment)
+    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict())
+    return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file), nodes=nodes)
 
 
 def read_settings(layout: Layout) -> dict[str, Any]:

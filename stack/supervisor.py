@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from stack.credentials import write_private
 from stack.faults import StackError
 from stack.layout import Layout
 from stack.processes import SUPERVISOR
-from stack.programs import PROGRAMS, Program
+from stack.programs import Program, programs
 from stack.settings import Stack
 
 LOG_BYTES, LOG_BACKUPS = "20MB", 2
+#: supervisord kills after a program's own stop_wait_s, at most a minute; this is when we stop waiting for that.
+LONGEST_STOP_S = 75.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ umask=022
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
-    return head + "".join(_section(layout, program) for program in PROGRAMS.values())
+    return head + "".join(_section(layout, program) for program in programs(stack).values())
 
 
 def _section(layout: Layout, program: Program) -> str:
@@ -109,6 +112,25 @@ def is_up(layout: Layout) -> bool:
         return False
 
 
+def write_configuration(stack: Stack) -> Path:
+    """Write the file that supervisord reads; returns it."""
+    file = stack.layout.etc / "supervisord.conf"
+    write_private(file, configuration(stack))
+    return file
+
+
+def take_programs(stack: Stack) -> None:
+    """Have a running supervisord know the stack's present programs: new ones stopped, old ones ended and forgotten."""
+    write_configuration(stack)
+    remote = proxy(stack.layout).supervisor
+    ((added, changed, removed),) = remote.reloadConfig()
+    for name in (*removed, *changed):
+        stop_programs(stack.layout, [name])
+        remote.removeProcessGroup(name)
+    for name in (*added, *changed):
+        remote.addProcessGroup(name)
+
+
 def start(stack: Stack) -> None:
     """Start supervisord in the background; it starts no program by itself.
 
@@ -116,8 +138,7 @@ def start(stack: Stack) -> None:
         StackError: it ended at once, or does not answer.
     """
     layout = stack.layout
-    configuration_file = layout.etc / "supervisord.conf"
-    write_private(configuration_file, configuration(stack))
+    configuration_file = write_configuration(stack)
     layout.supervisor_socket.unlink(missing_ok=True)
     variables = {
         **environment.base(),
@@ -141,13 +162,15 @@ def start(stack: Stack) -> None:
 
 
 def states(layout: Layout) -> dict[str, ProcessState]:
-    """What runs, by program; everything is stopped when supervisord does not answer."""
+    """What supervisord has, by program; what is not in it is stopped, as everything is when supervisord is away."""
+    found: dict[str, ProcessState] = defaultdict(lambda: STOPPED)
     if not is_up(layout):
-        return dict.fromkeys(PROGRAMS, STOPPED)
-    return {
+        return found
+    found |= {
         info["name"]: ProcessState(pid=info["pid"], state=info["statename"], since=info["start"])
         for info in proxy(layout).supervisor.getAllProcessInfo()
     }
+    return found
 
 
 def start_program(layout: Layout, name: str) -> None:
@@ -164,7 +187,7 @@ def stop_programs(layout: Layout, names: list[str]) -> None:
     running = {name for name, state in states(layout).items() if name in names and state.pid}
     for name in running:
         proxy(layout).supervisor.stopProcess(name, False)  # noqa: FBT003
-    deadline = time.monotonic() + 15 + max((PROGRAMS[name].stop_wait_s for name in running), default=0)
+    deadline = time.monotonic() + LONGEST_STOP_S
     while still := {name for name, state in states(layout).items() if name in running and state.pid}:
         if time.monotonic() > deadline:
             raise StackError(f"still running long after they were told to stop: {', '.join(sorted(still))}")

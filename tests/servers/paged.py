@@ -106,6 +106,7 @@ class PagedServer:
         echo_key: Query parameter that links to the next page repeat, as careless servers do.
         tls: Serve https.
         port: 0 takes a free one.
+        host: Address to listen on; nodes with network namespaces reach the bridge's only.
     """
 
     def __init__(
@@ -121,8 +122,10 @@ class PagedServer:
         echo_key: str | None = None,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.rows = rows
+        self.host = host
         self.cap = cap
         self.total_header = total_header
         self.total_in_body = total_in_body
@@ -147,7 +150,7 @@ class PagedServer:
 
     @property
     def base_url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     def fail_next(self, path: str, *failures: Failure) -> None:
         """The next requests of `path` fail like this, one after the other."""
@@ -209,7 +212,7 @@ class PagedServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls)
+            site = web.TCPSite(runner, self.host, self.port, ssl_context=self._tls)
             await site.start()
             self.port = runner.addresses[0][1]
             self._ready.set()

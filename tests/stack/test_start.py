@@ -14,7 +14,9 @@ from stack.faults import UnknownService
 from stack.launch import LONGEST_PAUSE_S, pause_before
 from stack.layout import Layout, enterable_by_others
 from stack.pools import pools
-from stack.programs import NAMES, named
+from stack.ports import Ports
+from stack.programs import BASE, named
+from stack.settings import Stack
 
 
 def test_a_program_that_ran_for_a_while_starts_at_once() -> None:
@@ -31,6 +33,9 @@ def test_the_pause_doubles_with_each_quick_end_and_has_a_limit() -> None:
         starts.append(now)
         now += 1.0
     assert pauses == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+PLAIN = Stack(layout=Layout(home=Path("/nowhere")), ports=Ports.from_base(20_000), secrets={})
 
 
 @given(st.lists(st.floats(0, 1e9)).map(sorted), st.floats(0, 1e9))
@@ -55,13 +60,13 @@ def test_each_lane_and_the_control_tasks_have_a_pool() -> None:
 
 
 def test_a_service_brings_what_it_needs_in_order() -> None:
-    assert [program.name for program in named(["rabbitmq"])] == ["epmd", "rabbitmq"]
-    assert tuple(program.name for program in named([])) == NAMES
+    assert [program.name for program in named(PLAIN, ["rabbitmq"])] == ["epmd", "rabbitmq"]
+    assert tuple(program.name for program in named(PLAIN, [])) == tuple(BASE)
 
 
 def test_an_unknown_service_is_named_with_what_is_allowed() -> None:
     with pytest.raises(UnknownService, match=r"'rabit' is unknown; allowed: postgres, redis, epmd, rabbitmq"):
-        named(["rabit"])
+        named(PLAIN, ["rabit"])
 
 
 def test_data_of_postgres_leaves_a_folder_it_cannot_enter(

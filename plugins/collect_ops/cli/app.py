@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why
+from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why, worker
 
 app = typer.Typer(
     name="collect-ops",
@@ -31,6 +31,7 @@ app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
 app.command("agent")(nodes.agent)
 app.command("nodes")(nodes.nodes)
+app.command("worker")(worker.worker)
 app.command("schemas")(schemas.schemas)
 
 

@@ -59,7 +59,7 @@ def agent(
     from collect_ops.nodes.rules import placement_rules
 
     node = NodeIdentity(
-        node_id=_checked(node_id_of(node_id)),
+        node_id=checked_node_id(node_id_of(node_id)),
         name=socket.gethostname(),
         version=_version(),
         slots=slots,
@@ -121,7 +121,12 @@ def _told(heartbeat: Heartbeat, published: bool) -> None:
     typer.echo(json.dumps({**heartbeat.model_dump(mode="json", by_alias=True), "published": published}))
 
 
-def _checked(node_id: str) -> str:
+def checked_node_id(node_id: str) -> str:
+    """The id, if it can be one.
+
+    Raises:
+        ValidationFailed: It cannot.
+    """
     import re
 
     from collect_ops.kernel.errors import Fault, ValidationFailed
