@@ -24,6 +24,7 @@ class NodeNeeds:
         prefer: Labels that it would rather have.
         refused: Nodes that did not take it.
         begun: It has had an attempt.
+        waited_s: How long it has waited.
     """
 
     kind: str = "http"
@@ -31,26 +32,30 @@ class NodeNeeds:
     prefer: tuple[tuple[str, str], ...] = ()
     refused: frozenset[str] = frozenset()
     begun: bool = False
+    waited_s: float = 0.0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> NodeNeeds:
-        """Of a task's row: `placement` as it was declared, `refused_nodes`, `attempt`."""
+        """Of a task's row: `placement` as it was declared, `refused_nodes`, `attempt`, `waited_s`."""
         declared = row["placement"] or {}
         return cls(
             require=tuple(sorted((declared.get("require") or {}).items())),
             prefer=tuple(sorted((declared.get("prefer") or {}).items())),
             refused=frozenset(row["refused_nodes"]),
             begun=row["attempt"] > 0,
+            waited_s=row["waited_s"],
         )
 
     def wish(self, priority: int, rules: PlacementRules) -> Wish:
         """As placement takes it."""
+        rule = rules.placement
+        waited_long = self.waited_s >= rule.press_after_s
         return Wish(
             kind=self.kind,
             require=dict(self.require),
             prefer=dict(self.prefer),
             avoid=self.refused,
-            presses=self.begun or priority >= rules.placement.press_from,
+            presses=self.begun or waited_long or priority >= rule.press_from,
         )
 
 
@@ -87,9 +92,9 @@ class Placing:
         """Where a task could go, but to the nodes that have refused it."""
         return self._placer.place(needs.wish(priority, self._rules), 1)
 
-    def exhausted(self, priority: int) -> bool:
-        """Whether no node takes anything more of such a priority, whatever it asks."""
-        return self._placer.room(ANYTHING.wish(priority, self._rules)) == 0
+    def exhausted(self) -> bool:
+        """Whether no node takes anything more, whatever it asks and however it presses."""
+        return self._placer.room(Wish(presses=True)) == 0
 
 
 def room_on_nodes(
@@ -107,12 +112,13 @@ def room_on_nodes(
     nodes = registered(connection) if backends.node_queues else []
     if not nodes:
         return None
-    begun = False
+    presses = False
     highest = rules.lanes[lane].priorities[1]
     if highest < placement.placement.press_from:
-        row = connection.execute(query("nodes/select_begun"), {"lane": lane}).fetchone()
-        begun = bool(row and row["begun"])
-    return Placer(nodes, placement).room(NodeNeeds(begun=begun).wish(highest, placement))
+        values = {"lane": lane, "press_after_s": placement.placement.press_after_s}
+        row = connection.execute(query("nodes/select_pressing"), values).fetchone()
+        presses = bool(row and row["presses"])
+    return Placer(nodes, placement).room(NodeNeeds(begun=presses).wish(highest, placement))
 
 
 def nodes_for(connection: Connection, row: Mapping[str, Any], backends: Backends) -> tuple[int | None, str]:
@@ -120,7 +126,8 @@ def nodes_for(connection: Connection, row: Mapping[str, Any], backends: Backends
 
     Args:
         connection: To the collect_ops database.
-        row: The task: `placement` as it was declared, `refused_nodes`, `attempt`, `priority`.
+        row: The task: `placement` as it was declared, `refused_nodes`, `attempt`, `priority`,
+            `waited_s`.
         backends: Whether groups go to nodes' queues.
     """
     rules = placement_rules()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from collect_ops.lanes.placing import ANYTHING, NodeNeeds, Placing
-from collect_ops.nodes.placement import Placement
+from collect_ops.nodes.placement import Obstacle, Placement
 
 #: Small tasks that share a run at most: they share one shard group, so its length is bounded. A backlog rule may
 #: set more.
@@ -142,8 +142,12 @@ class Sorted:
         if self.room > 0 and self.placing is not None:
             groups = 1 if candidate.small else self.width
             placement = self.placing.place(candidate.needs, candidate.priority, groups)
-            if not placement.nodes and self.placing.exhausted(candidate.priority):
+            if not placement.nodes and self.placing.exhausted():
                 self.room = 0
+            elif placement.obstacle is Obstacle.BUSY and not candidate.needs.require:
+                # One that presses, behind it, may still be placed.
+                self.leave.append(candidate)
+                return None
             elif not placement.nodes:
                 self.nowhere.append((candidate, placement.reason))
                 return None

@@ -58,7 +58,7 @@ class Wish:
         require: Labels that a node must have.
         prefer: Labels that it would rather have.
         avoid: Nodes that did not take it.
-        presses: It is placed though every node is busy: it is urgent, or has begun.
+        presses: It is placed though every node is busy: it is urgent, has begun, or has waited long.
     """
 
     kind: str = "http"

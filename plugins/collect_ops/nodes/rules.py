@@ -84,6 +84,7 @@ class PlacementRule(Rules):
     spread: Annotated[float, Field(ge=0)] = 15
     affinity: Annotated[float, Field(ge=0)] = 25
     press_from: Annotated[int, Field(ge=0, le=11)] = 8
+    press_after_s: Annotated[float, Field(ge=0)] = 60
 
 
 class DispatchRule(Rules):

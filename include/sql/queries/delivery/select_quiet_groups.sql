@@ -7,7 +7,7 @@ SELECT
     extract(EPOCH FROM now() - g.doubted_at)::double precision AS doubted_s,
     coalesce(n.status IN ('LOST', 'LEFT'), false) AS node_gone,
     coalesce(g.node, g.placed_node) IS NOT NULL AS placed,
-    (SELECT t.dag_id FROM collect.task AS t WHERE t.run_id = g.run_id LIMIT 1) AS dag_id
+    (SELECT max(t.dag_id) FROM collect.task AS t WHERE t.run_id = g.run_id) AS dag_id
 FROM collect.shard_group AS g
 LEFT JOIN collect.node AS n ON n.id = coalesce(g.node, g.placed_node)
 WHERE

@@ -5,7 +5,7 @@
 -- task was one shard at most and took seconds, and its host has no rate limit, so it may share a run. Primary key,
 -- task_source_completed.
 SELECT
-    t.id, t.source, t.generation, t.attempt, t.refused_nodes, t.priority, t.lane, t.status, t.retry_count,
+    t.id, t.source, t.generation, t.attempt, t.refused_nodes, t.priority, extract(EPOCH FROM now() - t.aged_from)::float8 AS waited_s, t.lane, t.status, t.retry_count,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
     v.definition -> 'placement' AS placement,
     v.definition -> 'max_active_tasks' AS max_active_tasks, v.definition ->> 'connection' AS connection,

@@ -3,7 +3,7 @@
 SELECT
     t.id, t.source, t.status, t.reason, t.priority, t.lane, t.attempt, t.run_id, t.dag_id, t.retry_count, t.max_retries,
     t.merged_into, t.merged_task_ids, t.withdrawn_at, t.moved_by, t.generation, t.confirmed_generation, t.lost_count,
-    t.nodes, t.held_for, t.refused_nodes, v.definition -> 'placement' AS placement,
+    t.nodes, t.held_for, t.refused_nodes, extract(EPOCH FROM now() - t.aged_from)::float8 AS waited_s, v.definition -> 'placement' AS placement,
     (
         SELECT r.response FROM collect.trace AS r
         WHERE r.task_id = t.id AND r.stage = 'place' AND r.attempt = t.attempt

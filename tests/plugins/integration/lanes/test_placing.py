@@ -187,3 +187,15 @@ def test_slots_of_nodes_bound_what_a_lane_claims(
         world.plan(run.run_id)
     assert room(db, "normal", world.rules, world.backends) == 0
     assert world.claim().claimed == 0
+
+
+def test_what_has_waited_long_presses_past_what_has_not(
+    world: World, node: Callable[..., None], db: Connection
+) -> None:
+    node("a", cpu_percent=100)
+    old, young = world.submit(priority=4).task_id, world.submit(priority=7, params={"day": "2"}).task_id
+    assert room(db, "normal", world.rules, world.backends) == 0
+    db.execute("UPDATE collect.task SET aged_from = now() - interval '61 s' WHERE id = %s", (old,))
+    assert room(db, "normal", world.rules, world.backends) > 0
+    assert world.claim().claimed == 1
+    assert [world.task(each)["status"] for each in (old, young)] == ["CLAIMED", "QUEUED"]
