@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,19 @@ def test_where_namespaces_are_not_wanted_nodes_share_the_machine(layout: Layout)
     assert [line["service"] for line in status if line["service"].startswith("worker-")] == [
         "worker-control", "worker-1", "worker-2",
     ]  # fmt: skip
+
+
+def test_another_address_is_listened_on_until_it_is_taken_away(layout: Layout) -> None:
+    own = next(
+        each.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for each in addresses
+        if each.family is socket.AF_INET and name != "lo"
+    )
+    up(layout, LISTEN=own)
+    assert redis_listens_at(layout) == {"127.0.0.1", own}
+    up(layout, LISTEN="")
+    assert redis_listens_at(layout) == {"127.0.0.1"}
 
 
 def test_a_wrong_number_is_told_and_changes_nothing(layout: Layout) -> None:
