@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from collect_ops.nodes.join import JoinFile
 from collect_ops.policies import task_instance
-from stack import credentials, join, network, workers
+from stack import bring_up, credentials, join, network, workers
 from stack.faults import BadSetting, StackError
 from stack.layout import Layout
 from stack.node_settings import NodeSettings, labels_of
@@ -91,6 +91,15 @@ def test_programs_with_nodes_and_without() -> None:
     assert [name for name in names if name.startswith("relay-")] == [
         "relay-api", "relay-management", "relay-api-2", "relay-management-2",
     ]  # fmt: skip
+
+
+def test_workers_start_when_what_they_report_to_is_there() -> None:
+    stack = stack_with(NodeSettings(count=1))
+    servers, hosts = bring_up.airflow_waves(list(programs(stack).values()))
+    assert [program.name for program in servers] == ["api-server", "scheduler", "dag-processor", "triggerer"]
+    assert [program.name for program in hosts] == ["worker-control", "worker-1", "agent-1"]
+    plain = bring_up.airflow_waves(list(programs(stack_with(NodeSettings())).values()))
+    assert plain[1] == []
 
 
 def test_more_nodes_leave_those_that_run_as_they_are() -> None:
