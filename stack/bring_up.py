@@ -63,7 +63,8 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
         wanted = named(stack, only)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
         _prepare(stack, wanted, say)
-        _start(stack, [program for program in wanted if program.is_airflow], say)
+        for wave in airflow_waves(wanted):
+            _start(stack, wave, say)
         already = read_settings(layout).get("wanted", []) if running else []
         chosen = {*already, *(program.name for program in wanted)}
         remember(layout, wanted=[name for name in programs(stack) if name in chosen])
@@ -119,6 +120,16 @@ def _change(before: Stack, stack: Stack, say: Say) -> Stack:
         stop_in_order(stack.layout, stale)
     supervisor.take_programs(after)
     return after
+
+
+def airflow_waves(wanted: list[Program]) -> tuple[list[Program], list[Program]]:
+    """Airflow's servers, and then the Celery workers and their agents.
+
+    Each imports for 10 s of a core; all at once, none is there for minutes.
+    """
+    airflow_programs = [program for program in wanted if program.is_airflow]
+    hosts = [program for program in airflow_programs if program.name.startswith(("worker-", "agent-"))]
+    return [program for program in airflow_programs if program not in hosts], hosts
 
 
 def _start(stack: Stack, programs: list[Program], say: Say) -> None:
@@ -238,7 +249,8 @@ def restart(layout: Layout, names: list[str], say: Say) -> None:
         for program in reversed(order):
             supervisor.stop_programs(layout, [program.name])
         _start(stack, [program for program in order if not program.is_airflow], say)
-        _start(stack, [program for program in order if program.is_airflow], say)
+        for wave in airflow_waves(order):
+            _start(stack, wave, say)
 
 
 def clean(layout: Layout, say: Say) -> None:

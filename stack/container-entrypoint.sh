@@ -14,8 +14,14 @@ fi
 # Containers have a name of their own, where machines have an id: it is what tells nodes apart.
 export COLLECT_NODE_ID="${COLLECT_NODE_ID:-${HOSTNAME,,}}"
 if [ "${1:-}" = celery ] && [ "${2:-}" = worker ]; then
-    # Beside the worker, started again when it ends. It ends with the container, unasked: the node is LOST a minute later.
-    (while ! python -m collect_ops.cli agent; do sleep 5; done) &
+    if [ -z "${COLLECT_WORKER_QUEUES:-}" ]; then
+        # Beside the worker, started again when it ends. It ends with the container, unasked: the node is LOST a minute
+        # later.
+        (while ! python -m collect_ops.cli agent; do sleep 5; done) &
+    fi
+    shift 2
+    set -- celery worker --queues "${COLLECT_WORKER_QUEUES:-default,node.$COLLECT_NODE_ID}" \
+        --without-mingle --without-gossip "$@"
 fi
 
 exec /entrypoint "$@"

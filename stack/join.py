@@ -41,7 +41,7 @@ def text(stack: Stack, address: str | None) -> str:
         raise StackError("the services listen on 127.0.0.1 only: LISTEN=<an address of this machine> make up")
     variables = {
         key: value
-        for key, value in workers.without_server_secrets(environment.airflow(stack, host)).items()
+        for key, value in workers.without_server_settings(environment.airflow(stack, host)).items()
         if not any(key.endswith(part) for part in OWN)
     }
     variables |= {

@@ -154,8 +154,9 @@ def _worker(node_id: str) -> Program:
         command=lambda stack: workers.worker_command(stack, node_id),
         variables=lambda stack: workers.worker_environment(stack, node_id),
         needs=("postgres", "rabbitmq"),
-        # SIGTERM lets what runs end; what takes longer is killed, and resumed elsewhere from its last page.
-        stop_wait_s=30,
+        # SIGTERM lets what runs end; what takes longer is killed, and resumed elsewhere from its last page. An idle
+        # worker takes seconds to take its interpreter down, 20 on a busy machine.
+        stop_wait_s=40,
         is_airflow=True,
         node_id=node_id,
         prepare=lambda stack: workers.make_folders(stack, node_id),
@@ -180,7 +181,7 @@ CONTROL = Program(
     command=workers.control_command,
     variables=workers.control_environment,
     needs=("postgres", "rabbitmq"),
-    stop_wait_s=20,
+    stop_wait_s=40,
     is_airflow=True,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 import xmlrpc.client
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +98,12 @@ stdout_logfile_backups={LOG_BACKUPS}
 """
 
 
-def proxy(layout: Layout) -> Any:
-    """The remote interface: `proxy(layout).supervisor.startProcess(name)`. Nothing is sent before a call."""
+@contextlib.contextmanager
+def asked(layout: Layout) -> Iterator[Any]:
+    """The remote interface of supervisord, for the length of the block. Nothing is sent before a call."""
     transport = SupervisorTransport(None, None, f"unix://{layout.supervisor_socket}")
-    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+    with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+        yield proxy.supervisor
 
 
 def is_up(layout: Layout) -> bool:
@@ -107,7 +111,8 @@ def is_up(layout: Layout) -> bool:
     if not layout.supervisor_socket.exists():
         return False
     try:
-        return bool(proxy(layout).supervisor.getState()["statename"] == "RUNNING")
+        with asked(layout) as remote:
+            return bool(remote.getState()["statename"] == "RUNNING")
     except (OSError, http.client.HTTPException, xmlrpc.client.Error):
         return False
 
@@ -122,13 +127,13 @@ def write_configuration(stack: Stack) -> Path:
 def take_programs(stack: Stack) -> None:
     """Have a running supervisord know the stack's present programs: new ones stopped, old ones ended and forgotten."""
     write_configuration(stack)
-    remote = proxy(stack.layout).supervisor
-    ((added, changed, removed),) = remote.reloadConfig()
-    for name in (*removed, *changed):
-        stop_programs(stack.layout, [name])
-        remote.removeProcessGroup(name)
-    for name in (*added, *changed):
-        remote.addProcessGroup(name)
+    with asked(stack.layout) as remote:
+        ((added, changed, removed),) = remote.reloadConfig()
+        for name in (*removed, *changed):
+            stop_programs(stack.layout, [name])
+            remote.removeProcessGroup(name)
+        for name in (*added, *changed):
+            remote.addProcessGroup(name)
 
 
 def start(stack: Stack) -> None:
@@ -166,16 +171,18 @@ def states(layout: Layout) -> dict[str, ProcessState]:
     found: dict[str, ProcessState] = defaultdict(lambda: STOPPED)
     if not is_up(layout):
         return found
-    found |= {
-        info["name"]: ProcessState(pid=info["pid"], state=info["statename"], since=info["start"])
-        for info in proxy(layout).supervisor.getAllProcessInfo()
-    }
+    with asked(layout) as remote:
+        found |= {
+            info["name"]: ProcessState(pid=info["pid"], state=info["statename"], since=info["start"])
+            for info in remote.getAllProcessInfo()
+        }
     return found
 
 
 def start_program(layout: Layout, name: str) -> None:
     """Have a stopped program started; returns at once."""
-    proxy(layout).supervisor.startProcess(name, False)  # noqa: FBT003 (XML-RPC has no keywords)
+    with asked(layout) as remote:
+        remote.startProcess(name, False)  # noqa: FBT003 (XML-RPC has no keywords)
 
 
 def stop_programs(layout: Layout, names: list[str]) -> None:
@@ -185,8 +192,9 @@ def stop_programs(layout: Layout, names: list[str]) -> None:
         StackError: one is still there long after its time.
     """
     running = {name for name, state in states(layout).items() if name in names and state.pid}
-    for name in running:
-        proxy(layout).supervisor.stopProcess(name, False)  # noqa: FBT003
+    with asked(layout) as remote:
+        for name in running:
+            remote.stopProcess(name, False)  # noqa: FBT003
     deadline = time.monotonic() + LONGEST_STOP_S
     while still := {name for name, state in states(layout).items() if name in running and state.pid}:
         if time.monotonic() > deadline:
@@ -196,7 +204,7 @@ def stop_programs(layout: Layout, names: list[str]) -> None:
 
 def shut_down(layout: Layout) -> None:
     """End supervisord, and wait until its process has."""
-    remote = proxy(layout).supervisor
-    daemon = psutil.Process(remote.getPID())
-    remote.shutdown()
+    with asked(layout) as remote:
+        daemon = psutil.Process(remote.getPID())
+        remote.shutdown()
     psutil.wait_procs([daemon], timeout=20)

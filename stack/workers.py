@@ -17,8 +17,10 @@ from stack.settings import HOST, Stack
 CONTROL_QUEUE = "control"
 #: Beside a node's shard groups: tasks of source DAGs and of your own, which go to the queue `default`.
 OTHER_TASKS = 2
-#: What only servers need: whoever has a worker's environment shall not have these as well.
-SERVER_SECRETS = (
+#: What only servers need: whoever has a worker's environment shall not have these secrets as well.
+FOR_SERVERS = (
+    "AIRFLOW__API__HOST",
+    "AIRFLOW__API__PORT",
     "AIRFLOW__API__SECRET_KEY",
     "AIRFLOW__API_AUTH__JWT_SECRET",
     "AIRFLOW__CORE__FERNET_KEY",
@@ -46,7 +48,7 @@ def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
     """What a node's worker and agent get: other addresses, and folders of the node's own."""
     folder = stack.layout.nodes / node_id
     return {
-        **without_server_secrets(environment.airflow(stack, host_of(stack))),
+        **without_server_settings(environment.airflow(stack, host_of(stack))),
         **WORKER_SETTINGS,
         "AIRFLOW_HOME": str(folder / "airflow"),
         "HOME": str(folder / "home"),
@@ -60,9 +62,9 @@ def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
 WORKER_SETTINGS = {"AIRFLOW__DAG_PROCESSOR__STALE_BUNDLE_CLEANUP_INTERVAL": "0"}
 
 
-def without_server_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+def without_server_settings(variables: Mapping[str, str]) -> dict[str, str]:
     """What a worker gets of them: it signs nothing, and gets connections decrypted from the api-server."""
-    return {key: value for key, value in variables.items() if key not in SERVER_SECRETS}
+    return {key: value for key, value in variables.items() if key not in FOR_SERVERS}
 
 
 def make_folders(stack: Stack, node_id: str) -> None:

@@ -82,7 +82,8 @@ class NodeStack:
         self.pause(node_id)
         for program in self.programs_of(node_id):
             if supervisor.states(self.layout)[program].pid:
-                supervisor.proxy(self.layout).supervisor.stopProcess(program, False)
+                with supervisor.asked(self.layout) as remote:
+                    remote.stopProcess(program, False)
         for process in self.processes_of(node_id):
             _signal(process, signal.SIGKILL)
         wait_for(f"the end of {node_id}", lambda: not self.processes_of(node_id), 20)

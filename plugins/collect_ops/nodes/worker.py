@@ -102,12 +102,20 @@ class NodeWorker:
             self.before_stop()
         worker.terminate()  # Celery takes no more and waits for what runs
         deadline = time.monotonic() + self.grace_s
-        while worker.poll() is None and time.monotonic() < deadline:
+        while _runs_tasks(worker) and time.monotonic() < deadline:
             time.sleep(min(_LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
             if time.monotonic() >= self._due:
                 self._beat(publisher)
-        if worker.poll() is None:
+        if _runs_tasks(worker):
             log.warning("tasks still run after %.0f s and are ended; others take them on", self.grace_s)
+
+
+def _runs_tasks(worker: subprocess.Popen[bytes]) -> bool:
+    """Whether its pool is still there; what it does after that is to take its interpreter down, for seconds."""
+    try:
+        return worker.poll() is None and bool(psutil.Process(worker.pid).children())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _kill_tree(worker: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(180)
 PUBLISH = """
 import sys
 from airflow.providers.celery.executors.celery_executor import app
+assert app.conf.broker_transport_options["confirm_publish"] is True, app.conf.broker_transport_options
 for queue in sys.argv[1:]:
     app.send_task("execute_workload", args=["{}"], queue=queue)
 if "serve" in sys.argv:
