@@ -52,17 +52,24 @@ class ShardContext:
 
 
 class EntryPointFailed(CollectOpsError, Permanent):
-    """An entry point cannot be called, failed, or described shards that are none."""
+    """An entry point cannot be called, failed, or described shards that are none.
+
+    Args:
+        source: The source that names it.
+        entry_point: `package.module:function`.
+        problem: What is wrong, as the predicate of a sentence.
+    """
 
     def __init__(self, source: str, entry_point: str, problem: str) -> None:
-        super().__init__(f"source {source}: shards.entry_point {entry_point}: {problem}")
+        self.problem = problem
+        super().__init__(f"source {source}: shards.entry_point {entry_point} {problem}")
 
 
 class EntryPointPassing(CollectOpsError, Transient):
     """An entry point failed with an error that says of itself that it passes."""
 
     def __init__(self, source: str, entry_point: str, problem: str) -> None:
-        super().__init__(f"source {source}: shards.entry_point {entry_point}: {problem}")
+        super().__init__(f"source {source}: shards.entry_point {entry_point} {problem}")
 
 
 def load_entry_point(source: str, name: str) -> Callable[..., Any]:
@@ -124,7 +131,7 @@ def _iterated(source: Source, rule: EntryPointShards, returned: object) -> Itera
 
 def _checked(source: Source, rule: EntryPointShards, number: int, found: object) -> ShardDescription:
     def wrong(problem: str) -> EntryPointFailed:
-        return EntryPointFailed(source.name, rule.entry_point, f"shard {number}: {problem}")
+        return EntryPointFailed(source.name, rule.entry_point, f"described shard {number} wrong: {problem}")
 
     try:
         described = ShardDescription.model_validate(found)

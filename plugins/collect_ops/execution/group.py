@@ -22,7 +22,7 @@ from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
-from collect_ops.execution.rules import sharding_rules
+from collect_ops.execution.rules import ShardingRules, sharding_rules
 from collect_ops.execution.settle import Settled, settle
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
 from collect_ops.execution.stealing import Stealing
@@ -77,6 +77,7 @@ async def run_group(
     actor: str,
     lease_s: float = LEASE_S,
     wait_s: float = WAIT_S,
+    sharding: ShardingRules | None = None,
 ) -> GroupResult:
     """Run a shard group to its end, settle the tasks whose last shard it finished, and free its slot.
 
@@ -90,10 +91,12 @@ async def run_group(
         actor: For the task log.
         lease_s: Life of a shard's lease, in seconds.
         wait_s: How long to wait for a lease that is held, in seconds.
+        sharding: Rules of sharding; the installation's when not given.
     """
     began = time.monotonic()
     result = GroupResult(run_id=run_id, group_no=group_no)
-    run = _GroupRun(result, backends, rules, endpoint_of, node=node, actor=actor)
+    steal = (sharding or sharding_rules()).steal
+    run = _GroupRun(result, backends, rules, endpoint_of, node=node, actor=actor, steal=steal)
     async with Leases(backends.redis_url, lease_s=lease_s, wait_s=wait_s) as leases:
         await run.run(leases)
     result.seconds = round(time.monotonic() - began, 3)
@@ -156,6 +159,7 @@ class _GroupRun:
         *,
         node: str,
         actor: str,
+        steal: bool,
     ) -> None:
         self._result = result
         self._backends = backends
@@ -170,7 +174,7 @@ class _GroupRun:
         self._unfit: set[int] = set()
         self._concurrency = 1
         self._workers = 0
-        self._stealing = Stealing(result.run_id, result.group_no)
+        self._stealing = Stealing(result.run_id, result.group_no, enabled=steal)
 
     async def run(self, leases: Leases) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -182,7 +186,7 @@ class _GroupRun:
                 return
             self._result.label = started["label"]
             self._concurrency = started["concurrency"]
-            self._stealing.enabled = started["others"] and sharding_rules().steal
+            self._stealing.enabled &= started["others"]
             await self._with_database(lambda connection: self._load(connection, stack, started))
             async with asyncio.TaskGroup() as group:
                 crew = _Crew(group, leases, stack, started)

@@ -24,11 +24,12 @@ class Stealing:
     Args:
         run_id: The Airflow run.
         group_no: The group that takes over.
+        enabled: Whether it does; without other groups there is nothing to take over.
     """
 
-    def __init__(self, run_id: str, group_no: int) -> None:
+    def __init__(self, run_id: str, group_no: int, *, enabled: bool) -> None:
         self._key = {"run_id": run_id, "group_no": group_no}
-        self.enabled = False
+        self.enabled = enabled
         #: Held while shards come in or are dropped, so that none that has just come in is taken for one that has gone.
         self.lock = asyncio.Lock()
         self._in_vain = 0

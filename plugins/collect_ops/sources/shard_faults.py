@@ -81,7 +81,9 @@ def _range_faults(source: Source, low: str, high: str, types: tuple[ParamType, .
         yield Fault(
             field=f"shards.{high}", value=names[1], problem=f"must not be the parameter that {low} is"
         )
-    elif all(name in params for name in names) and params[names[0]].type != params[names[1]].type:
+    elif all(name in params and params[name].type in types for name in names) and (
+        params[names[0]].type != params[names[1]].type
+    ):
         problem = f"must be of the same type as {low}, {params[names[0]].type}"
         yield Fault(field=f"shards.{high}", value=names[1], problem=problem)
 
