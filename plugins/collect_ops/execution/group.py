@@ -25,7 +25,7 @@ from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
 from collect_ops.execution.rules import ShardingRules, sharding_rules
 from collect_ops.execution.settle import Settled, settle
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
-from collect_ops.execution.stealing import Stealing
+from collect_ops.execution.stealing import Stealing, handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
@@ -368,7 +368,7 @@ class _GroupRun:
         key = (shard.task_id, shard.shard_no)
         async with leases.hold(*key, wait=key in self._held_once) as lease:
             if lease is None:
-                if await self._stealing.lost(connection, key):
+                if await handed_over(connection, *key, **self._key):
                     return ShardEnd.HANDED_OVER
                 self._held_once.add(key)
                 self._waiting.append(shard)

@@ -17,6 +17,7 @@ from collect_ops.collectors.errors import CollectorError
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import Lease
+from collect_ops.execution.stealing import handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.landing.errors import LandingCollision
@@ -163,7 +164,10 @@ class ShardRun:
         """
         taken = await self._take()
         if taken is None:
-            return ShardEnd.HANDED_OVER if await self._is_another_groups() else ShardEnd.FENCED
+            gone = await handed_over(
+                self._connection, **self._key, run_id=self._shard.run_id, group_no=self._shard.group_no
+            )
+            return ShardEnd.HANDED_OVER if gone else ShardEnd.FENCED
         try:
             await self._collect(taken)
         except _Fenced:
@@ -192,15 +196,6 @@ class ShardRun:
         if row is not None:
             self._token = row["fencing_token"]
         return row
-
-    async def _is_another_groups(self) -> bool:
-        """Whether a group of the same run has taken the shard over; if one of another run has, the attempt is over."""
-        row = await self._fetchone("execution/select_owner", self._key)
-        return (
-            row is not None
-            and row["run_id"] == self._shard.run_id
-            and row["group_no"] != self._shard.group_no
-        )
 
     async def _collect(self, taken: dict[str, Any]) -> None:
         pages, position = taken["pages"], taken["position"]

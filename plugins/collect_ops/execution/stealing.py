@@ -76,12 +76,19 @@ class Stealing:
         rows = await (await connection.execute(query("execution/select_owned"), self._key)).fetchall()
         return {(row["task_id"], row["shard_no"]) for row in rows}
 
-    async def lost(self, connection: AsyncConnection, shard: tuple[int, int]) -> bool:
-        """Whether another group of the run has taken a shard over."""
-        values = {"task_id": shard[0], "shard_no": shard[1]}
-        row = await (await connection.execute(query("execution/select_owner"), values)).fetchone()
-        return (
-            row is not None
-            and row["run_id"] == self._key["run_id"]
-            and row["group_no"] != self._key["group_no"]
-        )
+
+async def handed_over(
+    connection: AsyncConnection, task_id: int, shard_no: int, *, run_id: str, group_no: int
+) -> bool:
+    """Whether another group of the same run has taken a shard over; if one of another run has, the attempt is over.
+
+    Args:
+        connection: Any.
+        task_id: The collect task.
+        shard_no: Its shard.
+        run_id: The run of the group that had it.
+        group_no: That group.
+    """
+    values = {"task_id": task_id, "shard_no": shard_no}
+    row = await (await connection.execute(query("execution/select_owner"), values)).fetchone()
+    return row is not None and row["run_id"] == run_id and row["group_no"] != group_no
