@@ -171,7 +171,20 @@ async def _ends(
             return None
         for name in (low, high):
             found.setdefault(name, _told(task.source, name, given[name], end=name == high))
+        if _place(task.source, low, found[low]) > _place(task.source, high, found[high]):
+            return None  # who asks for what comes after the last one there is asks for nothing that is wrong
     return found[low], found[high]
+
+
+def _place(source: Source, name: str, value: Scalar) -> Any:
+    """Where a canonical value stands among those of its parameter: a number, or a moment."""
+    match source.request.params[name].type:
+        case ParamType.DATE:
+            return moment_of(date.fromisoformat(str(value)))
+        case ParamType.DATETIME:
+            return datetime.fromisoformat(str(value))
+        case _:
+            return int(str(value))
 
 
 def _told(source: Source, name: str, value: object, *, end: bool) -> Scalar:
@@ -201,7 +214,7 @@ def _following(source: Source, kind: ParamType, value: Scalar) -> object:
 def _by_key(task: CutTask, rule: KeyRangeShards, ends: tuple[Scalar, Scalar] | None) -> Cut:
     if ends is None:
         return _nothing()
-    low, high = int(str(ends[0])), int(str(ends[1]))
+    low, high = _place(task.source, rule.low, ends[0]), _place(task.source, rule.high, ends[1])
     closed = rule.bounds == "closed"
     _in_order(task, rule.low, low, rule.high, high)
     sized = ShardSize(aimed=rule.step, size=rule.step, why=f"ranges of {rule.step:,} keys")
@@ -242,8 +255,7 @@ def _by_window(task: CutTask, rule: DateWindowShards, ends: tuple[Scalar, Scalar
         return _nothing()
     source = task.source
     kind = source.request.params[rule.start].type
-    read = date.fromisoformat if kind is ParamType.DATE else datetime.fromisoformat
-    low, high = (moment_of(read(str(end))) for end in ends)
+    low, high = _place(source, rule.start, ends[0]), _place(source, rule.end, ends[1])
     _in_order(task, rule.start, low, rule.end, high, shown=ends)
     window = Window.of(rule.window or f"P{rule.days}D")
     if rule.bounds == "half_open":
