@@ -16,6 +16,7 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import orjson
@@ -87,6 +88,20 @@ def row(number: int) -> dict[str, Any]:
     }
 
 
+#: The hour of row 0 at `/window`.
+FIRST_HOUR = datetime(2024, 1, 30, tzinfo=UTC)
+
+
+def hour(number: int) -> datetime:
+    """The hour of a row, at `/window`."""
+    return FIRST_HOUR + timedelta(hours=number)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def basic(login: str, password: str) -> dict[str, str]:
     """The header that basic authentication sends."""
     return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()}
@@ -103,6 +118,7 @@ class PagedServer:
         gzip: Whether bodies are compressed for those who accept it.
         required_headers: 401 without these.
         required_query: 401 without these.
+        delay_s: Waits so long before each answer.
         echo_key: Query parameter that links to the next page repeat, as careless servers do.
         tls: Serve https.
         port: 0 takes a free one.
@@ -119,6 +135,7 @@ class PagedServer:
         gzip: bool = False,
         required_headers: Mapping[str, str] | None = None,
         required_query: Mapping[str, str] | None = None,
+        delay_s: float = 0,
         echo_key: str | None = None,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
@@ -132,6 +149,7 @@ class PagedServer:
         self.gzip = gzip
         self.required_headers = dict(required_headers or {})
         self.required_query = dict(required_query or {})
+        self.delay_s = delay_s
         self.echo_key = echo_key
         self.port = port
         self.requests: list[Recorded] = []
@@ -228,6 +246,8 @@ class PagedServer:
         yield "/link", self._link
         yield "/single", self._single
         yield "/select", self._select
+        yield "/window", self._window
+        yield "/edges", self._edges
         yield "/count", self._count
         yield "/ignores_limit", self._ignores_limit
         yield "/loop", self._loop_forever
@@ -262,6 +282,7 @@ class PagedServer:
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             await self._hold(recorded)
+            await asyncio.sleep(self.delay_s)
             if failure := self._failure_of(recorded):
                 return await self._fail(request, failure)
             if not self._allowed(request):
@@ -369,8 +390,33 @@ class PagedServer:
                 int(self._param(request, "last", self.rows - 1)),
             )
             chosen = list(range(first, last + 1))
-        rows = [row(number) for number in chosen if 0 <= number < self.rows]
-        return self._answer(request, {"rows": rows, "matching": len(rows)})
+        return self._chosen_rows(request, [number for number in chosen if 0 <= number < self.rows])
+
+    def _chosen_rows(self, request: web.Request, chosen: list[int]) -> web.Response:
+        """Those rows, or the part of them that `offset` and `limit` ask for."""
+        offset = int(self._param(request, "offset", 0))
+        limit = int(self._param(request, "limit", len(chosen)))
+        rows = [row(number) for number in chosen[offset : offset + limit]]
+        return self._answer(request, {"rows": rows, "matching": len(chosen)})
+
+    async def _window(self, request: web.Request) -> web.Response:
+        """The rows of `start` to `end`, a row an hour from `FIRST_HOUR`; `end` is counted in with `closed=1`."""
+        start, end = (_moment(self._param(request, name)) for name in ("start", "end"))
+        if len(self._param(request, "end")) == 10 and self._param(request, "closed"):
+            end += timedelta(hours=23)  # of a day that is counted in, all of it
+        chosen = [
+            number
+            for number in range(self.rows)
+            if start <= hour(number)
+            and (hour(number) < end or (self._param(request, "closed") and hour(number) == end))
+        ]
+        return self._chosen_rows(request, chosen)
+
+    async def _edges(self, request: web.Request) -> web.Response:
+        """The least and the greatest id and hour there are; null when there are no rows."""
+        last = self.rows - 1
+        edges = {"low": 0, "high": last, "first": hour(0).isoformat(), "last": hour(last).isoformat()}
+        return self._answer(request, edges if self.rows else dict.fromkeys(edges))
 
     async def _count(self, request: web.Request) -> web.Response:
         return self._answer(request, {"count": self.rows})

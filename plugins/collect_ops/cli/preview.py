@@ -6,14 +6,16 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.sources.model import AuthType, OffsetPaging, PagePaging, RequestTotal, Source
+from collect_ops.sources.model import AuthType, CountShards, OffsetPaging, PagePaging, RequestTotal, Source
 
 if TYPE_CHECKING:
     from collect_ops.collectors.endpoint import Endpoint
+    from collect_ops.collectors.http import HttpCollector
+    from collect_ops.sources.request import RenderedRequest
 
 _REDACTED = "***"
 
@@ -25,14 +27,20 @@ class Preview:
     Args:
         records: The records, as they came, at most as many as were asked for.
         received: How many the page held.
-        total: The total that the page, or a request of its own, named.
+        total: The total that the page, or a request of its own, named; the page's is that of the shard.
         request: Masked description of the request.
+        shards: How many shards a task would be cut into, None where nobody knows before its total is known.
+        shard: What the first of them asks for, None where its rows say so.
+        sharding: How they come about.
     """
 
     records: Sequence[Any]
     received: int
     total: int | None
     request: Mapping[str, Any]
+    shards: int | None = None
+    shard: str | None = None
+    sharding: str | None = None
 
 
 def endpoint_of(source: Source) -> Endpoint:
@@ -97,20 +105,47 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
     request = render(source, params)
     endpoint = endpoint_of(source)
     splits = isinstance(source.paging, OffsetPaging | PagePaging)
-    counted_apart = isinstance(source.total, RequestTotal)
-    span = Span(offset=0, size=min(rows, source.page_size or source.batch_size) if splits else None)
-    async with (
-        HttpCollector(source, request, endpoint) as collector,
-        contextlib.aclosing(collector.pages(span)) as pages,
-    ):
-        async for page in pages:
-            return Preview(
-                records=page.records[:rows],
-                received=len(page.records),
-                total=await collector.total() if counted_apart else page.total,
-                request=page.request,
-            )
-    return Preview(records=(), received=0, total=None, request={})
+    async with HttpCollector(source, request, endpoint) as collector:
+        told, own = await _first_shard(source, params, collector)
+        if own is None and told.shards == 0:
+            return told
+        by_count = isinstance(source.shards, CountShards)
+        counted_apart = isinstance(source.total, RequestTotal) and by_count
+        size = min(rows, source.page_size or source.batch_size) if splits and by_count else None
+        async with contextlib.aclosing(collector.pages(Span(offset=0, size=size), None, own)) as pages:
+            async for page in pages:
+                return replace(
+                    told,
+                    records=page.records[:rows],
+                    received=len(page.records),
+                    total=await collector.total() if counted_apart else page.total or told.total,
+                    request=page.request,
+                )
+    return told
+
+
+async def _first_shard(
+    source: Source, params: Mapping[str, object], collector: HttpCollector
+) -> tuple[Preview, RenderedRequest | None]:
+    """What a task would be cut into, and the request of its first shard where that is one of its own."""
+    from collect_ops.execution.cutting import CutTask, cut
+    from collect_ops.execution.rules import sharding_rules
+    from collect_ops.execution.sizing import History
+    from collect_ops.sources.request import check_params, render
+
+    if isinstance(source.shards, CountShards):
+        return Preview(records=(), received=0, total=None, request={}), None
+    checked = check_params(source, params)
+    task = CutTask(source=source, params=checked, history=History(), target_s=sharding_rules().target_s)
+    parts = await cut(task, collector)
+    told = Preview(
+        records=(), received=0, total=parts.total, request={}, shards=len(parts.shards), sharding=parts.why
+    )
+    if not parts.shards:
+        return told, None
+    first = parts.shards[0]
+    own = render(source, {**checked, **(first.params or {})})
+    return replace(told, shard=first.label), own
 
 
 def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[object]]]:

@@ -16,6 +16,7 @@ SCHEMAS: dict[str, str] = {
     "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:json_schema",
     "rules/placement.schema.json": "collect_ops.nodes.rules:json_schema",
     "rules/priority.schema.json": "collect_ops.lanes.priority:json_schema",
+    "rules/sharding.schema.json": "collect_ops.execution.rules:json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }
 

@@ -43,6 +43,7 @@ def list_sources(as_json: AsJson = False) -> None:
         "schedule",
         "priority",
         "paging",
+        "shards",
         "target",
         "disposition",
         "connection",
@@ -63,7 +64,10 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check declarations: every fault of every file, with what is allowed. Exits with 2 when there is one."""
+    """Check declarations: every fault of every file, with what is allowed. Exits with 2 when there is one.
+
+    A function that `shards.entry_point` names is imported, but not called.
+    """
     from collect_ops.cli.output import BAD_INPUT, print_error, print_json
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.load import load_source
@@ -71,7 +75,7 @@ def check(
     verdicts: dict[str, list[dict[str, Any]]] = {}
     for path in _paths(names):
         try:
-            load_source(path)
+            _check_entry_point(load_source(path))
         except ValidationFailed as failed:
             verdicts[str(path)] = _faults(failed)
             if not as_json:
@@ -134,13 +138,19 @@ def preview(
                 "received": found.received,
                 "total": found.total,
                 "records": found.records,
+                "shards": found.shards,
+                "shard": found.shard,
+                "sharding": found.sharding,
             }
         )
         return
     headings, table = previews.cells(source, found.records)
     print_table("", headings, table)
     total = "" if found.total is None else f"; the source names {found.total:,} in all"
-    typer.echo(f"{len(found.records)} of {found.received} rows of the first page{total}")
+    where = "" if found.shard is None else f" of shard {found.shard}"
+    typer.echo(f"{len(found.records)} of {found.received} rows of the first page{where}{total}")
+    if found.sharding is not None:
+        typer.echo(found.sharding)
 
 
 @app.command()
@@ -164,12 +174,33 @@ def _set_paused(name: str, *, paused: bool) -> None:
     typer.echo(f"{source.name}: {'paused' if paused else 'resumed'}")
 
 
+def _check_entry_point(source: Source) -> None:
+    """That the function is there which a source names; loading a declaration imports nothing.
+
+    Raises:
+        ValidationFailed: It is not.
+    """
+    from collect_ops.execution.entry_point import EntryPointFailed, load_entry_point
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+    from collect_ops.sources.model import EntryPointShards
+
+    rule = source.shards
+    if not isinstance(rule, EntryPointShards):
+        return
+    try:
+        load_entry_point(source.name, rule.entry_point)
+    except EntryPointFailed as error:
+        fault = Fault(field="shards.entry_point", value=rule.entry_point, problem=error.problem)
+        raise ValidationFailed(f"source file {source.name}.yaml", [fault]) from error
+
+
 def _summary(source: Source) -> dict[str, Any]:
     return {
         "name": source.name,
         "schedule": source.schedule,
         "priority": source.priority,
         "paging": source.paging.type,
+        "shards": source.shards.by,
         "target": f"landing.{source.target.table}",
         "disposition": source.target.disposition.value,
         "connection": source.connection,

@@ -11,7 +11,7 @@ from typing import Any, Self
 import orjson
 from yarl import URL
 
-from collect_ops.collectors.answer import records_of, required_total, total_in
+from collect_ops.collectors.answer import records_of, required_total, search, total_in
 from collect_ops.collectors.client import Call, HttpClient
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
@@ -30,6 +30,7 @@ class _Run:
     """What one walk through a span remembers: to notice when it goes in circles."""
 
     span: Span
+    request: RenderedRequest
     seen: set[int] = field(default_factory=set)
     requests: int = 0
     empty_in_a_row: int = 0
@@ -85,8 +86,11 @@ class HttpCollector:
         await _cancel(self._ahead)
         await self._client.__aexit__(kind, error, trace)
 
-    async def total(self) -> int | None:
+    async def total(self, counting: RenderedRequest | None = None) -> int | None:
         """How many rows the source has, asked in the way the source says.
+
+        Args:
+            counting: The count request, when it is another one than that of the source's request.
 
         Returns:
             The total; None when the source declares it unknown, or the server says that it does not know.
@@ -98,15 +102,34 @@ class HttpCollector:
             case UnknownTotal():
                 return None
             case RequestTotal():
-                if self._request.total is None:
+                counting = counting or self._request.total
+                if counting is None:
                     raise ValueError("the request was not rendered from this source: it has no count request")
-                call = self._rendered(self._request.total)
+                call = self._rendered(counting)
             case _:
-                call = self._call(self._pager.probe())
+                call = self._call(self._request, self._pager.probe())
         fetched = await self._client.fetch(call)
         return required_total(fetched.document, self._source, fetched.answer)
 
-    async def pages(self, span: Span, position: Position | None = None) -> AsyncGenerator[Page, None]:
+    async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
+        """What expressions find in the answer to a request of its own.
+
+        Args:
+            request: The request.
+            expressions: JMESPath by the field that declares it.
+
+        Raises:
+            CollectorError: The request failed, or an expression cannot be applied.
+        """
+        fetched = await self._client.fetch(self._rendered(request))
+        return [
+            search(field, expression, fetched.document, fetched.answer.shown)
+            for field, expression in expressions.items()
+        ]
+
+    async def pages(
+        self, span: Span, position: Position | None = None, request: RenderedRequest | None = None
+    ) -> AsyncGenerator[Page, None]:
         """The pages of a span, in order; the next one is fetched while the consumer works on the current one.
 
         A failure to fetch the next page is raised when the consumer asks for it, after the pages before it.
@@ -116,12 +139,13 @@ class HttpCollector:
         Args:
             span: The shard's range; paging that cannot be split takes it all.
             position: `next_position` of the last page that was kept; None to begin.
+            request: What the shard asks for, when it is another request than the others'.
 
         Raises:
             CollectorError: One of its subclasses says what is wrong; `Transient` or `Permanent` whether it
             stays so.
         """
-        run = _Run(span=span)
+        run = _Run(span=span, request=request or self._request)
         current: asyncio.Task[Page | None] | None
         current = self._start(run, self._pager.begin(span) if position is None else position)
         try:
@@ -196,7 +220,7 @@ class HttpCollector:
             raise error.at(self._client.shown(self._base_url)) from error
         if ask is None:
             return None
-        call = self._call(ask)
+        call = self._call(run.request, ask)
         limit = self._source.limits.max_pages
         if number >= limit or run.requests >= limit:
             raise TooManyPages(self._client.shown(call.url), limit)
@@ -217,7 +241,7 @@ class HttpCollector:
             position = {**position, "url": self._client.without_credentials(position["url"])}
         if empty:
             ask = self._pager.ask(run.span, position)
-            call = None if ask is None else self._call(ask)
+            call = None if ask is None else self._call(run.request, ask)
             if call is None or call.key in run.seen:
                 # An empty page that names itself, or one before it, is how some servers say "the end".
                 return None
@@ -232,8 +256,7 @@ class HttpCollector:
         url = URL(f"{self._base_url}/{path.removeprefix('/')}", encoded=True)
         return url.extend_query([(name, value) for name, values in query.items() for value in values])
 
-    def _call(self, ask: Ask) -> Call:
-        request = self._request
+    def _call(self, request: RenderedRequest, ask: Ask) -> Call:
         params = {name: value for name, value in ask.params.items() if ask.location == "query"}
         query = {**request.query, **{name: (text_of(value),) for name, value in params.items()}}
         body = request.body

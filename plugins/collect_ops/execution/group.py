@@ -1,8 +1,9 @@
 """Running a shard group: what one mapped Airflow task instance does.
 
 Shards run concurrently, each worker on a connection of its own. A shard whose lease somebody else holds is put back
-and tried again later; a database that goes away is waited for. What ends the group early is the death of its process:
-the run's settle task and the repair pass see to that.
+and tried again later; a database that goes away is waited for. A group that has nothing left takes over what other
+groups of its run have not started (`stealing`). What ends the group early is the death of its process: the run's
+settle task and the repair pass see to that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,8 +22,10 @@ from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
+from collect_ops.execution.rules import ShardingRules, sharding_rules
 from collect_ops.execution.settle import Settled, settle
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
+from collect_ops.execution.stealing import Stealing, handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
@@ -43,7 +46,12 @@ DATABASE_PATIENCE_S = 120.0
 
 @dataclass(slots=True, kw_only=True)
 class GroupResult:
-    """What a shard group did."""
+    """What a shard group did.
+
+    Args:
+        stolen: Shards that it took over from other groups of its run.
+        handed_over: Shards of its own that it found taken over by others.
+    """
 
     run_id: str
     group_no: int
@@ -52,6 +60,8 @@ class GroupResult:
     done: int = 0
     failed: int = 0
     fenced: int = 0
+    stolen: int = 0
+    handed_over: int = 0
     rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -69,6 +79,7 @@ async def run_group(
     actor: str,
     lease_s: float = LEASE_S,
     wait_s: float = WAIT_S,
+    sharding: ShardingRules | None = None,
 ) -> GroupResult:
     """Run a shard group to its end, settle the tasks whose last shard it finished, and free its slot.
 
@@ -82,16 +93,19 @@ async def run_group(
         actor: For the task log.
         lease_s: Life of a shard's lease, in seconds.
         wait_s: How long to wait for a lease that is held, in seconds.
+        sharding: Rules of sharding; the installation's when not given.
     """
     began = time.monotonic()
     result = GroupResult(run_id=run_id, group_no=group_no)
-    run = _GroupRun(result, backends, rules, endpoint_of, node=node, actor=actor)
+    steal = (sharding or sharding_rules()).steal
+    run = _GroupRun(result, backends, rules, endpoint_of, node=node, actor=actor, steal=steal)
     async with Leases(backends.redis_url, lease_s=lease_s, wait_s=wait_s) as leases:
         await run.run(leases)
     result.seconds = round(time.monotonic() - began, 3)
     log.info(
-        "%s: %d shards done, %d failed, %d fenced off, %d rows in %.1f s",
-        result.label or f"{run_id}/{group_no}", result.done, result.failed, result.fenced, result.rows, result.seconds,
+        "%s: %d shards done, %d failed, %d fenced off, %d taken over, %d handed over, %d rows in %.1f s",
+        result.label or f"{run_id}/{group_no}", result.done, result.failed, result.fenced, result.stolen,
+        result.handed_over, result.rows, result.seconds,
     )  # fmt: skip
     return result
 
@@ -127,6 +141,16 @@ _SESSION = {"idle_in_transaction_session_timeout": "20s", "statement_timeout": "
 _GONE = (errors.OperationalError, errors.InterfaceError, DatabaseUnavailable)
 
 
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """What the workers of a group have in common."""
+
+    tasks: asyncio.TaskGroup
+    leases: Leases
+    stack: contextlib.AsyncExitStack
+    started: dict[str, Any]
+
+
 class _GroupRun:
     def __init__(
         self,
@@ -137,6 +161,7 @@ class _GroupRun:
         *,
         node: str,
         actor: str,
+        steal: bool,
     ) -> None:
         self._result = result
         self._backends = backends
@@ -148,6 +173,10 @@ class _GroupRun:
         self._waiting: deque[ShardTask] = deque()
         self._kits: dict[int, TaskKit] = {}
         self._held_once: set[tuple[int, int]] = set()
+        self._unfit: set[int] = set()
+        self._concurrency = 1
+        self._workers = 0
+        self._stealing = Stealing(result.run_id, result.group_no, enabled=steal)
 
     async def run(self, leases: Leases) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -158,13 +187,16 @@ class _GroupRun:
                 )
                 return
             self._result.label = started["label"]
+            self._concurrency = started["concurrency"]
+            self._stealing.enabled &= started["others"]
             await self._with_database(lambda connection: self._load(connection, stack, started))
-            workers = min(started["concurrency"], len(self._waiting))
             saying = asyncio.create_task(self._say_alive())
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(workers):
-                        group.create_task(self._work(leases))
+                    crew = _Crew(group, leases, stack, started)
+                    self._hire(crew)
+                    if not self._workers and self._stealing.enabled:
+                        self._hire_one(crew)
             finally:
                 saying.cancel()
                 await asyncio.gather(saying, return_exceptions=True)
@@ -208,12 +240,22 @@ class _GroupRun:
         self, connection: AsyncConnection, stack: contextlib.AsyncExitStack, started: dict[str, Any]
     ) -> None:
         rows = await (await connection.execute(query("execution/select_group_shards"), self._key)).fetchall()
+        self._waiting.clear()
+        await self._take_in(connection, stack, started, rows)
+
+    async def _take_in(
+        self,
+        connection: AsyncConnection,
+        stack: contextlib.AsyncExitStack,
+        started: dict[str, Any],
+        rows: Sequence[dict[str, Any]],
+    ) -> None:
+        """Queue shards; those of a task that cannot be run fail."""
         versions = sorted({row["version"] for row in rows})
         found = await (
             await connection.execute(query("execution/select_definitions"), {"versions": versions})
         ).fetchall()
         definitions = {row["version"]: row["definition"] for row in found}
-        self._waiting.clear()
         unfit: dict[int, ShardTask] = {}
         for row in rows:
             task_id = row["task_id"]
@@ -222,6 +264,9 @@ class _GroupRun:
                 attempt=row["attempt"],
                 shard_no=row["shard_no"],
                 span=Span(offset=row["span_offset"], size=row["span_size"]),
+                run_id=self._result.run_id,
+                group_no=self._result.group_no,
+                params=row["shard_params"],
             )
             if task_id in unfit:
                 continue
@@ -230,6 +275,7 @@ class _GroupRun:
                     self._kits[task_id] = await self._kit(stack, definitions[row["version"]], row, started)
             except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides on retry or dead letter
                 unfit[task_id] = shard
+                self._unfit.add(task_id)
                 await self._fail_task(connection, shard, error)
             else:
                 self._waiting.append(shard)
@@ -274,20 +320,67 @@ class _GroupRun:
             on_retry=lambda notice: log.warning("asking again: %s", notice),
         )
         return TaskKit(
-            source=source, collector=await stack.enter_async_context(collector), lander=Lander(source)
+            source=source,
+            collector=await stack.enter_async_context(collector),
+            lander=Lander(source),
+            params=row["params"],
+            path=row["path"],
         )
 
-    async def _work(self, leases: Leases) -> None:
+    def _hire(self, crew: _Crew) -> None:
+        """As many workers as there is work for, within the group's share of the host's concurrency."""
+        for _ in range(min(self._concurrency - self._workers, len(self._waiting))):
+            self._hire_one(crew)
+
+    def _hire_one(self, crew: _Crew) -> None:
+        self._workers += 1
+        crew.tasks.create_task(self._work(crew))
+
+    async def _next(self, crew: _Crew) -> ShardTask | None:
+        """The next shard; when none is left, of what could be taken over from the run's other groups."""
+        if not self._waiting and self._stealing.enabled:
+            async with self._stealing.turn() as ours:
+                if ours and not self._waiting:
+                    await self._with_database(lambda connection: self._steal(connection, crew))
+        return self._waiting.popleft() if self._waiting else None
+
+    async def _steal(self, connection: AsyncConnection, crew: _Crew) -> None:
+        rows = await self._stealing.steal(connection, self._unfit)
+        queued = {(each.task_id, each.shard_no) for each in self._waiting}
+        rows = [row for row in rows if (row["task_id"], row["shard_no"]) not in queued]
+        self._result.stolen += len(rows)
+        await self._take_in(connection, crew.stack, crew.started, rows)
+        self._stealing.settled()
+        # Beside the worker that asked, and takes the first of them.
+        for _ in range(min(self._concurrency - self._workers, len(self._waiting) - 1)):
+            self._hire_one(crew)
+
+    async def _drop_handed_over(self, connection: AsyncConnection, shard: ShardTask) -> None:
+        """A shard is another group's now: so may be others that wait here."""
+        self._result.handed_over += 1
+        async with self._stealing.lock:
+            owned = await self._stealing.owned(connection)
+            kept = [each for each in self._waiting if (each.task_id, each.shard_no) in owned]
+            self._result.handed_over += len(self._waiting) - len(kept)
+            self._waiting = deque(kept)
+        log.info(
+            "shard %s of task %s and what follows it was taken over by another group",
+            shard.shard_no,
+            shard.task_id,
+        )
+
+    async def _work(self, crew: _Crew) -> None:
         """One worker: shards one after the other, on a connection of its own."""
         outage = _Outage()
         connection: AsyncConnection | None = None
         try:
-            while self._waiting:
-                shard = self._waiting.popleft()
+            while (shard := await self._next(crew)) is not None:
                 try:
                     connection = connection or await self._connect()
-                    end = await self._run_shard(connection, leases, shard)
-                    if end is not None:
+                    end = await self._run_shard(connection, crew.leases, shard)
+                    if end is ShardEnd.HANDED_OVER:
+                        await self._drop_handed_over(connection, shard)
+                    elif end is not None:
                         await self._settle_if_final(connection, shard)
                 except _GONE as error:
                     self._waiting.appendleft(shard)
@@ -298,6 +391,7 @@ class _GroupRun:
                 else:
                     outage.over()
         finally:
+            self._workers -= 1
             if connection is not None:
                 await connection.close()
 
@@ -308,6 +402,8 @@ class _GroupRun:
         key = (shard.task_id, shard.shard_no)
         async with leases.hold(*key, wait=key in self._held_once) as lease:
             if lease is None:
+                if await handed_over(connection, *key, **self._key):
+                    return ShardEnd.HANDED_OVER
                 self._held_once.add(key)
                 self._waiting.append(shard)
                 return None

@@ -11,7 +11,10 @@ from typing import Any
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
-from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group, split
+from collect_ops.execution.cutting import Cut, CutTask, cut, pace_unit
+from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group
+from collect_ops.execution.rules import sharding_rules
+from collect_ops.execution.sizing import History
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import ensure_aside, ensure_target
@@ -126,23 +129,25 @@ class _Planning:
         began = time.perf_counter()
         try:
             source = Source.model_validate(row["definition"])
-            total = row["total_rows"]
-            shards: list[ShardSpan] = []
+            parts = Cut(shards=(), total=row["total_rows"], why="as an earlier attempt was cut")
             if row["shards_total"] is None:
-                total = asyncio.run(_count(source, row, self._endpoint_of))
-                shards = split(source, total)
+                parts = _cut(self._connection, source, row, self._endpoint_of)
             _ensure_tables(self._connection, source, row["id"])
         except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
             _record_failure(self._connection, row, error, time.perf_counter() - began)
             return
-        planned = self._store(row, source, total, shards)
+        planned = self._store(row, source, parts.total, parts.shards)
         trace = TraceRow(
             task_id=row["id"],
             stage=Stage.PLAN,
             attempt=row["attempt"],
             duration_s=time.perf_counter() - began,
-            rows=total,
-            response={"groups": [group.label for group in planned], "total": total},
+            rows=parts.total,
+            response={
+                "groups": [group.label for group in planned],
+                "total": parts.total,
+                "sharding": parts.why,
+            },
         )
         write_traces(self._connection, [trace])
 
@@ -195,10 +200,37 @@ class _Planning:
         return max(1, min(now.groups_per_task, free))
 
 
-async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> int | None:
-    request = render(source, row["params"], row["path"])
-    async with HttpCollector(source, request, endpoint_of(source.connection)) as collector:
-        return await collector.total()
+def _cut(connection: Connection, source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> Cut:
+    """Cut a task that has no shards yet, by what its source did before; says what the next one goes by."""
+    unit = pace_unit(source)
+    task = CutTask(
+        source=source,
+        params=row["params"],
+        history=_history(connection, source.name, unit),
+        target_s=sharding_rules().target_s,
+        task_id=row["id"],
+        attempt=row["attempt"],
+    )
+    parts = asyncio.run(_ask_and_cut(task, row["path"], endpoint_of))
+    if unit is not None and parts.aimed is not None:
+        values = {"source": source.name, "unit": unit, "shard_size": parts.aimed}
+        connection.execute(query("execution/note_shard_size"), values)
+    return parts
+
+
+def _history(connection: Connection, source: str, unit: str | None) -> History:
+    row = None
+    if unit is not None:
+        row = connection.execute(query("execution/select_pace"), {"source": source}).fetchone()
+    if row is None or row["unit"] != unit:
+        return History()
+    return History(size=row["shard_size"], rates=row["rates"])
+
+
+async def _ask_and_cut(task: CutTask, path: str | None, endpoint_of: EndpointOf) -> Cut:
+    request = render(task.source, task.params, path)
+    async with HttpCollector(task.source, request, endpoint_of(task.source.connection)) as collector:
+        return await cut(task, collector)
 
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
@@ -216,6 +248,9 @@ def _insert_shards(connection: Connection, task_id: int, shards: Sequence[ShardS
             "shard_nos": [shard.number for shard in shards],
             "offsets": [shard.offset for shard in shards],
             "sizes": [shard.size for shard in shards],
+            "params": [None if shard.params is None else Jsonb(shard.params) for shard in shards],
+            "labels": [shard.label or None for shard in shards],
+            "units": [shard.units for shard in shards],
         },
     )
 
@@ -223,7 +258,14 @@ def _insert_shards(connection: Connection, task_id: int, shards: Sequence[ShardS
 def _unfinished(connection: Connection, task_id: int) -> list[ShardSpan]:
     rows = connection.execute(query("execution/select_unfinished"), {"task_id": task_id}).fetchall()
     return [
-        ShardSpan(number=row["shard_no"], offset=row["span_offset"], size=row["span_size"]) for row in rows
+        ShardSpan(
+            number=row["shard_no"],
+            offset=row["span_offset"],
+            size=row["span_size"],
+            params=row["params"],
+            label=row["label"],
+        )
+        for row in rows
     ]
 
 

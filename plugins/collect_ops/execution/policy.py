@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,39 +24,56 @@ MAX_SHARDS = 100_000
 
 
 class TooManyShards(CollectOpsError, Permanent):
-    """The total that a source has named, and its batch size, would make more shards than a task may have."""
+    """What a source has named or declared would make more shards than a task may have.
 
-    def __init__(self, source: str, total: int, batch_size: int) -> None:
-        super().__init__(
-            f"source {source} names {total:.4g} rows, which are {total / batch_size:.4g} shards of batch_size "
-            f"{batch_size}; a task may have {MAX_SHARDS} shards: raise batch_size, or see whether the total is one"
-        )
+    Args:
+        source: Its name.
+        made_of: What it asks for, as the predicate of a sentence.
+        remedy: What can be done about it.
+    """
+
+    def __init__(self, source: str, made_of: str, remedy: str) -> None:
+        super().__init__(f"source {source} {made_of}; a task may have {MAX_SHARDS} shards: {remedy}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSpan:
-    """A shard's range of rows; size None streams to the end."""
+    """A shard's range of rows; size None streams to the end.
+
+    Args:
+        params: What it asks for beside its task's parameters, None for nothing.
+        label: What it asks for, for people; empty where its rows say so.
+        units: Keys that it asks for, None where it is measured by its rows.
+    """
 
     number: int
     offset: int
     size: int | None
+    params: Mapping[str, Any] | None = None
+    label: str = ""
+    units: int | None = None
 
 
-def split(source: Source, total: int | None) -> list[ShardSpan]:
-    """The shards of a task: `ceil(total / batch_size)` where the paging can be split by arithmetic, else one.
+def split(source: Source, total: int | None, size: int | None = None) -> list[ShardSpan]:
+    """The shards of a task: `ceil(total / size)` where the paging can be split by arithmetic, else one.
 
     Args:
         source: Its paging and batch size.
         total: Rows that the source has named, None when it has not.
+        size: Rows of a shard; the source's batch size when not given.
 
     Raises:
         TooManyShards: More than `MAX_SHARDS`.
     """
     if total is None or not isinstance(source.paging, OffsetPaging | PagePaging):
         return [ShardSpan(number=0, offset=0, size=None)]
-    size = source.batch_size
+    size = size or source.batch_size
     if total > MAX_SHARDS * size:
-        raise TooManyShards(source.name, total, size)
+        raise TooManyShards(
+            source.name,
+            f"names {total:.4g} rows, which are {total / size:.4g} shards of {size} rows",
+            "raise batch_size, or see whether the total is one",
+        )
     return [
         ShardSpan(number=number, offset=number * size, size=min(size, total - number * size))
         for number in range(math.ceil(total / size))
@@ -117,16 +134,24 @@ def _share(total: int, index: int, parts: int) -> int:
 
 
 def label(source: str, shards: Sequence[ShardSpan]) -> str:
-    """What a mapped instance is called: `flights 0-49,999`, or the source's name alone for a stream."""
-    last = shards[-1]
+    """What a mapped instance is called: `flights 0-49,999`, what it asks for, or the source's name for a stream."""
+    first, last = shards[0], shards[-1]
+    if first.label:
+        return f"{source} {first.label}" + (f" … {last.label}" if len(shards) > 1 else "")
     if last.size is None:
         return source
-    return f"{source} {shards[0].offset:,}-{last.offset + last.size - 1:,}"
+    return f"{source} {first.offset:,}-{last.offset + last.size - 1:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSums:
-    """What the shards of a task have come to."""
+    """What the shards of a task have come to.
+
+    Args:
+        source_total: Rows that the pages named; of shards with parameters of their own, those of all of them.
+        mismatch: The first shard with parameters of its own whose rows are not as many as its pages named: `shard`,
+            `named`, `fetched`.
+    """
 
     shards: int
     done: int
@@ -137,6 +162,7 @@ class ShardSums:
     retry_after_s: float | None
     first_failed: int | None
     first_error: dict[str, Any] | None
+    mismatch: dict[str, Any] | None = None
 
     @property
     def final(self) -> bool:
@@ -258,6 +284,10 @@ def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
     named = attempt.named_total if attempt.named_total is not None else sums.source_total
     if named is not None and named != sums.rows_fetched:
         reason = f"the source named {named:,} rows, {sums.rows_fetched:,} were fetched"
+        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    if sums.mismatch is not None:
+        shard, many, fetched = (sums.mismatch[name] for name in ("shard", "named", "fetched"))
+        reason = f"shard {shard}: the source named {many:,} rows, {fetched:,} were fetched"
         return Outcome(status=TaskStatus.PARTIAL, reason=reason)
     return Outcome(status=TaskStatus.COMPLETED)
 

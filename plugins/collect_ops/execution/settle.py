@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from collect_ops.broker.publisher import Publisher
+from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
 from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, settle_outcome
+from collect_ops.execution.rules import sharding_rules
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
@@ -82,6 +84,8 @@ def settle(
         )
         if settled is None:
             return None
+        if publications.unit is not None:
+            _record_pace(connection, task_id, attempt, publications)
         # A host that answers again has tasks of other sources waiting for it, too.
         source = None if _note_host(connection, publications, rules) else publications.source
         held = connection.execute(query("lanes/release_held"), {"source": source, "actor": actor}).fetchall()
@@ -113,6 +117,7 @@ class _FollowUp:
         unanswered: How often that one did not answer at all.
         answered: Whether it did.
         error: Of the attempt.
+        unit: What the pace of its shards is measured in; None where it tells nothing.
     """
 
     source: str = ""
@@ -121,6 +126,7 @@ class _FollowUp:
     unanswered: int = 0
     answered: bool = False
     error: str = ""
+    unit: str | None = None
 
 
 _NOTHING = _FollowUp()
@@ -132,6 +138,25 @@ def _note_host(connection: Connection, settled: _FollowUp, rules: LaneRules) -> 
         note_failures(connection, settled.host, settled.unanswered, settled.error, rules.host)
         return False
     return settled.answered and note_answer(connection, settled.host)
+
+
+#: Seconds of fetching and landing below which a task tells nothing of its source's pace: it was all overhead.
+TELLING_S = 1.0
+
+
+def _record_pace(connection: Connection, task_id: int, attempt: int, settled: _FollowUp) -> None:
+    """After the commit: many tasks of a source settle at once, and a lost record costs nothing."""
+    values = {"task_id": task_id, "attempt": attempt, "source": settled.source, "unit": settled.unit}
+    connection.execute(query("execution/record_pace"), {**values, "history": sharding_rules().history})
+
+
+def _telling_unit(task: dict[str, Any], sums_row: dict[str, Any]) -> str | None:
+    if sums_row["done"] == 0 or sums_row["fetch_s"] + sums_row["land_s"] < TELLING_S:
+        return None
+    try:
+        return pace_unit(Source.model_validate(task["definition"]))
+    except ValidationError:  # `_outcome` has said so, and ended the task
+        return None
 
 
 def _settle(
@@ -201,6 +226,7 @@ def _follow_up(
         unanswered=silent if sums.done == 0 else 0,
         answered=asked and silent == 0,
         error=str(error.get("message", "")),
+        unit=_telling_unit(task, sums_row),
     )
 
 
@@ -374,6 +400,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         retry_after_s=row["retry_after_s"],
         first_failed=row["first_failed"],
         first_error=row["first_error"],
+        mismatch=row["mismatch"],
     )
 
 

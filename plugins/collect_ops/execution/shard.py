@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,12 +17,14 @@ from collect_ops.collectors.errors import CollectorError
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import Lease
+from collect_ops.execution.stealing import handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.model import Landed, LandingPage, Origin
 from collect_ops.sources.model import Source
+from collect_ops.sources.request import RenderedRequest, render
 from collect_ops.storage import AsyncConnection, Jsonb, errors, query
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class ShardEnd(StrEnum):
     DONE = "DONE"
     FAILED = "FAILED"
     FENCED = "FENCED"
+    HANDED_OVER = "HANDED_OVER"
 
 
 class TooManyBadRows(CollectOpsError, Permanent):
@@ -55,22 +58,49 @@ class _Fenced(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """A shard that a group has to run."""
+    """A shard that a group has to run.
+
+    Args:
+        run_id: Of the group whose it is.
+        group_no: Likewise.
+        params: What it asks for beside its task's parameters, None for nothing.
+    """
 
     task_id: int
     attempt: int
     shard_no: int
     span: Span
+    run_id: str
+    group_no: int
+    params: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class TaskKit:
-    """What the shards of one task share: declaration, client, lander."""
+    """What the shards of one task share: declaration, client, lander.
+
+    Args:
+        params: The task's parameters.
+        path: Instead of the source's path.
+        announced: Whether the task has been said to run.
+    """
 
     source: Source
     collector: HttpCollector
     lander: Lander
+    params: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
     announced: bool = field(default=False)
+
+    def request_of(self, shard: ShardTask) -> RenderedRequest | None:
+        """The request of a shard with parameters of its own; None for the task's.
+
+        Raises:
+            ValidationFailed: They do not fit the declaration.
+        """
+        if shard.params is None:
+            return None
+        return render(self.source, {**self.params, **shard.params}, self.path)
 
 
 class DatabaseClock:
@@ -134,7 +164,10 @@ class ShardRun:
         """
         taken = await self._take()
         if taken is None:
-            return ShardEnd.FENCED
+            gone = await handed_over(
+                self._connection, **self._key, run_id=self._shard.run_id, group_no=self._shard.group_no
+            )
+            return ShardEnd.HANDED_OVER if gone else ShardEnd.FENCED
         try:
             await self._collect(taken)
         except _Fenced:
@@ -157,7 +190,9 @@ class ShardRun:
         if not self._kit.announced:
             await self._connection.execute(query("execution/start_task"), attempt)
             self._kit.announced = True
-        row = await self._fetchone("execution/take_shard", {**self._key, "attempt": self._shard.attempt})
+        shard = self._shard
+        owner = {"run_id": shard.run_id, "group_no": shard.group_no}
+        row = await self._fetchone("execution/take_shard", {**self._key, **owner, "attempt": shard.attempt})
         if row is not None:
             self._token = row["fencing_token"]
         return row
@@ -170,7 +205,9 @@ class ShardRun:
         fresh = self._token == 1 and pages == 0
         asked = time.perf_counter()
         finished = False
-        async with contextlib.aclosing(self._kit.collector.pages(self._shard.span, position)) as found:
+        request = self._kit.request_of(self._shard)
+        walk = self._kit.collector.pages(self._shard.span, position, request)
+        async with contextlib.aclosing(walk) as found:
             async for page in found:
                 fetch_s = time.perf_counter() - asked
                 self._lease.progressed()

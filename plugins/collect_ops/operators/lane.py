@@ -131,6 +131,8 @@ class ShardGroupOperator(BaseOperator):
             "done": result.done,
             "failed": result.failed,
             "fenced": result.fenced,
+            "taken_over": result.stolen,
+            "handed_over": result.handed_over,
             "bytes": result.bytes,
             "seconds": result.seconds,
         }

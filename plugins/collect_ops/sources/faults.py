@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from collect_ops.kernel.errors import Fault, did_you_mean
@@ -94,9 +95,14 @@ def _member(union: Annotation, tag: str | int) -> type[BaseModel] | None:
     """The member of a tagged union that a tag names."""
     for one in get_args(union):
         member = _stripped(one)
-        if _is_model(member) and tag in get_args(member.model_fields["type"].annotation):
+        if _is_model(member) and any(tag in get_args(one.annotation) for one in _tags(member)):
             return member  # type: ignore[no-any-return]
     return None
+
+
+def _tags(member: type[BaseModel]) -> list[FieldInfo]:
+    """The fields that may tell the members of a union apart."""
+    return [member.model_fields[name] for name in ("type", "by") if name in member.model_fields]
 
 
 def _child(annotation: Annotation, step: str | int) -> Annotation:
@@ -132,10 +138,10 @@ def _fault(detail: ErrorDetails, place: Place, context: Mapping[str, Any]) -> Fa
         case "enum" | "literal_error":
             problem, allowed = "is not known", _words(context["expected"])
         case "union_tag_invalid":
-            field, value = f"{field}.type", context["tag"]
+            field, value = f"{field}.{_discriminator(context)}", context["tag"]
             problem, allowed = "is not known", _words(context["expected_tags"])
         case "union_tag_not_found":
-            field, value, problem = f"{field}.type", None, "is required and missing"
+            field, value, problem = f"{field}.{_discriminator(context)}", None, "is required and missing"
         case "string_pattern_mismatch":
             problem = f"must match {context['pattern']}"
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -143,6 +149,10 @@ def _fault(detail: ErrorDetails, place: Place, context: Mapping[str, Any]) -> Fa
         case _:
             problem = _SCALAR_WANTED if _is_scalar_union(detail, place) else _half_sentence(detail["msg"])
     return Fault(field=field, value=value, problem=problem, allowed=allowed)
+
+
+def _discriminator(context: Mapping[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
 
 
 _SCALAR_WANTED = "must be text, a number, true, false or null"

@@ -13,25 +13,32 @@ from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.sources.texts import (
     COLUMN_TYPES,
     column_type,
+    entry_point_problem,
     expression_problem,
     has_control_characters,
     header_name_problem,
     path_problem,
     schedule_problem,
 )
+from collect_ops.sources.window import duration_problem
 
 __all__ = [
     "ApiName",
+    "AskedRange",
     "Auth",
     "AuthType",
     "BodyTotal",
     "Column",
+    "CountShards",
     "CursorPaging",
+    "DateWindowShards",
     "Declaration",
     "Dedup",
     "Disposition",
+    "EntryPointShards",
     "HeaderTotal",
     "Identifier",
+    "KeyRangeShards",
     "Limits",
     "LinkHeaderPaging",
     "Merge",
@@ -49,11 +56,13 @@ __all__ = [
     "RequestTotal",
     "Retries",
     "Scalar",
+    "Shards",
     "Source",
     "Target",
     "Timeouts",
     "Total",
     "UnknownTotal",
+    "ValuesShards",
 ]
 
 
@@ -94,12 +103,26 @@ def _column_type(value: str) -> str:
     return canonical
 
 
+def _duration(value: str) -> str:
+    if problem := duration_problem(value):
+        raise misfit(problem)
+    return value
+
+
+def _entry_point(value: str) -> str:
+    if problem := entry_point_problem(value):
+        raise misfit(problem)
+    return value
+
+
 Path = Annotated[str, AfterValidator(_path)]
 Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_one_line)]
 Schedule = Annotated[str, AfterValidator(_schedule)]
 ColumnType = Annotated[str, AfterValidator(_column_type)]
+Duration = Annotated[str, AfterValidator(_duration)]
+EntryPointName = Annotated[str, Field(max_length=300), AfterValidator(_entry_point)]
 # The name of a query parameter, of a top-level field of a body, or of a header, as the API spells it.
 ApiName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
@@ -393,6 +416,111 @@ class Placement(Declaration):
     """Labels that a node would better have; see affinity in rules/placement.yaml."""
 
 
+class CountShards(Declaration):
+    """Ranges of rows, by offset and size: where paging can be split and the total is known; else one shard streams."""
+
+    by: Literal["count"] = "count"
+    """Ranges of rows."""
+    target_s: float | None = Field(default=None, gt=0)
+    """Seconds that a shard shall take; as in rules/sharding.yaml when not given."""
+    min_size: int | None = Field(default=None, ge=1)
+    """Rows of a shard at least; one page when not given."""
+    max_size: int | None = Field(default=None, ge=1)
+    """Rows of a shard at most; without it as many as keep every request in flight busy."""
+
+
+class AskedRange(Declaration):
+    """A request of its own tells the least and the greatest value there are."""
+
+    path: Path
+    """Below the connection's base URL; may hold `{param}`."""
+    query: dict[ApiName, Scalar | list[Scalar]] = Field(default_factory=dict)
+    """Query parameters of that request; texts may hold `{param}`."""
+    low: Expression
+    """JMESPath of the least value in the answer; null: there is nothing to collect."""
+    high: Expression
+    """JMESPath of the greatest value in the answer; null: there is nothing to collect."""
+
+
+Bounds = Literal["closed", "half_open"]
+
+
+class KeyRangeShards(Declaration):
+    """Ranges of a whole-numbered key."""
+
+    by: Literal["key_range"]
+    """Ranges of a whole-numbered key."""
+    low: Identifier
+    """The parameter with a range's first key, of type integer."""
+    high: Identifier
+    """The parameter with a range's end, of type integer."""
+    bounds: Bounds
+    """closed: the API counts `high` in; half_open: it does not."""
+    step: int = Field(ge=1, le=10**15)
+    """Keys of a shard."""
+    min_step: int | None = Field(default=None, ge=1)
+    """With it, or with max_step, the step adapts to what the source did before: keys of a shard at least."""
+    max_step: int | None = Field(default=None, ge=1)
+    """Keys of a shard at most."""
+    target_s: float | None = Field(default=None, gt=0)
+    """Seconds that a shard shall take, where the step adapts."""
+    range: AskedRange | None = None
+    """Where the range comes from when a submission does not give it."""
+
+
+class DateWindowShards(Declaration):
+    """Windows of time, exact to the calendar, in UTC."""
+
+    by: Literal["date_window"]
+    """Windows of time."""
+    start: Identifier
+    """The parameter with a window's start, of type date or datetime."""
+    end: Identifier
+    """The parameter with a window's end, of the same type."""
+    bounds: Bounds
+    """closed: the API counts `end` in; half_open: it does not."""
+    window: Duration | None = None
+    """Length of a window, ISO 8601: P1D, P1M, PT6H. Months are those of the calendar, counted from the first start."""
+    days: int | None = Field(default=None, ge=1, le=366_000)
+    """Length of a window in days, instead of `window`."""
+    resolution: Duration | None = None
+    """For datetimes with closed bounds: how finely the API tells times (PT1S); windows lie that far apart."""
+    range: AskedRange | None = None
+    """Where the range comes from when a submission does not give it."""
+
+
+class ValuesShards(Declaration):
+    """Values, dealt out."""
+
+    by: Literal["values"]
+    """Values, dealt out."""
+    param: Identifier
+    """The parameter that holds a shard's values."""
+    per_shard: int = Field(default=1, ge=1, le=10_000)
+    """Values of a shard; more than one needs a separator."""
+    separator: str | None = Field(default=None, min_length=1, max_length=5)
+    """What stands between two values of the parameter, which is of type string; none: it holds one value."""
+    values: tuple[Scalar, ...] = Field(default=(), max_length=100_000)
+    """The values when a submission gives none."""
+
+
+class EntryPointShards(Declaration):
+    """Whatever a Python function says."""
+
+    by: Literal["entry_point"]
+    """Whatever a Python function says."""
+    entry_point: EntryPointName
+    """`package.module:function`; called with the task's parameters and a ShardContext."""
+    options: dict[Identifier, Any] = Field(default_factory=dict)
+    """Given to the function as `context.options`."""
+
+
+Shards = Annotated[
+    CountShards | KeyRangeShards | DateWindowShards | ValuesShards | EntryPointShards,
+    Field(discriminator="by"),
+]
+
+
 class Source(Declaration):
     """A declared thing to collect from."""
 
@@ -413,9 +541,12 @@ class Source(Declaration):
     total: Total = UnknownTotal()
     """Where the number of rows stands."""
     batch_size: int = Field(default=1000, ge=1, le=1_000_000)
-    """Rows of one shard, when paging can be split; also of one page unless page_size says otherwise."""
+    """Rows of one shard, when paging can be split, until its pace is known; of one page unless page_size says
+    otherwise."""
     page_size: int | None = Field(default=None, ge=1)
     """Rows of one page."""
+    shards: Shards = CountShards()
+    """How a task is cut into parts that run alone."""
     target: Target
     """Where rows land."""
     schedule: Schedule | None = None

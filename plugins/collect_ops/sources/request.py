@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
 from collect_ops.sources.declaration import Scalar
-from collect_ops.sources.model import RequestTotal, Source
+from collect_ops.sources.model import AskedRange, RequestTotal, Source
 from collect_ops.sources.params import Unfit
 from collect_ops.sources.templates import ABSENT, fill_text, fill_value, placeholders, text_of
 from collect_ops.sources.texts import has_control_characters, path_problem
@@ -126,6 +126,26 @@ def _total(source: Source, values: Mapping[str, Scalar]) -> RenderedRequest | No
         path=path,
         query=_query(total.query, values),
         headers=_headers(source, values),
+    )
+
+
+def render_asked(source: Source, asked: AskedRange, params: Mapping[str, object]) -> RenderedRequest:
+    """The request that tells the ends of a range.
+
+    Args:
+        source: The source.
+        asked: Its `shards.range`.
+        params: Parameters by name; checked here.
+
+    Raises:
+        ValidationFailed: The parameters have faults; all of them.
+    """
+    values = check_params(source, params)
+    path = _path(asked.path, values)
+    if faults := tuple(_path_faults(asked.path, path, values)):
+        raise ValidationFailed(f"range request of source {source.name}", faults)
+    return RenderedRequest(
+        method="GET", path=path, query=_query(asked.query, values), headers=_headers(source, values)
     )
 
 

@@ -24,6 +24,7 @@ from collect_ops.sources.model import (
     RequestTotal,
     Source,
 )
+from collect_ops.sources.shard_faults import asked_range_of, shard_faults
 from collect_ops.sources.templates import placeholders_within
 from collect_ops.sources.texts import header_name_problem
 
@@ -84,13 +85,17 @@ def _templates(source: Source) -> Iterator[tuple[str, str]]:
     if isinstance(source.total, RequestTotal):
         yield from placeholders_within(source.total.path, "total.path")
         yield from placeholders_within(source.total.query, "total.query")
+    asked = asked_range_of(source)
+    if asked is not None:
+        yield from placeholders_within(asked.path, "shards.range.path")
+        yield from placeholders_within(asked.query, "shards.range.query")
 
 
 def _path_params_have_values(source: Source) -> Iterator[Fault]:
     for field, name in _templates(source):
         param = source.request.params.get(name)
         if (
-            field in ("request.path", "total.path")
+            field in ("request.path", "total.path", "shards.range.path")
             and param
             and not param.required
             and param.default in (None, "")
@@ -250,10 +255,10 @@ def _next_url_is_not_everything(source: Source) -> Iterator[Fault]:
 RULES: tuple[Rule, ...] = (
     *(
         Rule(reads=(part,), needs=("request.params",), faults=partial(_templates_name_params, part=part))
-        for part in ("request.path", "request.query", "request.headers", "request.body", "total")
+        for part in ("request.path", "request.query", "request.headers", "request.body", "total", "shards")
     ),
-    Rule(reads=("request.path", "request.params", "total"), faults=_path_params_have_values),
-    Rule(reads=("request", "total"), faults=_params_are_used),
+    Rule(reads=("request.path", "request.params", "total", "shards"), faults=_path_params_have_values),
+    Rule(reads=("request", "total", "shards"), faults=_params_are_used),
     Rule(reads=("request.method", "request.body"), faults=_body_needs_post),
     Rule(reads=("request.method", "request.body", "paging"), faults=_body_paging_has_a_body),
     Rule(reads=("request.query", "request.body", "paging"), faults=_paging_params_are_its_own),
@@ -266,4 +271,7 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),
     Rule(reads=("merge", "request.params", "target.columns", "target.disposition"), faults=merge_faults),
+    Rule(
+        reads=("shards", "request.params", "paging", "page_size", "batch_size", "merge"), faults=shard_faults
+    ),
 )

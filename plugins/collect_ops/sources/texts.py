@@ -15,6 +15,7 @@ from croniter import croniter  # type: ignore[import-untyped]
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 # What the HTTP client must write itself, or what carries a secret that belongs in the Airflow connection.
@@ -144,3 +145,10 @@ def _sized_type(sized: re.Match[str]) -> str | None:
     if scale is None:
         return f"numeric({size})"
     return f"numeric({size},{int(scale)})" if int(scale) <= size else None
+
+
+def entry_point_problem(text: str) -> str | None:
+    """What keeps a text from naming a Python function; whether there is one is not asked."""
+    if _ENTRY_POINT.fullmatch(text) is None:
+        return "must be package.module:function"
+    return None

@@ -1,5 +1,8 @@
 -- Stores a task's shards; those of an earlier attempt stay. Primary key.
-INSERT INTO collect.shard (task_id, shard_no, span_offset, span_size)
-SELECT %(task_id)s, s.shard_no, s.span_offset, s.span_size
-FROM unnest(%(shard_nos)s::int[], %(offsets)s::bigint[], %(sizes)s::bigint[]) AS s (shard_no, span_offset, span_size)
+INSERT INTO collect.shard (task_id, shard_no, span_offset, span_size, params, label, units)
+SELECT %(task_id)s, s.shard_no, s.span_offset, s.span_size, s.params, s.label, s.units
+FROM unnest(
+    %(shard_nos)s::int[], %(offsets)s::bigint[], %(sizes)s::bigint[], %(params)s::jsonb[], %(labels)s::text[],
+    %(units)s::bigint[]
+) AS s (shard_no, span_offset, span_size, params, label, units)
 ON CONFLICT (task_id, shard_no) DO NOTHING

@@ -1,10 +1,11 @@
 -- A shard group starts; a closed one does not start again. Its node has taken what it was given: what it did not take
--- before is forgotten. Primary keys.
+-- before is forgotten. `others`: whether its run has other groups open. Primary keys.
 WITH started AS (
-    UPDATE collect.shard_group
-    SET node = %(node)s, pid = %(pid)s, started_at = coalesce(started_at, now()), alive_at = now(), doubted_at = NULL
-    WHERE run_id = %(run_id)s AND group_no = %(group_no)s AND status = 'OPEN'
-    RETURNING lane, label, concurrency, requests_per_s
+    UPDATE collect.shard_group AS g
+    SET
+        node = %(node)s, pid = %(pid)s, started_at = coalesce(g.started_at, now()), alive_at = now(), doubted_at = NULL
+    WHERE g.run_id = %(run_id)s AND g.group_no = %(group_no)s AND g.status = 'OPEN'
+    RETURNING g.run_id, g.group_no, g.lane, g.label, g.concurrency, g.requests_per_s
 ),
 
 trusted AS (
@@ -14,4 +15,10 @@ trusted AS (
     WHERE n.id = %(node)s AND (n.dispatch_failures > 0 OR n.holds > 0)
 )
 
-SELECT lane, label, concurrency, requests_per_s FROM started
+SELECT
+    s.lane, s.label, s.concurrency, s.requests_per_s,
+    EXISTS (
+        SELECT FROM collect.shard_group AS o
+        WHERE o.run_id = s.run_id AND o.group_no <> s.group_no AND o.status = 'OPEN'
+    ) AS others
+FROM started AS s

@@ -14,7 +14,14 @@ SELECT
     coalesce(sum(http_retries), 0)::bigint AS http_retries,
     coalesce(sum(fetch_s), 0)::float8 AS fetch_s,
     coalesce(sum(land_s), 0)::float8 AS land_s,
-    max(source_total) AS source_total,
+    -- Shards with parameters of their own are asked for one by one, and each answer's total is its shard's.
+    CASE
+        WHEN count(params) = 0 THEN max(source_total)
+        WHEN count(source_total) > 0 THEN sum(coalesce(source_total, rows_fetched))::bigint
+    END AS source_total,
+    (array_agg(
+        jsonb_build_object('shard', shard_no, 'named', source_total, 'fetched', rows_fetched) ORDER BY shard_no
+    ) FILTER (WHERE params IS NOT NULL AND status = 'DONE' AND source_total <> rows_fetched))[1] AS mismatch,
     (array_agg(error ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_error,
     (array_agg(shard_no ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_failed
 FROM collect.shard

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collect_ops.cli import main
+from collect_ops.execution.rules import sharding_rules
 from tests.servers.paged import PagedServer, basic
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -70,3 +72,48 @@ def test_refused_credentials_are_one_clear_error(
     printed = capsys.readouterr().err
     assert "example_api" in printed
     assert "hush-hush" not in printed
+
+
+SHARDED = """\
+name: sharded
+connection: example_api
+request:
+  path: /select
+  query: {first: "{first}", last: "{last}"}
+  params: {first: {type: integer}, last: {type: integer}}
+records: rows
+total: {type: body, path: matching}
+shards:
+  by: key_range
+  low: first
+  high: last
+  bounds: closed
+  step: 12
+  range: {path: /edges, low: low, high: high}
+target: {table: sharded}
+"""
+
+
+def test_a_source_whose_shards_ask_for_parts_shows_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLLECT_OPS_INCLUDE", str(tmp_path))
+    for name in ("sources", "rules"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sources" / "sharded.yaml").write_text(SHARDED)
+    (tmp_path / "rules" / "sharding.yaml").write_text("target_s: 20")
+    sharding_rules.cache_clear()
+    try:
+        with PagedServer(rows=30) as server:
+            assert preview(monkeypatch, server, "sharded", "--rows", "2") == 0
+            printed = capsys.readouterr().out
+            assert "2 of 12 rows of the first page of shard 0..11; the source names 12 in all" in printed
+            assert "3 key ranges, ranges of 12 keys" in printed
+            assert preview(monkeypatch, server, "sharded", "--json", "-p", "first=24", "-p", "last=29") == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["shards"], shown["shard"], shown["total"], shown["received"]) == (1, "24..29", 6, 6)
+        with PagedServer(rows=0) as server:
+            assert preview(monkeypatch, server, "sharded") == 0
+        assert "nothing to collect" in capsys.readouterr().out
+    finally:
+        sharding_rules.cache_clear()

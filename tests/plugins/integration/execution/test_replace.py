@@ -10,6 +10,7 @@ from threading import Event
 import pytest
 
 from collect_ops.delivery.intervene import cancel
+from collect_ops.execution.rules import ShardingRules
 from collect_ops.storage import connect
 from tests.plugins.integration.execution.checks import (
     asides,
@@ -27,6 +28,8 @@ from tests.plugins.integration.world import World, source
 from tests.servers.paged import Failure, PagedServer
 
 Serve = Callable[..., PagedServer]
+#: A group does what it was dealt, and no more.
+ALONE = ShardingRules(steal=False)
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_the_swap_waits_for_the_last_shard(world: World, server: PagedServer) ->
     server.rows = 300
     task_id, run_id = start(world, force=True)
     first, second = plan_groups(world, run_id)
-    asyncio.run(world.group(run_id, first))
+    asyncio.run(world.group(run_id, first, sharding=ALONE))
     assert landed(world) == list(range(200))
     assert len(asides(world)) == 1
     asyncio.run(world.group(run_id, second))
@@ -101,7 +104,7 @@ def test_cancelling_leaves_the_old_rows_and_nothing_aside(world: World, server: 
     server.rows = 300
     task_id, run_id = start(world, force=True)
     first, _ = plan_groups(world, run_id)
-    asyncio.run(world.group(run_id, first))
+    asyncio.run(world.group(run_id, first, sharding=ALONE))
     cancel([task_id], world.backends, world.rules, actor="test", reason="enough")
     world.finish(run_id)
     assert_exact(world, 200)

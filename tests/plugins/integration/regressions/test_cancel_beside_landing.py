@@ -18,6 +18,9 @@ Serve = Callable[..., PagedServer]
 def take(db: Connection, task_id: int, attempt: int) -> int:
     """A shard's holder takes its token."""
     values = {"task_id": task_id, "shard_no": 0, "attempt": attempt}
+    owner = db.execute(query("execution/select_owner"), values).fetchone()
+    assert owner is not None
+    values |= owner
     row = db.execute(query("execution/take_shard"), values).fetchone()
     assert row is not None
     return int(row["fencing_token"])

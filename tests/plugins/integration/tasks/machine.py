@@ -37,9 +37,10 @@ ERROR = {"message": "no", "transient": True}
 
 @dataclass
 class ModelShard:
-    """A shard; `permanent`: it has failed for good."""
+    """A shard; `permanent`: it has failed for good; `run_id`: of the run that it was dealt to."""
 
     status: str = "PENDING"
+    run_id: str | None = None
     token: int = 0
     permanent: bool = False
 
@@ -281,11 +282,17 @@ class TaskMachine(RuleBasedStateMachine):
             self._run("execution/fail_planning", **values)
             return
         numbers = list(range(SHARDS))
-        self._run(
-            "execution/insert_shards", task_id=task.id, shard_nos=numbers, offsets=numbers, sizes=[1] * SHARDS
-        )
+        unset: list[None] = [None] * SHARDS
+        own = {"params": unset, "labels": unset, "units": unset}
+        spans = {"shard_nos": numbers, "offsets": numbers, "sizes": [1] * SHARDS}
+        self._run("execution/insert_shards", task_id=task.id, **spans, **own)
+        dealt = {"run_id": task.run_id, "shard_nos": numbers, "group_nos": [0] * SHARDS}
+        self._run("execution/assign_shards", task_id=task.id, **dealt)
         self._run("execution/record_plan", task_id=task.id, shards_total=SHARDS, total_rows=None)
         task.shards = task.shards or [ModelShard() for _ in numbers]
+        for shard in task.shards:
+            if shard.status != "DONE":
+                shard.status, shard.run_id = "PENDING", task.run_id
 
     def _start(self, task: ModelTask, *, attempt: int) -> None:
         self._run("execution/start_task", task_id=task.id, attempt=attempt, actor="test")
@@ -293,9 +300,13 @@ class TaskMachine(RuleBasedStateMachine):
             task.move(S.RUNNING)
 
     def _take(self, task: ModelTask, shard_no: int, *, attempt: int) -> Token:
-        taken = self._run("execution/take_shard", task_id=task.id, attempt=attempt, shard_no=shard_no)
+        owner = {"run_id": task.run_id, "group_no": 0}
+        taken = self._run(
+            "execution/take_shard", task_id=task.id, attempt=attempt, shard_no=shard_no, **owner
+        )
         live = attempt == task.attempt and task.status in (S.DISPATCHED, S.RUNNING) and bool(task.shards)
-        assert bool(taken) == (live and task.shards[shard_no].status != "DONE")
+        mine = live and task.shards[shard_no].run_id == task.run_id
+        assert bool(taken) == (mine and task.shards[shard_no].status != "DONE")
         token = Token(task.id, shard_no, 0)
         if taken:
             shard = task.shards[shard_no]

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from collect_ops.execution.rules import ShardingRules
 from collect_ops.storage import Connection, connect_async, query
 from collect_ops.tasks.lifecycle import TaskStatus
 from collect_ops.tasks.progress import read_progress, read_progress_async
@@ -35,7 +36,7 @@ def test_progress_follows_the_shards(world: World, db: Connection) -> None:
     )  # fmt: skip
     run_id = world.claim().runs[0].run_id
     world.plan(run_id)
-    asyncio.run(world.group(run_id, 0))
+    asyncio.run(world.group(run_id, 0, sharding=ShardingRules(steal=False)))
     db.execute("UPDATE collect.task SET started_at = now() - interval '10 seconds'")
     half = read_progress(db, task_id)
     assert half is not None

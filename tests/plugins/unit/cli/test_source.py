@@ -125,3 +125,18 @@ def test_schemas(sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert run(monkeypatch, "schemas") == 0
     assert run(monkeypatch, "schemas", "--check") == 0
     assert (sources / "source.schema.json").exists()
+
+
+def test_check_asks_whether_the_function_is_there(
+    sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = "shards: {by: entry_point, entry_point: 'json:%s'}\n"
+    (sources / "good.yaml").write_text(GOOD + shards % "loads")
+    assert run(monkeypatch, "source", "check", "good") == 0
+    (sources / "good.yaml").write_text(GOOD + shards % "lods")
+    assert run(monkeypatch, "source", "check", "good") == 2
+    printed = capsys.readouterr().err
+    assert "shards.entry_point: cannot be imported: AttributeError" in printed
+    assert "json:lods" in printed
+    assert run(monkeypatch, "source", "list", "--json") == 0, "loading imports nothing"
+    assert json.loads(capsys.readouterr().out)["sources"][0]["shards"] == "entry_point"
