@@ -22,6 +22,7 @@ from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
+    AuthenticationRefused,
     CertificateRefused,
     CollectorError,
     ConnectionBroken,
@@ -31,12 +32,15 @@ from collect_ops.collectors.errors import (
     PageTooLarge,
     RedirectRefused,
     RequestTimedOut,
+    TokenUnusable,
     UrlRefused,
 )
 from collect_ops.collectors.guard import Guard, GuardedResolver
 from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.page import Json
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
+from collect_ops.collectors.token_keeper import TokenKeeper
+from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
 from collect_ops.kernel.masking import mask
 from collect_ops.sources.model import Source
 
@@ -47,6 +51,7 @@ _READ_BUFFER_BYTES = 256 * 1024
 # Cursors in links grow beyond aiohttp's 8 KiB.
 _MAX_HEADER_BYTES = 64 * 1024
 _ERROR_BODY_BYTES = 4096
+_MAX_TOKEN_BYTES = 64 * 1024
 _SHOWN_HEADERS = (
     "content-type",
     "content-encoding",
@@ -112,6 +117,7 @@ class HttpClient:
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
+        TokenUrlRefused: The connection's secret may not go where the source asks for tokens.
     """
 
     def __init__(
@@ -125,7 +131,9 @@ class HttpClient:
     ) -> None:
         self._source = source
         self._on_retry = on_retry
-        self._credentials = Credentials.of(source, endpoint)
+        ask = TokenAsk.of(source, endpoint)
+        self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
+        self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
         self._guard = Guard(allow_private=endpoint.allow_private_networks)
         self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
@@ -138,7 +146,10 @@ class HttpClient:
         # The cookie jar is a dummy: what one source sets must not follow us to another request.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._concurrency, resolver=GuardedResolver(self._guard), use_dns_cache=False
+                limit=self._concurrency,
+                resolver=GuardedResolver(self._guard),
+                use_dns_cache=False,
+                socket_factory=self._guard.socket_to,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
@@ -193,12 +204,52 @@ class HttpClient:
             await self._pacer.turn()
             try:
                 async with asyncio.timeout(limit_s):
-                    return await self._followed(call)
+                    return await self._authorised(call)
             except TimeoutError as error:
                 raise self._timed_out(shown, error) from error
             except (aiohttp.ClientError, OSError) as error:
                 # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
                 raise self._translated(shown, error) from None
+
+    async def _authorised(self, call: Call) -> Answer:
+        """The call with a token, where one is needed; with another one, once, when the first is refused."""
+        if self._tokens is None or not self._credentials.trusts(call.url):
+            return await self._followed(call)
+        token = await self._tokens.current()
+        self._credentials = self._credentials.bearing(token)
+        try:
+            return await self._followed(call)
+        except AuthenticationRefused as error:
+            if error.status != 401 or not error.credentials_sent:
+                raise
+        self._credentials = self._credentials.bearing(await self._tokens.instead_of(token))
+        await self._pacer.turn()
+        return await self._followed(call)
+
+    async def _token_for(self, ask: TokenAsk) -> Token:
+        """Ask a token endpoint. It is guarded as any other address, and no redirect takes the secret elsewhere."""
+        self._guard.check_url(ask.url, ask.shown)
+        asked_at = time.monotonic()
+        try:
+            async with self._opened().post(
+                ask.url,
+                data=ask.body,
+                headers={**_DEFAULT_HEADERS, **ask.headers, "Accept-Encoding": "identity"},
+                allow_redirects=False,
+            ) as response:
+                if response.status in _REDIRECTS:
+                    reason = f"the token endpoint answered {response.status}; name the address it leads to"
+                    raise RedirectRefused(ask.shown, reason)
+                body = await _at_most(response, _MAX_TOKEN_BYTES)
+        except aiohttp.ServerTimeoutError as error:
+            raise self._timed_out(ask.shown, error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(ask.shown, error) from None
+        if len(body) > _MAX_TOKEN_BYTES:
+            allowed = f"at most {_MAX_TOKEN_BYTES} bytes"
+            raise TokenUnusable(ask.shown, "answer", f"longer than {_MAX_TOKEN_BYTES} bytes", allowed)
+        answer = TokenAnswer(status=response.status, headers=response.headers, body=body)
+        return token_in(ask, answer, asked_at=asked_at, now=datetime.now(UTC))
 
     async def _followed(self, call: Call) -> Answer:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -212,17 +263,20 @@ class HttpClient:
         raise RedirectRefused(shown, f"more than {_MAX_REDIRECTS} redirects")
 
     def _send(self, call: Call) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if self._session is None:
-            raise RuntimeError("HttpClient is used outside of its `async with`")
         headers = CIMultiDict(_DEFAULT_HEADERS)
         headers.update(self._credentials.headers_for(call.url, call.headers))
-        return self._session.request(
+        return self._opened().request(
             call.method,
             self._credentials.dress(call.url),
             headers=headers,
             data=call.body,
             allow_redirects=False,
         )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("HttpClient is used outside of its `async with`")
+        return self._session
 
     def _redirected(self, call: Call, response: aiohttp.ClientResponse, shown: str) -> Call:
         location = response.headers.get("Location")
@@ -338,6 +392,16 @@ async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) 
         raise PageTooLarge(shown, limit_bytes, None) from error
     except BrokenEncoding as error:
         raise ConnectionBroken(shown, f"content encoding {encoding}: {error}") from error
+
+
+async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """The body as it travelled; one that is longer is cut somewhere behind the limit."""
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit_bytes:
+            break
+    return body
 
 
 async def _beginning(response: aiohttp.ClientResponse, limit_bytes: int) -> tuple[bytes, int]:

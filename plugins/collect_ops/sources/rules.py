@@ -199,16 +199,22 @@ def _replace_is_whole(source: Source) -> Iterator[Fault]:
 
 def _auth_names_its_place(source: Source) -> Iterator[Fault]:
     auth = source.auth
-    if auth.type is not AuthType.API_KEY:
-        # What equals the default is no fault: a stored declaration is dumped whole and read again.
-        for field in ("location", "name"):
-            if getattr(auth, field) == Auth.model_fields[field].default:
+    for kind, fields in _AUTH_FIELDS.items():
+        for field in fields:
+            # What equals the default is no fault: a stored declaration is dumped whole and read again.
+            if auth.type is kind or getattr(auth, field) == Auth.model_fields[field].default:
                 continue
             yield Fault(
-                field=f"auth.{field}", value=getattr(auth, field), problem="is for auth.type api_key only"
+                field=f"auth.{field}", value=getattr(auth, field), problem=f"is for auth.type {kind} only"
             )
-    else:
+    if auth.type is AuthType.API_KEY:
         yield from _api_key_faults(source, auth)
+
+
+_AUTH_FIELDS = {
+    AuthType.API_KEY: ("location", "name"),
+    AuthType.OAUTH2: ("token_url", "scope", "audience", "client_auth"),
+}
 
 
 def _api_key_faults(source: Source, auth: Auth) -> Iterator[Fault]:

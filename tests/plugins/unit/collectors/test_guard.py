@@ -94,7 +94,7 @@ def test_some_are_never_asked(text: str) -> None:
         ("017700000001", "127.0.0.1"),
         ("[::1]", "::1"),
         ("::ffff:7f00:1", "::ffff:127.0.0.1"),
-        ("fe80::1%25eth0", "fe80::1%eth0"),
+        ("fe80::1%25eth0", "fe80::1"),
     ],
 )
 def test_literal_forms(host: str, address: str) -> None:
