@@ -18,6 +18,7 @@ from yarl import URL
 
 from collect_ops import __version__
 from collect_ops.collectors.answer import Answer, beginning_of, document_of, refusal
+from collect_ops.collectors.conditional import fingerprint
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
@@ -77,12 +78,14 @@ class Call:
         url: Where it goes.
         headers: The source's own headers.
         body: The JSON body.
+        conditions: Headers that ask for the answer only if it has changed.
     """
 
     method: str
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> int:
@@ -133,6 +136,7 @@ class HttpClient:
         self._on_retry = on_retry
         ask = TokenAsk.of(source, endpoint)
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
+        self._who = (source.auth.type.value, endpoint.login or "")
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
         self._guard = Guard(allow_private=endpoint.allow_private_networks)
         self._concurrency = concurrency
@@ -265,6 +269,7 @@ class HttpClient:
     def _send(self, call: Call) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = CIMultiDict(_DEFAULT_HEADERS)
         headers.update(self._credentials.headers_for(call.url, call.headers))
+        headers.update(call.conditions)
         return self._opened().request(
             call.method,
             self._credentials.dress(call.url),
@@ -291,12 +296,13 @@ class HttpClient:
         # RFC 9110 15.4: 307 and 308 repeat the request; after the others a POST becomes a GET, as every
         # client does.
         if response.status in (307, 308) or call.method == "GET":
-            return replace(call, url=url)
+            # What an answer is known by, it is known by at its own address.
+            return replace(call, url=url, conditions={})
         headers = {name: value for name, value in call.headers.items() if name.lower() != "content-type"}
         return Call(method="GET", url=url, headers=headers)
 
     async def _read(self, call: Call, response: aiohttp.ClientResponse, shown: str, sent_at: float) -> Answer:
-        success = 200 <= response.status < 300
+        success = 200 <= response.status < 300 or (response.status == 304 and bool(call.conditions))
         limit = self._source.limits.max_page_bytes
         body, wire_bytes = await (
             _body(response, limit, shown) if success else _beginning(response, min(limit, _ERROR_BODY_BYTES))
@@ -348,6 +354,12 @@ class HttpClient:
         """A URL as it may be stored: no user info, and no key of ours that a server repeats in its links."""
         return str(self._credentials.strip(URL(url)))
 
+    def fingerprint(self, call: Call) -> bytes:
+        """What tells this call from others, without credentials and conditions."""
+        url = str(self._credentials.strip(call.url))
+        headers = self._credentials.plain_headers(call.url, call.headers)
+        return fingerprint(call.method, url, headers, call.body, self._who)
+
     def described_call(self, call: Call) -> dict[str, Any]:
         """A call as it may be shown: method, url, headers."""
         trusted = self._credentials.trusts(call.url)
@@ -358,6 +370,8 @@ class HttpClient:
                 dict(self._credentials.headers_for(call.url, call.headers)), secrets=self._credentials.secrets
             )
             self._shown_headers[trusted, call.method] = headers
+        if call.conditions:
+            headers = {**headers, **mask(dict(call.conditions), secrets=self._credentials.secrets)}
         return {"method": call.method, "url": self.shown(call.url), "headers": headers}
 
     def described_answer(self, answer: Answer) -> dict[str, Any]:

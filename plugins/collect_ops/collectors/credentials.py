@@ -92,6 +92,12 @@ class Credentials:
         url = self.strip(url)
         return url.update_query(self.query) if self.query and self.trusts(url) else url
 
+    def plain_headers(self, url: URL, declared: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request to `url` that prove nothing and sound like no secret."""
+        headers = CIMultiDict(self.headers if self.trusts(url) else {})
+        headers.update(declared)
+        return {name: value for name, value in headers.items() if not sounds_secret(name)}
+
     def headers_for(self, url: URL, declared: Mapping[str, str]) -> CIMultiDict[str]:
         """The headers of a request to `url`.
 

@@ -180,6 +180,17 @@ class RequestRefused(CollectorError, Permanent):
         super().__init__(url, f"answered {status}: the request was refused{_beginning(beginning)}")
 
 
+class NotModifiedUnasked(CollectorError, Permanent):
+    """304 to a request that did not ask whether anything has changed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url,
+            "answered 304 (not modified), but neither If-None-Match nor If-Modified-Since was sent: there is nothing "
+            "that it could be unchanged from; check what stands between us and the server, such as a cache",
+        )
+
+
 class RedirectRefused(CollectorError, Permanent):
     """A redirect without a usable address, or too many of them."""
 

@@ -15,6 +15,7 @@ from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
+from collect_ops.landing import memory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
@@ -36,6 +37,7 @@ class Swept:
     dead_letters: Drained
     woken: tuple[str, ...]
     inbox_woken: bool
+    forgotten_pages: int = 0
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -47,11 +49,12 @@ class Swept:
             "dead_letters": self.dead_letters.as_counts(),
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
+            "forgotten_pages": self.forgotten_pages,
         }
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Every pass: topology, outbox, repair, merging, ageing, dead letters, redrives, wake-ups.
+    """Every pass: topology, outbox, repair, merging, ageing, dead letters, redrives, wake-ups, pages to be forgotten.
 
     Args:
         backends: Where the services are.
@@ -80,6 +83,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
+    forgotten = attempt(lambda: memory.prune(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if failures or published is None or repaired is None or drained is None or woken is None:
         raise ExceptionGroup(f"{len(failures)} passes of the sweep failed", failures)
@@ -91,6 +95,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         dead_letters=drained,
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),
+        forgotten_pages=forgotten or 0,
     )
 
 

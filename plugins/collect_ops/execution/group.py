@@ -26,6 +26,7 @@ from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, Shard
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
+from collect_ops.landing.memory import PageMemory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
@@ -51,6 +52,7 @@ class GroupResult:
     failed: int = 0
     fenced: int = 0
     rows: int = 0
+    unchanged_rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
     settled: list[Settled] = field(default_factory=list)
@@ -240,8 +242,18 @@ class _GroupRun:
             on_retry=lambda notice: log.warning("asking again: %s", notice),
         )
         return TaskKit(
-            source=source, collector=await stack.enter_async_context(collector), lander=Lander(source)
+            source=source,
+            collector=await stack.enter_async_context(collector),
+            lander=Lander(source),
+            memory=await self._memory(stack, source, row["version"]),
         )
+
+    async def _memory(
+        self, stack: contextlib.AsyncExitStack, source: Source, version: str
+    ) -> PageMemory | None:
+        if source.conditional is None:
+            return None
+        return await stack.enter_async_context(PageMemory(source, bytes.fromhex(version), self._connect))
 
     async def _work(self, leases: Leases) -> None:
         """One worker: shards one after the other, on a connection of its own."""
@@ -309,7 +321,8 @@ class _GroupRun:
             self._result.settled.append(settled)
 
     def _count_page(self, page: Page) -> None:
-        self._result.rows += len(page.records)
+        self._result.rows += page.rows
+        self._result.unchanged_rows += page.unchanged_rows or 0
         self._result.bytes += page.wire_bytes
 
     def _count(self, end: ShardEnd) -> None:

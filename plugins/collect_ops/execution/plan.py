@@ -201,7 +201,12 @@ async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
     with connection.transaction():
-        ensure_target(connection, source.target, by_task=source.merge is not None)
+        ensure_target(
+            connection,
+            source.target,
+            by_task=source.merge is not None,
+            watched=source.conditional is not None,
+        )
         if source.target.disposition is Disposition.REPLACE:
             ensure_aside(connection, source.target, task_id)
 

@@ -27,6 +27,7 @@ __all__ = [
     "AuthType",
     "BodyTotal",
     "Column",
+    "Conditional",
     "CursorPaging",
     "Declaration",
     "Dedup",
@@ -313,6 +314,13 @@ class Target(Declaration):
     replace: swap the whole table when every shard is done."""
 
 
+class Conditional(Declaration):
+    """Pages are asked for only if they have changed since their rows landed (ETag, Last-Modified)."""
+
+    full_after_h: float = Field(default=168, gt=0)
+    """Hours after which a page is fetched in full again, whatever its server says of it."""
+
+
 class Limits(Declaration):
     """What a host bears, and what we bear of a host."""
 
@@ -427,6 +435,8 @@ class Source(Declaration):
     """Rows of one page."""
     target: Target
     """Where rows land."""
+    conditional: Conditional | None = None
+    """Whether pages are asked for only if they have changed; none: they are always fetched."""
     schedule: Schedule | None = None
     """Cron of five fields, or a preset such as @hourly; none: only when submitted."""
     priority: int | None = Field(default=None, ge=0, le=10)

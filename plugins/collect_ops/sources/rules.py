@@ -242,6 +242,32 @@ def _backoff_is_ordered(source: Source) -> Iterator[Fault]:
         )
 
 
+def _conditional_is_safe(source: Source) -> Iterator[Fault]:
+    if source.conditional is None:
+        return
+    if source.request.method != "GET":
+        problem = "needs request.method GET: other methods have no unchanged answer (RFC 9110 section 13)"
+        yield Fault(field="conditional", value=None, problem=problem)
+    if source.target.disposition is Disposition.REPLACE:
+        problem = (
+            "does not go with disposition replace: an unchanged page's rows would be missing from what is "
+            "swapped in; allowed are merge and append"
+        )
+        yield Fault(field="conditional", value=None, problem=problem)
+    if source.merge is not None:
+        problem = "does not go with merge: whose rows are whose is told by the task that has landed them"
+        yield Fault(field="conditional", value=None, problem=problem)
+    for name in source.request.headers:
+        if name.lower() in _CONDITIONS:
+            problem = "is written by conditional"
+            yield Fault(field=f"request.headers.{name}", value=None, problem=problem)
+
+
+_CONDITIONS = frozenset(
+    {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
+)
+
+
 def _next_url_is_not_everything(source: Source) -> Iterator[Fault]:
     # "@" is the whole body: it can be neither an address nor a token, and the first page would be the last.
     paging = source.paging
@@ -271,5 +297,9 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("target.disposition", "max_failed_shards"), faults=_replace_is_whole),
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),
+    Rule(
+        reads=("conditional", "request.method", "request.headers", "target.disposition", "merge"),
+        faults=_conditional_is_safe,
+    ),
     Rule(reads=("merge", "request.params", "target.columns", "target.disposition"), faults=merge_faults),
 )
