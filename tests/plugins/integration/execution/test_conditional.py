@@ -66,7 +66,7 @@ def conditional(style: str = "offset", **fields: Any) -> Source:
 
 def prepared(world: World, serve: Serve, declared: Source, **options: Any) -> PagedServer:
     """A server whose rows have landed once."""
-    server = serve(**{"rows": 230, "etags": "strong", "total_header": "X-Total", **options})
+    server = serve(**{"rows": 250, "etags": "strong", "total_header": "X-Total", **options})
     world.add(declared)
     world.serve_from(server.base_url)
     result = collected(world)
@@ -109,14 +109,14 @@ def test_what_is_unchanged_is_not_sent_again(
     sent = server.bytes_sent
     result = collected(world)
     assert pages_of(result) == (0, 1 if style == "none" else 5)
-    assert (result["rows_fetched"], result["unchanged_rows"], result["rows_landed"]) == (230, 230, 0)
-    assert (result["total_rows"], result["bytes"]) == (230, 0)
+    assert (result["rows_fetched"], result["unchanged_rows"], result["rows_landed"]) == (250, 250, 0)
+    assert (result["total_rows"], result["bytes"]) == (250, 0)
     assert server.bytes_sent - sent < 20_000 if style != "none" else server.bytes_sent - sent < 40_000
     asked = [request for request in server.requests if "If-None-Match" in request.headers]
     dated = [request for request in server.requests if "If-Modified-Since" in request.headers]
     assert bool(asked) == (validators != "date")
     assert bool(dated) == (validators == "date")
-    assert_exact(world, 230)
+    assert_exact(world, 250)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -125,9 +125,9 @@ def test_what_has_changed_is_landed(world: World, serve: Serve, style: str) -> N
     server.changed[77] = {"name": "another"}
     result = collected(world)
     assert pages_of(result) == ((1, 0) if style == "none" else (1, 4))
-    assert result["rows_fetched"] == 230
+    assert result["rows_fetched"] == 250
     found = {each["id"]: each["name"] for each in world.rows("SELECT id, name FROM landing.things")}
-    assert found == {number: "another" if number == 77 else row(number)["name"] for number in range(230)}
+    assert found == {number: "another" if number == 77 else row(number)["name"] for number in range(250)}
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -135,8 +135,8 @@ def test_a_source_that_grows_and_shrinks(world: World, serve: Serve, style: str)
     """`unchanged` pages go on to where pages go on now. Bodies do not name the total, which would change them all."""
     total = {"type": "unknown"}
     server = prepared(world, serve, conditional(style, total=total), total_in_body=False, total_header=None)
-    most = 230
-    for rows in (231, 229, 250, 251, 0, 400, 400):
+    most = 250
+    for rows in (251, 249, 230, 0, 400, 400):
         server.rows = rows
         most = max(most, rows)
         assert collected(world)["rows_fetched"] == rows
@@ -166,28 +166,14 @@ def test_rows_that_are_gone_come_again(
     db.execute(DAMAGE[damage])  # type: ignore[call-overload]
     result = collected(world)
     assert pages_of(result) == (5, 0)
-    assert_exact(world, 230)
+    assert_exact(world, 250)
     assert pages_of(collected(world)) == (0, 5)
 
 
-def test_whoever_may_delete_rows_need_not_see_the_memory(world: World, serve: Serve, db: Connection) -> None:
-    prepared(world, serve, conditional())
-    with db.transaction(force_rollback=True):
-        db.execute("CREATE ROLE collect_test_cleaner")
-        db.execute("GRANT USAGE ON SCHEMA landing TO collect_test_cleaner")
-        db.execute("GRANT SELECT, DELETE ON landing.things TO collect_test_cleaner")
-        db.execute("SET LOCAL ROLE collect_test_cleaner")
-        db.execute("DELETE FROM landing.things WHERE id = 1")
-        db.execute("RESET ROLE")
-        assert remembered_in(db) == 0
-
-
-def remembered_in(db: Connection) -> int:
-    found = db.execute(
-        "SELECT count(*) AS n FROM collect.page_validator JOIN collect.landing_target USING (table_name, epoch)"
-    ).fetchone()
-    assert found is not None
-    return int(found["n"])
+def test_whoever_may_delete_rows_need_not_see_the_memory(db: Connection) -> None:
+    """The trigger's function runs as its owner, and nothing that the caller can name stands in for what it uses."""
+    found = db.execute("SELECT prosecdef, proconfig FROM pg_proc WHERE proname = 'forget_pages'").fetchall()
+    assert found == [{"prosecdef": True, "proconfig": ["search_path=pg_catalog"]}]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +200,7 @@ def test_rows_that_go_while_their_page_is_asked_for(
     found = {each["id"] for each in world.rows("SELECT id FROM landing.things")}
     assert set(range(100, 150)) <= found
     collected(world)
-    assert {each["id"] for each in world.rows("SELECT id FROM landing.things")} == set(range(230))
+    assert {each["id"] for each in world.rows("SELECT id FROM landing.things")} == set(range(250))
 
 
 def test_a_changed_declaration_fetches_everything(world: World, serve: Serve) -> None:
@@ -236,13 +222,13 @@ def test_a_declaration_that_is_taken_back_fetches_everything(
     fields = {"request": {"path": "/offset"}, "target": {**target("merge"), "columns": columns}}
     if between == "another source":
         world.add(source("others", **fields))
-        assert world.task(world.collect("others"))["status"] == "COMPLETED"
+        assert world.task(world.collect("others", force=True))["status"] == "COMPLETED"
     else:
         world.add(conditional(**fields) if between == "conditional" else source(**fields))
         collected(world)
     world.add(first)
     assert pages_of(collected(world)) == (5, 0)
-    assert_exact(world, 230)
+    assert_exact(world, 250)
 
 
 def test_two_declarations_that_land_at_the_same_time(world: World, serve: Serve) -> None:
@@ -335,13 +321,13 @@ def test_pages_that_shards_share(world: World, serve: Serve, cap: int) -> None:
     """A server that caps pages moves where they begin: those that two shards cut up are never remembered."""
     server = prepared(world, serve, conditional("page"), cap=cap)
     result = collected(world)
-    assert result["rows_fetched"] == 230
+    assert result["rows_fetched"] == 250
     assert result["unchanged_rows"] > 0
-    assert_exact(world, 230)
+    assert_exact(world, 250)
     server.changed.update({number: {"name": "another"} for number in range(90, 110)})
     collected(world)
     names = {each["id"]: each["name"] for each in world.rows("SELECT id, name FROM landing.things")}
-    assert names == {n: "another" if 90 <= n < 110 else row(n)["name"] for n in range(230)}
+    assert names == {n: "another" if 90 <= n < 110 else row(n)["name"] for n in range(250)}
 
 
 def test_a_full_fetch_now_and_then(world: World, serve: Serve, db: Connection) -> None:
@@ -354,7 +340,9 @@ def test_a_full_fetch_now_and_then(world: World, serve: Serve, db: Connection) -
 def test_what_nobody_asks_for_is_forgotten(world: World, serve: Serve, db: Connection) -> None:
     prepared(world, serve, conditional())
     assert memory.prune(world.backends) == 0
-    db.execute("UPDATE collect.page_validator SET seen_at = seen_at - interval '91 days' WHERE rows = 30")
+    db.execute(
+        "UPDATE collect.page_validator SET seen_at = seen_at - interval '91 days' WHERE request = (SELECT request FROM collect.page_validator LIMIT 1)"
+    )
     assert memory.prune(world.backends) == 1
     assert pages_of(collected(world)) == (1, 4)
 
@@ -368,7 +356,7 @@ def test_a_server_that_stops_naming_its_pages(world: World, serve: Serve) -> Non
     server.etags = "strong"
     server.changed.clear()
     assert pages_of(collected(world)) == (5, 0)
-    assert_exact(world, 230)
+    assert_exact(world, 250)
 
 
 def test_an_older_fetch_does_not_replace_what_is_remembered_of_a_later_one(
@@ -444,8 +432,8 @@ def test_it_is_told(world: World, serve: Serve) -> None:
     with connect(world.backends.postgres_dsn) as connection:
         progress = read_progress(connection, task_id)
     assert progress is not None
-    assert (progress.unchanged_pages, progress.unchanged_rows, progress.rows_fetched) == (5, 230, 230)
-    assert "230 rows unchanged (5 pages)" in line(progress)
+    assert (progress.unchanged_pages, progress.unchanged_rows, progress.rows_fetched) == (5, 250, 250)
+    assert "250 rows unchanged (5 pages)" in line(progress)
     traces = world.rows(
         "SELECT * FROM collect.trace WHERE task_id = %s AND stage IN ('fetch', 'land')", task_id
     )
@@ -453,7 +441,7 @@ def test_it_is_told(world: World, serve: Serve) -> None:
         (each["stage"], each["response"]["unchanged"], each["response"]["status"]) for each in traces
     } == {("fetch", True, 304)}
     assert all("If-None-Match" in each["request"]["headers"] for each in traces)
-    assert sum(each["rows"] for each in traces) == 230
+    assert sum(each["rows"] for each in traces) == 250
 
 
 def test_a_source_that_does_not_ask_conditionally(world: World, serve: Serve) -> None:
@@ -478,8 +466,9 @@ CHANGES = st.one_of(
 )
 
 
+@pytest.mark.timeout(600)
 @given(st.lists(CHANGES, min_size=1, max_size=6), st.sampled_from(["offset", "page", "cursor", "next_url"]))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_table_is_what_fetching_everything_would_make_it(
     world: World, serve: Serve, db: Connection, changes: list[tuple[str, Any, Any]], style: str
 ) -> None:
