@@ -341,7 +341,8 @@ def test_what_nobody_asks_for_is_forgotten(world: World, serve: Serve, db: Conne
     prepared(world, serve, conditional())
     assert memory.prune(world.backends) == 0
     db.execute(
-        "UPDATE collect.page_validator SET seen_at = seen_at - interval '91 days' WHERE request = (SELECT request FROM collect.page_validator LIMIT 1)"
+        "UPDATE collect.page_validator SET seen_at = seen_at - interval '91 days' "
+        "WHERE request = (SELECT request FROM collect.page_validator LIMIT 1)"
     )
     assert memory.prune(world.backends) == 1
     assert pages_of(collected(world)) == (1, 4)
