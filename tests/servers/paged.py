@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import hashlib
+import secrets
 import ssl
 import threading
 import time
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
+from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
 from aiohttp import web
@@ -107,6 +110,12 @@ def basic(login: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()}
 
 
+def _parsed(request: web.Request, body: bytes) -> Any:
+    if request.content_type == "application/x-www-form-urlencoded":
+        return dict(parse_qsl(body.decode()))
+    return orjson.loads(body) if body else None
+
+
 class PagedServer:
     """Serves `rows` rows.
 
@@ -120,6 +129,9 @@ class PagedServer:
         required_query: 401 without these.
         delay_s: Waits so long before each answer.
         echo_key: Query parameter that links to the next page repeat, as careless servers do.
+        oauth2: Client id and secret for which `/token` gives out tokens; 401 without one that is not revoked.
+        etags: Answers carry an ETag: `strong`, `weak`, or None; a request that names it gets 304.
+        last_modified: Answers carry this Last-Modified; a request that names it and no ETag gets 304.
         tls: Serve https.
         port: 0 takes a free one.
         host: Address to listen on; nodes with network namespaces reach the bridge's only.
@@ -137,6 +149,9 @@ class PagedServer:
         required_query: Mapping[str, str] | None = None,
         delay_s: float = 0,
         echo_key: str | None = None,
+        oauth2: tuple[str, str] | None = None,
+        etags: str | None = None,
+        last_modified: str | None = None,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
@@ -151,6 +166,13 @@ class PagedServer:
         self.required_query = dict(required_query or {})
         self.delay_s = delay_s
         self.echo_key = echo_key
+        self.oauth2 = oauth2
+        self.issued: list[str] = []
+        self.revoked: set[str] = set()
+        self.token_answer: dict[str, Any] = {"token_type": "Bearer", "expires_in": 3600}
+        self.etags = etags
+        self.last_modified = last_modified
+        self.changed: dict[int, dict[str, Any]] = {}
         self.port = port
         self.requests: list[Recorded] = []
         self.bytes_sent = 0
@@ -265,6 +287,7 @@ class PagedServer:
         yield "/redirect", self._redirect
         yield "/status/{status}", self._status
         yield "/raw", self._raw
+        yield "/token", self._token
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -274,7 +297,7 @@ class PagedServer:
             path=request.path,
             query=dict(request.query),
             headers=dict(request.headers),
-            body=orjson.loads(body) if body else None,
+            body=_parsed(request, body),
             at=time.monotonic(),
         )
         self.requests.append(recorded)
@@ -305,7 +328,17 @@ class PagedServer:
             return failures.popleft()
         return next((failure for matches, failure in self._chosen if matches(recorded)), None)
 
+    def revoke(self) -> None:
+        """No token that was given out is good any more."""
+        self.revoked.update(self.issued)
+
+    def _bears_a_token(self, request: web.Request) -> bool:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return token in self.issued and token not in self.revoked
+
     def _allowed(self, request: web.Request) -> bool:
+        if self.oauth2 is not None and request.path != "/token" and not self._bears_a_token(request):
+            return False
         return all(
             request.headers.get(name) == value for name, value in self.required_headers.items()
         ) and all(request.query.get(name) == value for name, value in self.required_query.items())
@@ -323,7 +356,10 @@ class PagedServer:
         return request.query.get(name, default)
 
     def _cut(self, start: int, size: int) -> list[dict[str, Any]]:
-        return [row(number) for number in range(max(0, start), min(self.rows, start + size))]
+        return [
+            {**row(number), **self.changed.get(number, {})}
+            for number in range(max(0, start), min(self.rows, start + size))
+        ]
 
     def _capped(self, size: int) -> int:
         return size if self.cap is None else min(size, self.cap)
@@ -337,12 +373,47 @@ class PagedServer:
         if self.total_header:
             headers[self.total_header] = str(self.rows)
         body = orjson.dumps(document)
+        headers |= self._validators(body, headers)
+        if self._is_known(request, headers):
+            return web.Response(status=304, headers=headers)
         if self.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
             packer = zlib.compressobj(wbits=31)
             body = packer.compress(body) + packer.flush()
             headers["Content-Encoding"] = "gzip"
         self.bytes_sent += len(body)
         return web.Response(body=body, headers=headers, content_type="application/json")
+
+    def _validators(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.etags:
+            tag = hashlib.blake2b(body + repr(sorted(headers.items())).encode(), digest_size=8).hexdigest()
+            found["ETag"] = f'{"W/" if self.etags == "weak" else ""}"{tag}"'
+        if self.last_modified:
+            found["Last-Modified"] = self.last_modified
+        return found
+
+    def _is_known(self, request: web.Request, validators: Mapping[str, str]) -> bool:
+        """RFC 9110 13.2.2: If-None-Match, compared weakly, wins over If-Modified-Since."""
+        named = request.headers.get("If-None-Match")
+        if named is not None:
+            return "ETag" in validators and named.removeprefix("W/") == validators["ETag"].removeprefix("W/")
+        since = request.headers.get("If-Modified-Since")
+        return since is not None and since == validators.get("Last-Modified")
+
+    async def _token(self, request: web.Request) -> web.Response:
+        """RFC 6749 4.4: a token for client credentials, in a Basic header or in the body."""
+        form = self.requests[-1].body or {}
+        given = (form.get("client_id"), form.get("client_secret"))
+        if "Authorization" in request.headers:
+            pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
+            login, _, password = pair.partition(":")
+            given = (unquote_plus(login), unquote_plus(password))
+        if form.get("grant_type") != "client_credentials":
+            return web.json_response({"error": "unsupported_grant_type"}, status=400)
+        if given != self.oauth2:
+            return web.json_response({"error": "invalid_client"}, status=401)
+        self.issued.append(f"token-{len(self.issued)}-{secrets.token_hex(8)}")
+        return web.json_response({"access_token": self.issued[-1], **self.token_answer})
 
     async def _offset(self, request: web.Request) -> web.Response:
         offset, limit = int(self._param(request, "offset", 0)), int(self._param(request, "limit", 100))

@@ -79,10 +79,12 @@ def endpoint_of(source: Source) -> Endpoint:
 
 
 def _example(source: Source) -> str:
-    fields = {"conn_type": "http", "host": "https://api.example.com"}
+    fields: dict[str, Any] = {"conn_type": "http", "host": "https://api.example.com"}
     if source.auth.type is not AuthType.NONE:
-        fields |= {"login": "…"} if source.auth.type is AuthType.BASIC else {}
+        fields |= {"login": "…"} if source.auth.type in (AuthType.BASIC, AuthType.OAUTH2) else {}
         fields |= {"password": "…"}
+    if source.auth.type is AuthType.OAUTH2 and source.auth.token_url is None:
+        fields |= {"extra": {"token_url": "https://login.example.com/oauth/token"}}
     return json.dumps(fields, ensure_ascii=False)
 
 

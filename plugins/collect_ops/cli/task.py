@@ -333,6 +333,8 @@ def line(progress: Progress) -> str:
         parts.append(f"{progress.elapsed_s:.1f} s")
     if progress.remaining_s:
         parts.append(f"{progress.remaining_s:.0f} s to go")
+    if progress.unchanged_pages:
+        parts.append(f"{progress.unchanged_rows:,} rows unchanged ({progress.unchanged_pages:,} pages)")
     if progress.bad_rows:
         parts.append(f"{progress.bad_rows:,} bad rows")
     if progress.reason:

@@ -18,6 +18,7 @@ from collect_ops.collectors.errors import (
     HostBusy,
     NestedTooDeep,
     NotJson,
+    NotModifiedUnasked,
     RecordsNotAList,
     RequestRefused,
     ServerFailed,
@@ -76,6 +77,8 @@ def refusal(answer: Answer, source: Source, beginning: str, now: datetime) -> Co
         now: The time, for a Retry-After that names a date.
     """
     status, shown = answer.status, answer.shown
+    if status == 304:
+        return NotModifiedUnasked(shown)
     if status in (401, 403):
         return AuthenticationRefused(shown, status, source.connection, source.auth.type, sent=answer.trusted)
     if status in (404, 410):
@@ -89,14 +92,14 @@ def refusal(answer: Answer, source: Source, beginning: str, now: datetime) -> Co
 
 
 def document_of(answer: Answer, source: Source) -> Json:
-    """The body as JSON; None for a response that has none by its status (204, 205).
+    """The body as JSON; None for a response that has none by its status (204, 205, 304).
 
     Raises:
         NotJson: It is something else.
         TruncatedBody: It is the beginning of JSON.
         NestedTooDeep: It nests deeper than the source allows.
     """
-    if answer.status in (204, 205):
+    if answer.status in (204, 205, 304):
         return None
     content_type = answer.headers.get("Content-Type", "")
     try:

@@ -18,10 +18,12 @@ from yarl import URL
 
 from collect_ops import __version__
 from collect_ops.collectors.answer import Answer, beginning_of, document_of, refusal
+from collect_ops.collectors.conditional import fingerprint
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
+    AuthenticationRefused,
     CertificateRefused,
     CollectorError,
     ConnectionBroken,
@@ -31,12 +33,15 @@ from collect_ops.collectors.errors import (
     PageTooLarge,
     RedirectRefused,
     RequestTimedOut,
+    TokenUnusable,
     UrlRefused,
 )
 from collect_ops.collectors.guard import Guard, GuardedResolver
 from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.page import Json
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
+from collect_ops.collectors.token_keeper import TokenKeeper
+from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
 from collect_ops.kernel.masking import mask
 from collect_ops.sources.model import Source
 
@@ -47,6 +52,7 @@ _READ_BUFFER_BYTES = 256 * 1024
 # Cursors in links grow beyond aiohttp's 8 KiB.
 _MAX_HEADER_BYTES = 64 * 1024
 _ERROR_BODY_BYTES = 4096
+_MAX_TOKEN_BYTES = 64 * 1024
 _SHOWN_HEADERS = (
     "content-type",
     "content-encoding",
@@ -72,12 +78,14 @@ class Call:
         url: Where it goes.
         headers: The source's own headers.
         body: The JSON body.
+        conditions: Headers that ask for the answer only if it has changed.
     """
 
     method: str
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> int:
@@ -112,6 +120,7 @@ class HttpClient:
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
+        TokenUrlRefused: The connection's secret may not go where the source asks for tokens.
     """
 
     def __init__(
@@ -125,7 +134,10 @@ class HttpClient:
     ) -> None:
         self._source = source
         self._on_retry = on_retry
-        self._credentials = Credentials.of(source, endpoint)
+        ask = TokenAsk.of(source, endpoint)
+        self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
+        self._who = (source.auth.type.value, endpoint.login or "")
+        self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
         self._guard = Guard(allow_private=endpoint.allow_private_networks)
         self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
@@ -138,7 +150,10 @@ class HttpClient:
         # The cookie jar is a dummy: what one source sets must not follow us to another request.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._concurrency, resolver=GuardedResolver(self._guard), use_dns_cache=False
+                limit=self._concurrency,
+                resolver=GuardedResolver(self._guard),
+                use_dns_cache=False,
+                socket_factory=self._guard.socket_to,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
@@ -193,12 +208,52 @@ class HttpClient:
             await self._pacer.turn()
             try:
                 async with asyncio.timeout(limit_s):
-                    return await self._followed(call)
+                    return await self._authorised(call)
             except TimeoutError as error:
                 raise self._timed_out(shown, error) from error
             except (aiohttp.ClientError, OSError) as error:
                 # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
                 raise self._translated(shown, error) from None
+
+    async def _authorised(self, call: Call) -> Answer:
+        """The call with a token, where one is needed; with another one, once, when the first is refused."""
+        if self._tokens is None or not self._credentials.trusts(call.url):
+            return await self._followed(call)
+        token = await self._tokens.current()
+        self._credentials = self._credentials.bearing(token)
+        try:
+            return await self._followed(call)
+        except AuthenticationRefused as error:
+            if error.status != 401 or not error.credentials_sent:
+                raise
+        self._credentials = self._credentials.bearing(await self._tokens.instead_of(token))
+        await self._pacer.turn()
+        return await self._followed(call)
+
+    async def _token_for(self, ask: TokenAsk) -> Token:
+        """Ask a token endpoint. It is guarded as any other address, and no redirect takes the secret elsewhere."""
+        self._guard.check_url(ask.url, ask.shown)
+        asked_at = time.monotonic()
+        try:
+            async with self._opened().post(
+                ask.url,
+                data=ask.body,
+                headers={**_DEFAULT_HEADERS, **ask.headers, "Accept-Encoding": "identity"},
+                allow_redirects=False,
+            ) as response:
+                if response.status in _REDIRECTS:
+                    reason = f"the token endpoint answered {response.status}; name the address it leads to"
+                    raise RedirectRefused(ask.shown, reason)
+                body = await _at_most(response, _MAX_TOKEN_BYTES)
+        except aiohttp.ServerTimeoutError as error:
+            raise self._timed_out(ask.shown, error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(ask.shown, error) from None
+        if len(body) > _MAX_TOKEN_BYTES:
+            allowed = f"at most {_MAX_TOKEN_BYTES} bytes"
+            raise TokenUnusable(ask.shown, "answer", f"longer than {_MAX_TOKEN_BYTES} bytes", allowed)
+        answer = TokenAnswer(status=response.status, headers=response.headers, body=body)
+        return token_in(ask, answer, asked_at=asked_at, now=datetime.now(UTC))
 
     async def _followed(self, call: Call) -> Answer:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -212,17 +267,21 @@ class HttpClient:
         raise RedirectRefused(shown, f"more than {_MAX_REDIRECTS} redirects")
 
     def _send(self, call: Call) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if self._session is None:
-            raise RuntimeError("HttpClient is used outside of its `async with`")
         headers = CIMultiDict(_DEFAULT_HEADERS)
         headers.update(self._credentials.headers_for(call.url, call.headers))
-        return self._session.request(
+        headers.update(call.conditions)
+        return self._opened().request(
             call.method,
             self._credentials.dress(call.url),
             headers=headers,
             data=call.body,
             allow_redirects=False,
         )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("HttpClient is used outside of its `async with`")
+        return self._session
 
     def _redirected(self, call: Call, response: aiohttp.ClientResponse, shown: str) -> Call:
         location = response.headers.get("Location")
@@ -237,12 +296,13 @@ class HttpClient:
         # RFC 9110 15.4: 307 and 308 repeat the request; after the others a POST becomes a GET, as every
         # client does.
         if response.status in (307, 308) or call.method == "GET":
-            return replace(call, url=url)
+            # What an answer is known by, it is known by at its own address.
+            return replace(call, url=url, conditions={})
         headers = {name: value for name, value in call.headers.items() if name.lower() != "content-type"}
         return Call(method="GET", url=url, headers=headers)
 
     async def _read(self, call: Call, response: aiohttp.ClientResponse, shown: str, sent_at: float) -> Answer:
-        success = 200 <= response.status < 300
+        success = 200 <= response.status < 300 or (response.status == 304 and bool(call.conditions))
         limit = self._source.limits.max_page_bytes
         body, wire_bytes = await (
             _body(response, limit, shown) if success else _beginning(response, min(limit, _ERROR_BODY_BYTES))
@@ -294,6 +354,12 @@ class HttpClient:
         """A URL as it may be stored: no user info, and no key of ours that a server repeats in its links."""
         return str(self._credentials.strip(URL(url)))
 
+    def fingerprint(self, call: Call) -> bytes:
+        """What tells this call from others, without credentials and conditions."""
+        url = str(self._credentials.strip(call.url))
+        headers = self._credentials.plain_headers(call.url, call.headers)
+        return fingerprint(call.method, url, headers, call.body, self._who)
+
     def described_call(self, call: Call) -> dict[str, Any]:
         """A call as it may be shown: method, url, headers."""
         trusted = self._credentials.trusts(call.url)
@@ -304,6 +370,8 @@ class HttpClient:
                 dict(self._credentials.headers_for(call.url, call.headers)), secrets=self._credentials.secrets
             )
             self._shown_headers[trusted, call.method] = headers
+        if call.conditions:
+            headers = {**headers, **mask(dict(call.conditions), secrets=self._credentials.secrets)}
         return {"method": call.method, "url": self.shown(call.url), "headers": headers}
 
     def described_answer(self, answer: Answer) -> dict[str, Any]:
@@ -338,6 +406,16 @@ async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) 
         raise PageTooLarge(shown, limit_bytes, None) from error
     except BrokenEncoding as error:
         raise ConnectionBroken(shown, f"content encoding {encoding}: {error}") from error
+
+
+async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """The body as it travelled; one that is longer is cut somewhere behind the limit."""
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit_bytes:
+            break
+    return body
 
 
 async def _beginning(response: aiohttp.ClientResponse, limit_bytes: int) -> tuple[bytes, int]:

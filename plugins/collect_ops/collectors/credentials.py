@@ -7,8 +7,8 @@ not along a redirect, not after a `next` link.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -38,8 +38,13 @@ class Credentials:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, source: Source, endpoint: Endpoint) -> Credentials:
+    def of(cls, source: Source, endpoint: Endpoint, *, secrets: Sequence[str] = ()) -> Credentials:
         """What the source's authentication makes of the connection.
+
+        Args:
+            source: The source.
+            endpoint: The connection.
+            secrets: More texts that must not be shown.
 
         Raises:
             CredentialsMissing: The connection lacks what it needs.
@@ -55,15 +60,20 @@ class Credentials:
             case AuthType.API_KEY:
                 holder = proof if source.auth.location == "header" else query
                 holder[source.auth.name] = _needed("password", source, endpoint)
-            case AuthType.NONE:
-                pass
+            case AuthType.OAUTH2 | AuthType.NONE:
+                pass  # the proof of oauth2 is a token, which somebody has to ask for first
         return cls(
             origin=URL(endpoint.base_url).origin(),
             headers=endpoint.headers,
             proof=proof,
             query=query,
-            secrets=_secrets(endpoint, proof),
+            secrets=tuple(sorted({*_secrets(endpoint, proof), *secrets})),
         )
+
+    def bearing(self, token: str) -> Credentials:
+        """The same with a token, which takes the place of the one before; that one stays a secret."""
+        proof = {**self.proof, "Authorization": f"Bearer {token}"}
+        return replace(self, proof=proof, secrets=tuple(sorted({*self.secrets, token})))
 
     def trusts(self, url: URL) -> bool:
         """Whether `url` is where the credentials may go."""
@@ -81,6 +91,12 @@ class Credentials:
         """`url` with the key in its query, when it goes where the credentials may go."""
         url = self.strip(url)
         return url.update_query(self.query) if self.query and self.trusts(url) else url
+
+    def plain_headers(self, url: URL, declared: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request to `url` that prove nothing and sound like no secret."""
+        headers = CIMultiDict(self.headers if self.trusts(url) else {})
+        headers.update(declared)
+        return {name: value for name, value in headers.items() if not sounds_secret(name)}
 
     def headers_for(self, url: URL, declared: Mapping[str, str]) -> CIMultiDict[str]:
         """The headers of a request to `url`.

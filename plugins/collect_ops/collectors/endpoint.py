@@ -10,8 +10,9 @@ import orjson
 from yarl import URL
 
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
+from collect_ops.sources.texts import token_url_problem
 
-_EXTRA = ("headers", "allow_private_networks")
+_EXTRA = ("headers", "allow_private_networks", "token_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Endpoint:
         password: Password, bearer token or API key.
         headers: Sent with every request to this scheme, host and port, and nowhere else.
         allow_private_networks: Whether private and loopback addresses may be asked.
+        token_url: Where tokens are given out (auth.type oauth2); also on another host than the base URL's.
     """
 
     base_url: str
@@ -31,6 +33,7 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_private_networks: bool = False
+    token_url: str | None = None
 
     @classmethod
     def from_connection_json(cls, text: str, *, connection: str = "connection") -> Endpoint:
@@ -76,6 +79,7 @@ class Endpoint:
             password=fields.get("password") or None,
             headers=dict(headers),
             allow_private_networks=allow,
+            token_url=extra.get("token_url") or None,
         )
 
 
@@ -101,6 +105,11 @@ def _extra_faults(extra: Mapping[str, Any]) -> Iterator[Fault]:
     allow = extra.get("allow_private_networks", False)
     if not isinstance(allow, bool):
         yield Fault(field="extra.allow_private_networks", value=allow, problem="must be true or false")
+    if (token_url := extra.get("token_url") or None) is not None:
+        problem = token_url_problem(token_url) if isinstance(token_url, str) else "must be text"
+        if problem:
+            # Its value may hold a password.
+            yield Fault(field="extra.token_url", value=None, problem=problem)
     headers = extra.get("headers") or {}
     if not isinstance(headers, Mapping):
         yield Fault(field="extra.headers", value=None, problem="must be an object of header names and values")

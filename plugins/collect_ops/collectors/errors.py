@@ -106,6 +106,62 @@ class CredentialsMissing(CollectorError, Permanent):
         )
 
 
+class TokenUrlRefused(CollectorError, Permanent):
+    """Client id and secret do not go there.
+
+    Args:
+        reason: Why not.
+    """
+
+    def __init__(self, url: str, connection: str, reason: str) -> None:
+        self.connection = connection
+        self.reason = reason
+        super().__init__(url, f"the secret of connection {connection!r} is not sent there: {reason}")
+
+
+class TokenRefused(CollectorError, Permanent):
+    """The token endpoint says no (RFC 6749 section 5.2).
+
+    Args:
+        code: Its error code (`invalid_client`), or what it answered instead of one.
+        description: Its words, masked.
+    """
+
+    def __init__(self, url: str, connection: str, code: str, description: str) -> None:
+        self.connection = connection
+        self.code = code
+        said = f" ({description})" if description else ""
+        super().__init__(
+            url,
+            f"no token for connection {connection!r}: {code}{said}; check its login and password (client id and "
+            "secret), and the source's auth: scope, audience, client_auth",
+        )
+
+
+class TokenServerFailed(CollectorError, Transient):
+    """The token endpoint cannot now."""
+
+    def __init__(self, url: str, status: int, code: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(url, f"the token endpoint answered {status}{code and f', {code}'}")
+
+
+class TokenUnusable(CollectorError, Permanent):
+    """What the token endpoint gave is no token.
+
+    Args:
+        field: What is wrong in its answer.
+        gave: What stands there, in words: the answer may hold a secret.
+        allowed: What may.
+    """
+
+    def __init__(self, url: str, field: str, gave: str, allowed: str) -> None:
+        self.field = field
+        self.gave = gave
+        super().__init__(url, f"the token endpoint's {field} is {gave}; allowed: {allowed}")
+
+
 class UrlNotFound(CollectorError, Permanent):
     """404 or 410."""
 
@@ -122,6 +178,17 @@ class RequestRefused(CollectorError, Permanent):
     def __init__(self, url: str, status: int, beginning: str) -> None:
         self.status = status
         super().__init__(url, f"answered {status}: the request was refused{_beginning(beginning)}")
+
+
+class NotModifiedUnasked(CollectorError, Permanent):
+    """304 to a request that did not ask whether anything has changed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url,
+            "answered 304 (not modified), but neither If-None-Match nor If-Modified-Since was sent: there is nothing "
+            "that it could be unchanged from; check what stands between us and the server, such as a cache",
+        )
 
 
 class RedirectRefused(CollectorError, Permanent):

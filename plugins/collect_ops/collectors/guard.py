@@ -1,8 +1,9 @@
 """Which addresses are asked, and which never.
 
-Collect URLs are attacker-controlled input: a source, a submission, a redirect or a `next` link may point
-into our own network. Every address is checked after DNS, and the connection goes to the address that was
-checked.
+Collect URLs are attacker-controlled input: a source, a submission, a redirect, a `next` link or the address of a
+token endpoint may point into our own network. Every address is checked after DNS, and once more, whatever came
+before, when the socket is made that connects to it: a name that resolves otherwise the second time, or a spelling
+that two parsers read differently, gains nothing.
 """
 
 from __future__ import annotations
@@ -14,22 +15,36 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from collect_ops.collectors.errors import AddressRefused, UrlRefused
 
 Address = IPv4Address | IPv6Address
 
-# Metadata services outside 169.254.0.0/16: AWS and GCP over IPv6, Alibaba, Oracle, and Azure's (a public
-# address).
+# Metadata services outside 169.254.0.0/16: Scaleway and GCP over IPv6, Alibaba, Oracle, and Azure's (a public address).
 _METADATA = frozenset(
     ip_address(text)
-    for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+    for text in ("fd00:42::42", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
 )
+# AWS: instance metadata, credentials of pods, DNS and time of a VPC.
+_METADATA_NETWORK = IPv6Network("fd00:ec2::/32")
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+# Python's tables know single addresses of 192.0.0.0/24 as global (RFC 7723, RFC 8155): none of them serves data.
+_PROTOCOLS = IPv4Network("192.0.0.0/24")
+_NAT64 = IPv6Network("64:ff9b::/96")
+# A network's own translation (RFC 8215): where in it the IPv4 address stands is the network's own matter.
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = IPv6Network("::/96")
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+# All global unicast addresses (RFC 4291 2.4), less what IANA has set aside since Python's tables were made.
+_GLOBAL = IPv6Network("2000::/3")
+_DOCUMENTATION = IPv6Network("3fff::/20")
+_UNIQUE_LOCAL = IPv6Network("fc00::/7")
+_SITE_LOCAL = IPv6Network("fec0::/10")
+# Letters, digits, hyphens, dots, and the underscore that some names have; colons in addresses.
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 
 
@@ -48,56 +63,88 @@ class Objection:
 
 def objection(address: Address) -> Objection | None:
     """What speaks against asking `address`; None when it is a public unicast address. Pure."""
-    never = _never(address)
+    if isinstance(address, IPv4Address):
+        return _objection_v4(address)
+    address = IPv6Address(int(address))  # without its zone: fd00:ec2::254%eth0 is the metadata service, too
+    never = _never_v6(address)
     if never:
         return Objection(kind=never, allowable=False)
-    if isinstance(address, IPv6Address):
-        inner = embedded(address)
-        found = objection(inner) if inner else None
-        if found:
-            return Objection(kind=f"{found.kind} (as {inner})", allowable=found.allowable)
-        if inner and not _is_isatap(address):
-            # The outer address is only how the inner one is written; ISATAP's prefix is an address of its
-            # own.
-            return None
+    found = [(inner, _objection_v4(inner)) for inner in embedded(address)]
+    worst = min(
+        ((one.allowable, f"{one.kind} (as {inner})") for inner, one in found if one is not None), default=None
+    )
+    if worst is not None:
+        return Objection(kind=worst[1], allowable=worst[0])
+    if found and not _is_isatap(address):
+        # The outer address is only how the inner one is written; ISATAP's prefix is an address of its own.
+        return None
+    return _objection_v6(address)
+
+
+def _objection_v4(address: IPv4Address) -> Objection | None:
+    never = _never_v4(address)
+    if never:
+        return Objection(kind=never, allowable=False)
     if address.is_loopback:
         return Objection(kind="loopback", allowable=True)
-    # Private, shared (CGNAT), documentation, benchmarking, unique local: whatever IANA does not call global.
-    if not address.is_global or address.is_private:
+    # Private, shared (CGNAT), documentation, benchmarking: whatever IANA does not call global.
+    if not address.is_global or address.is_private or address in _PROTOCOLS:
         return Objection(kind="private", allowable=True)
     return None
 
 
-def _never(address: Address) -> str | None:
+def _never_v4(address: IPv4Address) -> str | None:
     if address in _METADATA:
         return "cloud metadata"
-    if address.is_unspecified or (isinstance(address, IPv4Address) and address in _THIS_NETWORK):
+    if address in _THIS_NETWORK:
         return "unspecified"
     if address.is_link_local:
         return "link-local"
     if address.is_multicast:
         return "multicast"
-    # ipaddress counts ::/8 as reserved, which holds the loopback and embedded forms that are judged on their
-    # own.
-    if address.is_reserved and not (isinstance(address, IPv6Address) and int(address) >> 120 == 0):
-        return "reserved"
+    return "reserved" if address.is_reserved else None
+
+
+def _never_v6(address: IPv6Address) -> str | None:
+    if address in _METADATA or address in _METADATA_NETWORK:
+        return "cloud metadata"
+    if address.is_unspecified:
+        return "unspecified"
+    if address.is_link_local:
+        return "link-local"
+    if address.is_multicast:
+        return "multicast"
     return None
 
 
-def embedded(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address inside an IPv6 one: mapped, compatible, 6to4, Teredo, NAT64 or ISATAP. Pure."""
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+def _objection_v6(address: IPv6Address) -> Objection | None:
+    if address.is_loopback:
+        return Objection(kind="loopback", allowable=True)
+    if address in _UNIQUE_LOCAL or address in _SITE_LOCAL or address in _LOCAL_NAT64:
+        return Objection(kind="private", allowable=True)
+    if address not in _GLOBAL:
+        return Objection(kind="reserved", allowable=False)
+    if not address.is_global or address.is_private or address in _DOCUMENTATION:
+        return Objection(kind="private", allowable=True)
+    return None
+
+
+def embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses inside an IPv6 one.
+
+    One in mapped, compatible, translated, 6to4, NAT64 and ISATAP addresses, two in Teredo's: its server's and its
+    client's. Pure.
+    """
     if address.sixtofour is not None:
-        return address.sixtofour
+        return (address.sixtofour,)
     if address.teredo is not None:
-        return address.teredo[1]
-    low = int(address) & 0xFFFF_FFFF
-    if any(address in network for network in _NAT64):
-        return IPv4Address(low)
+        return address.teredo
+    low = IPv4Address(int(address) & 0xFFFF_FFFF)
+    if address.ipv4_mapped is not None or address in _NAT64 or address in _TRANSLATED or _is_isatap(address):
+        return (low,)
     if address in _COMPATIBLE and not address.is_loopback and not address.is_unspecified:
-        return IPv4Address(low)
-    return IPv4Address(low) if _is_isatap(address) else None
+        return (low,)
+    return ()
 
 
 def _is_isatap(address: IPv6Address) -> bool:
@@ -110,8 +157,10 @@ def literal(host: str) -> Address | None:
     The old forms count (`0x7f.1`, `2130706433`, `0177.0.0.1`). Pure: `inet_aton` asks nobody.
     """
     text = host.strip("[]").rstrip(".")
+    if ":" in text:
+        text = text.partition("%")[0]  # a zone says over which interface, not to which address
     try:
-        return ip_address(text.replace("%25", "%"))
+        return ip_address(text)
     except ValueError:
         pass  # Not the usual form; it may still be one that the system's resolver takes for an address.
     if not _NUMERIC.fullmatch(text):
@@ -151,7 +200,10 @@ class Guard:
         address = literal(host)
         if address is not None:
             self.check_address(address, host, shown)
-        elif _NUMERIC.fullmatch(host.rstrip(".")):
+        if not _HOST.fullmatch(host):
+            # Blanks, zones, escapes: the system's resolver and ours might not read them alike.
+            raise UrlRefused(shown, f"host {host!r} holds what no host name or address holds")
+        if address is None and _NUMERIC.fullmatch(host.rstrip(".")):
             raise UrlRefused(shown, f"host {host!r} is neither a name nor an address")
 
     def check_address(self, address: Address, host: str, shown: str) -> None:
@@ -163,6 +215,21 @@ class Guard:
         found = objection(address)
         if found and not (found.allowable and self.allow_private):
             raise AddressRefused(shown, host, str(address), found.kind, allowable=found.allowable)
+
+    def socket_to(self, target: AddrInfoType) -> socket.socket:
+        """The socket that connects to `target`, an entry as of `getaddrinfo`: the last check before the wire.
+
+        Raises:
+            AddressRefused: That address is not asked.
+            UrlRefused: It is none.
+        """
+        family, kind, protocol, _, where = target
+        host, port = str(where[0]), where[1]
+        address = literal(host)
+        if address is None:
+            raise UrlRefused(f"//{host}:{port}", f"{host!r} is no address")
+        self.check_address(address, host, f"//{host}:{port}")
+        return socket.socket(family=family, type=kind, proto=protocol)
 
 
 class GuardedResolver(AbstractResolver):
@@ -189,7 +256,7 @@ class GuardedResolver(AbstractResolver):
         results: list[ResolveResult] = []
         for kind, _, protocol, _, address in found:
             text = str(address[0])
-            self._guard.check_address(ip_address(text), host, f"//{host}:{port}")
+            self._guard.check_address(_resolved(text), host, f"//{host}:{port}")
             results.append(
                 ResolveResult(
                     hostname=host,
@@ -204,3 +271,10 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _resolved(text: str) -> Address:
+    address = literal(text)
+    if address is None:
+        raise OSError(f"the resolver gave {text!r}, which is no address")
+    return address

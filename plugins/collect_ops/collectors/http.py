@@ -11,12 +11,20 @@ from typing import Any, Self
 import orjson
 from yarl import URL
 
-from collect_ops.collectors.answer import records_of, required_total, search, total_in
-from collect_ops.collectors.client import Call, HttpClient
+from collect_ops.collectors.answer import Answer, records_of, required_total, search, total_in
+from collect_ops.collectors.client import Call, Fetched, HttpClient
+from collect_ops.collectors.conditional import (
+    Known,
+    Recall,
+    Validator,
+    contradicts,
+    etag_of,
+    last_modified_of,
+)
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
 from collect_ops.collectors.page import Page, Position, Span
-from collect_ops.collectors.paging import Ask, Reply, pager_for
+from collect_ops.collectors.paging import Ask, Reply, Step, counts_rows, pager_for
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.sources.model import RequestTotal, Source, UnknownTotal
 from collect_ops.sources.request import RenderedRequest
@@ -31,9 +39,19 @@ class _Run:
 
     span: Span
     request: RenderedRequest
+    recall: Recall | None = None
     seen: set[int] = field(default_factory=set)
     requests: int = 0
     empty_in_a_row: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Got:
+    """What a page holds, or held when it is unchanged."""
+
+    records: list[Any]
+    reply: Reply
+    unchanged: Validator | None = None
 
 
 class HttpCollector:
@@ -128,7 +146,12 @@ class HttpCollector:
         ]
 
     async def pages(
-        self, span: Span, position: Position | None = None, request: RenderedRequest | None = None
+        self,
+        span: Span,
+        position: Position | None = None,
+        request: RenderedRequest | None = None,
+        *,
+        recall: Recall | None = None,
     ) -> AsyncGenerator[Page, None]:
         """The pages of a span, in order; the next one is fetched while the consumer works on the current one.
 
@@ -140,12 +163,14 @@ class HttpCollector:
             span: The shard's range; paging that cannot be split takes it all.
             position: `next_position` of the last page that was kept; None to begin.
             request: What the shard asks for, when it is another request than the others'.
+            recall: What is known of pages that have landed: they are asked for only if they have changed. None
+                fetches every page.
 
         Raises:
             CollectorError: One of its subclasses says what is wrong; `Transient` or `Permanent` whether it
             stays so.
         """
-        run = _Run(span=span, request=request or self._request)
+        run = _Run(span=span, request=request or self._request, recall=recall)
         current: asyncio.Task[Page | None] | None
         current = self._start(run, self._pager.begin(span) if position is None else position)
         try:
@@ -177,27 +202,26 @@ class HttpCollector:
             call = self._next_call(run, position, number)
             if call is None:
                 return None
+            call, known = await self._conditional(run, call)
             fetched = await self._client.fetch(call)
-            answer, document = fetched.answer, fetched.document
             attempts += fetched.attempts - 1
-            wire_bytes += answer.wire_bytes
-            records = records_of(document, self._source, answer)
-            total = total_in(document, self._source, answer)
-            reply = Reply(
-                rows=len(records),
-                document=document,
-                links=answer.links,
-                url=answer.url,
-                shown=answer.shown,
-                total=total,
-            )
-            step = self._pager.step(run.span, position, reply)
+            wire_bytes += fetched.answer.wire_bytes
+            if _means_another(fetched, known):
+                call = replace(call, conditions={})
+                fetched = await self._client.fetch(call)
+                attempts += fetched.attempts
+                wire_bytes += fetched.answer.wire_bytes
+            got = self._got(fetched, known)
+            step = self._step(run, position, got)
             if not step.discard or step.next is None:
                 break
             position = step.next
-        if step.first or (step.stop is not None and step.stop < len(records)):
+        following = self._following(run, step.next, number + 1, empty=got.reply.rows == 0)
+        kept = range(got.reply.rows)[step.first : step.stop]
+        records = got.records
+        if not got.unchanged and len(kept) < len(records):
             records = records[step.first : step.stop]
-        following = self._following(run, step.next, number + 1, empty=reply.rows == 0)
+        answer = fetched.answer
         return Page(
             records=records,
             raw=answer.body,
@@ -205,12 +229,78 @@ class HttpCollector:
             received_at=answer.received_at,
             number=number,
             next_position=following,
-            total=total,
+            total=got.reply.total,
             wire_bytes=wire_bytes,
             attempts=attempts,
             request=self._client.described_call(call),
             response=self._client.described_answer(answer),
+            unchanged_rows=len(kept) if got.unchanged else None,
+            known=self._known(known, got, call, answer, following, whole=len(kept) == got.reply.rows),
         )
+
+    async def _conditional(self, run: _Run, call: Call) -> tuple[Call, Known | None]:
+        """The call, asking for its page only if it has changed from what is known of it."""
+        if run.recall is None:
+            return call, None
+        request = self._client.fingerprint(call)
+        validator = await run.recall(request)
+        conditions = {} if validator is None else validator.headers
+        return replace(call, conditions=conditions), Known(request=request, validator=validator)
+
+    def _got(self, fetched: Fetched, known: Known | None) -> _Got:
+        answer, document = fetched.answer, fetched.document
+        validator = None if known is None else known.validator
+        if answer.status == 304 and validator is not None:
+            reply = Reply(rows=validator.rows, url=answer.url, shown=answer.shown, total=validator.total)
+            return _Got(records=[], reply=reply, unchanged=validator)
+        records = records_of(document, self._source, answer)
+        reply = Reply(
+            rows=len(records),
+            document=document,
+            links=answer.links,
+            url=answer.url,
+            shown=answer.shown,
+            total=total_in(document, self._source, answer),
+        )
+        return _Got(records=records, reply=reply)
+
+    def _step(self, run: _Run, position: Position, got: _Got) -> Step:
+        if got.unchanged is None or counts_rows(self._pager):
+            return self._pager.step(run.span, position, got.reply)
+        return Step(next=got.unchanged.following)
+
+    def _known(
+        self,
+        known: Known | None,
+        got: _Got,
+        call: Call,
+        answer: Answer,
+        following: dict[str, Any] | None,
+        *,
+        whole: bool,
+    ) -> Known | None:
+        """What the page is to be known by from now on.
+
+        Nothing, when only a part of it is the shard's, when it is empty (where paging goes on then depends on what was
+        asked before), or when another address has answered.
+        """
+        if known is None or got.unchanged is not None:
+            return known
+        etag, last_modified = etag_of(answer.headers), last_modified_of(answer.headers)
+        nameless = etag is None and last_modified is None
+        if nameless or not whole or got.reply.rows == 0 or answer.url != str(call.url):
+            return replace(known, validator=None)
+        after = None if following is None or counts_rows(self._pager) else {**following}
+        if after is not None:
+            del after["page"]
+        validator = Validator(
+            etag=etag,
+            last_modified=last_modified,
+            rows=got.reply.rows,
+            total=got.reply.total,
+            following=after,
+        )
+        return replace(known, validator=validator)
 
     def _next_call(self, run: _Run, position: Position, number: int) -> Call | None:
         """The call for a position, once it is sure that it leads somewhere new."""
@@ -282,6 +372,16 @@ class HttpCollector:
             return URL(text)
         except ValueError as error:
             raise UrlRefused(self._client.shown(text), str(error)) from error
+
+
+def _means_another(fetched: Fetched, known: Known | None) -> bool:
+    """Whether "not modified" cannot be said of the page that we know: its tag is another's."""
+    validator = None if known is None else known.validator
+    return (
+        validator is not None
+        and fetched.answer.status == 304
+        and contradicts(fetched.answer.headers, validator)
+    )
 
 
 async def _cancel(tasks: set[asyncio.Task[Page | None]]) -> None:

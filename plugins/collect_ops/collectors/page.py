@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from collect_ops.collectors.conditional import Known
+
 Json: TypeAlias = Any
 """A parsed JSON value: what a server sends has no type before it is looked at."""
 
@@ -47,6 +49,8 @@ class Page:
         attempts: 1, and one more for each request that failed before it came.
         request: Masked description: method, url, headers.
         response: Masked description: status, headers of interest.
+        unchanged_rows: How many rows of the shard an unchanged page has, which has no records; None for one that came.
+        known: What it is known by, when the source asks conditionally.
     """
 
     records: list[Any]
@@ -60,3 +64,15 @@ class Page:
     attempts: int
     request: dict[str, Any]
     response: dict[str, Any]
+    unchanged_rows: int | None = None
+    known: Known | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether its rows are those that have landed before."""
+        return self.unchanged_rows is not None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it stands for, come or unchanged."""
+        return len(self.records) if self.unchanged_rows is None else self.unchanged_rows

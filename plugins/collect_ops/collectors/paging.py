@@ -344,6 +344,11 @@ class SinglePager(Pager):
         return Ask()
 
 
+def counts_rows(pager: Pager) -> bool:
+    """Whether where paging goes on follows from how many rows came, not from what stands in the page."""
+    return isinstance(pager, OffsetPager | PagePager)
+
+
 def _reached(row: int, span: Span, total: int | None) -> bool:
     end = total if span.end is None else span.end
     return end is not None and row >= end

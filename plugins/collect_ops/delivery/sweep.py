@@ -17,6 +17,7 @@ from collect_ops.delivery.dispatch import Dispatched
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
+from collect_ops.landing import memory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
@@ -40,6 +41,7 @@ class Swept:
     dead_letters: Drained
     woken: tuple[str, ...]
     inbox_woken: bool
+    forgotten_pages: int = 0
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -52,11 +54,12 @@ class Swept:
             "dead_letters": self.dead_letters.as_counts(),
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
+            "forgotten_pages": self.forgotten_pages,
         }
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Every pass: topology, outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups.
+    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, old pages.
 
     Args:
         backends: Where the services are.
@@ -87,6 +90,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
+    forgotten = attempt(lambda: memory.prune(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if (
         failures
@@ -106,6 +110,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         dead_letters=drained,
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),
+        forgotten_pages=forgotten or 0,
     )
 
 

@@ -29,6 +29,7 @@ from collect_ops.execution.stealing import Stealing, handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
+from collect_ops.landing.memory import PageMemory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
@@ -63,6 +64,7 @@ class GroupResult:
     stolen: int = 0
     handed_over: int = 0
     rows: int = 0
+    unchanged_rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
     settled: list[Settled] = field(default_factory=list)
@@ -325,7 +327,15 @@ class _GroupRun:
             lander=Lander(source),
             params=row["params"],
             path=row["path"],
+            memory=await self._memory(stack, source, row["version"]),
         )
+
+    async def _memory(
+        self, stack: contextlib.AsyncExitStack, source: Source, version: str
+    ) -> PageMemory | None:
+        if source.conditional is None:
+            return None
+        return await stack.enter_async_context(PageMemory(source, bytes.fromhex(version), self._connect))
 
     def _hire(self, crew: _Crew) -> None:
         """As many workers as there is work for, within the group's share of the host's concurrency."""
@@ -439,7 +449,8 @@ class _GroupRun:
             self._result.settled.append(settled)
 
     def _count_page(self, page: Page) -> None:
-        self._result.rows += len(page.records)
+        self._result.rows += page.rows
+        self._result.unchanged_rows += page.unchanged_rows or 0
         self._result.bytes += page.wire_bytes
 
     def _count(self, end: ShardEnd) -> None:

@@ -235,7 +235,12 @@ async def _ask_and_cut(task: CutTask, path: str | None, endpoint_of: EndpointOf)
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
     with connection.transaction():
-        ensure_target(connection, source.target, by_task=source.merge is not None)
+        ensure_target(
+            connection,
+            source.target,
+            by_task=source.merge is not None,
+            watched=source.conditional is not None,
+        )
         if source.target.disposition is Disposition.REPLACE:
             ensure_aside(connection, source.target, task_id)
 

@@ -363,6 +363,7 @@ def _priority_after(task: dict[str, Any], outcome: Outcome) -> int:
 def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None) -> dict[str, Any]:
     """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds.
 
+    `rows_fetched` counts the rows of unchanged pages, which `unchanged_pages` and `unchanged_rows` tell apart.
     Of a survivor also `own_rows`, those that its own caller asked for, and `shares`, those of the others.
     """
     names = (
@@ -375,6 +376,8 @@ def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None)
         "bad_rows",
         "bytes",
         "http_retries",
+        "unchanged_pages",
+        "unchanged_rows",
     )
     merged = {name: sums[name] for name in names}
     merged["total_rows"] = task["total_rows"] if task["total_rows"] is not None else sums["source_total"]

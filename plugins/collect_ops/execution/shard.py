@@ -22,15 +22,18 @@ from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_t
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
+from collect_ops.landing.memory import Epoch, PageMemory
 from collect_ops.landing.model import Landed, LandingPage, Origin
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest, render
-from collect_ops.storage import AsyncConnection, Jsonb, errors, query
+from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, errors, query
 
 log = logging.getLogger(__name__)
 
 #: Tries of a page whose keys collide with those of pages that land beside it.
 LANDING_ATTEMPTS = 5
+#: How often a shard begins to ask conditionally again, when what was remembered of a page does not hold any more.
+RECALL_ATTEMPTS = 3
 
 
 class ShardEnd(StrEnum):
@@ -50,6 +53,10 @@ class TooManyBadRows(CollectOpsError, Permanent):
             f"source {source}: {bad_rows} rows do not fit their columns, max_bad_rows is {allowed} a shard; "
             f"collect.bad_row holds them with their reasons"
         )
+
+
+class _Forgotten(Exception):
+    """A page is unchanged, but its rows are not all there any more: it has to be fetched."""
 
 
 class _Fenced(Exception):
@@ -82,6 +89,7 @@ class TaskKit:
     Args:
         params: The task's parameters.
         path: Instead of the source's path.
+        memory: Of pages that have landed; None for a source that has none.
         announced: Whether the task has been said to run.
     """
 
@@ -90,6 +98,7 @@ class TaskKit:
     lander: Lander
     params: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
+    memory: PageMemory | None = None
     announced: bool = field(default=False)
 
     def request_of(self, shard: ShardTask) -> RenderedRequest | None:
@@ -155,12 +164,16 @@ class ShardRun:
         self._on_page = on_page
         self._key = {"task_id": shard.task_id, "shard_no": shard.shard_no}
         self._token = 0
+        self._pages = 0
+        self._position: dict[str, Any] | None = None
+        self._epoch: Epoch | None = None
 
     async def run(self) -> ShardEnd:
         """Run the shard to its end.
 
         Raises:
             psycopg.OperationalError: The database went away; the shard resumes from its last committed page.
+            DatabaseUnavailable: Likewise.
         """
         taken = await self._take()
         if taken is None:
@@ -179,7 +192,7 @@ class ShardRun:
             return ShardEnd.FENCED
         except Exception as error:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
-            if isinstance(error, errors.OperationalError | errors.InterfaceError):
+            if isinstance(error, errors.OperationalError | errors.InterfaceError | DatabaseUnavailable):
                 raise
             await self._fail(error)
             return ShardEnd.FAILED
@@ -198,15 +211,36 @@ class ShardRun:
         return row
 
     async def _collect(self, taken: dict[str, Any]) -> None:
-        pages, position = taken["pages"], taken["position"]
-        if pages > 0 and position is None:
+        self._pages, self._position = taken["pages"], taken["position"]
+        if self._pages > 0 and self._position is None:
             await self._judge_again()
             return
-        fresh = self._token == 1 and pages == 0
+        fresh = self._token == 1 and self._pages == 0
+        finished = await self._walk_surely(fresh=fresh)
+        if not finished:
+            await self._finish_empty()
+
+    async def _walk_surely(self, *, fresh: bool) -> bool:
+        """Walk on from the last committed page when what was remembered of the next one does not hold any more."""
+        memory = self._kit.memory
+        for _ in range(RECALL_ATTEMPTS):
+            self._epoch = None if memory is None else await memory.begin(self._connection)
+            try:
+                return await self._walk(fresh=fresh, conditional=memory is not None)
+            except _Forgotten:
+                log.info(
+                    "shard %s of task %s: rows of page %s are gone since they landed; it is fetched again",
+                    self._shard.shard_no, self._shard.task_id, self._pages,
+                )  # fmt: skip
+        return await self._walk(fresh=fresh, conditional=False)
+
+    async def _walk(self, *, fresh: bool, conditional: bool) -> bool:
+        """Land page after page; returns whether one of them said that it was the last."""
         asked = time.perf_counter()
         finished = False
         request = self._kit.request_of(self._shard)
-        walk = self._kit.collector.pages(self._shard.span, position, request)
+        recall = self._epoch.recall if self._epoch is not None and conditional else None
+        walk = self._kit.collector.pages(self._shard.span, self._position, request, recall=recall)
         async with contextlib.aclosing(walk) as found:
             async for page in found:
                 fetch_s = time.perf_counter() - asked
@@ -214,16 +248,16 @@ class ShardRun:
                 origin = Origin(
                     task_id=self._shard.task_id,
                     shard_no=self._shard.shard_no,
-                    first_page=pages == 0,
+                    first_page=self._pages == 0,
                     fresh=fresh,
                 )
                 await self._land_surely(page, origin, fetch_s)
                 self._on_page(page)
-                pages += 1
+                self._pages += 1
+                self._position = page.next_position
                 finished = page.next_position is None
                 asked = time.perf_counter()
-        if not finished:
-            await self._finish_empty()
+        return finished
 
     async def _land_surely(self, page: Page, origin: Origin, fetch_s: float) -> None:
         """Land a page; one that collided with another page's keys lands in its next transaction."""
@@ -253,16 +287,22 @@ class ShardRun:
                 origin,
             )
             too_many = await self._too_many_bad_rows(landed.bad_rows) if landed.bad_rows else None
+            await self._remember(page, landed)
             land_s = time.perf_counter() - began
+            memory = self._kit.memory
             await self._connection.execute(
                 query("execution/advance_shard"),
                 {
                     **self._key,
                     "token": self._token,
                     "position": None if page.next_position is None else Jsonb(page.next_position),
-                    "fetched": len(page.records),
+                    "fetched": page.rows,
                     "landed": landed.rows_landed,
                     "bad": landed.bad_rows,
+                    "unchanged_pages": int(page.unchanged),
+                    "unchanged_rows": page.unchanged_rows or 0,
+                    "table_name": self._kit.source.target.table,
+                    "version": None if memory is None else memory.version,
                     "bytes": page.wire_bytes,
                     "http_retries": page.attempts - 1,
                     "fetch_s": fetch_s,
@@ -276,20 +316,39 @@ class ShardRun:
         if too_many is not None:
             raise too_many
 
+    async def _remember(self, page: Page, landed: Landed) -> None:
+        """Keep what a landed page is known by, or make sure that the rows of an unchanged one are there.
+
+        Raises:
+            _Forgotten: They are not.
+        """
+        if self._epoch is None or page.known is None:
+            return
+        if not page.unchanged:
+            whole = landed.rows_landed == len(page.records)
+            fetched_at = self._clock.at(page.sent_at)
+            await self._epoch.remember(self._connection, page.known, fetched_at, whole=whole)
+        elif not await self._epoch.vouch(self._connection, page.known):
+            raise _Forgotten
+
     def _page_traces(self, page: Page, landed: Landed, fetch_s: float, land_s: float) -> list[TraceRow]:
         shard = self._shard
+        response = {**page.response, "page": page.number, "attempts": page.attempts}
+        fetched = TraceRow(
+            task_id=shard.task_id,
+            shard_no=shard.shard_no,
+            attempt=shard.attempt,
+            stage=Stage.FETCH,
+            duration_s=fetch_s,
+            rows=page.rows,
+            bytes=page.wire_bytes,
+            request=page.request,
+            response={**response, "unchanged": True} if page.unchanged else response,
+        )
+        if page.unchanged:
+            return [fetched]
         return [
-            TraceRow(
-                task_id=shard.task_id,
-                shard_no=shard.shard_no,
-                attempt=shard.attempt,
-                stage=Stage.FETCH,
-                duration_s=fetch_s,
-                rows=len(page.records),
-                bytes=page.wire_bytes,
-                request=page.request,
-                response={**page.response, "page": page.number, "attempts": page.attempts},
-            ),
+            fetched,
             TraceRow(
                 task_id=shard.task_id,
                 shard_no=shard.shard_no,

@@ -27,7 +27,9 @@ from collect_ops.storage import Connection, errors, query, sql
 log = logging.getLogger(__name__)
 
 
-def ensure_target(connection: Connection, target: Target, *, by_task: bool = False) -> None:
+def ensure_target(
+    connection: Connection, target: Target, *, by_task: bool = False, watched: bool = False
+) -> None:
     """Make the target's table, or check that the one which is there fits.
 
     Safe to run twice and at the same time.
@@ -36,6 +38,7 @@ def ensure_target(connection: Connection, target: Target, *, by_task: bool = Fal
         connection: Any.
         target: The target.
         by_task: Whether a task's rows shall be found by index, also where landing itself does not need it.
+        watched: Whether what is remembered of pages shall be forgotten when somebody deletes rows.
 
     Raises:
         DeclarationUnusable: The declaration names a type or key that PostgreSQL does not take.
@@ -52,6 +55,22 @@ def ensure_target(connection: Connection, target: Target, *, by_task: bool = Fal
             raise TargetMismatch(target.table, found)
         if by_task or layout.disposition is Disposition.APPEND:
             _create_shard_index(connection, SCHEMA, target.table)
+        if watched:
+            _watch(connection, target.table)
+
+
+def _watch(connection: Connection, table: str) -> None:
+    name = {"table_name": table}
+    if connection.execute(query("landing/find_trigger"), name).fetchone() is not None:
+        return
+    # CREATE TRIGGER waits for those who write to the table, so it is left out where there is one already.
+    statement = sql.SQL(
+        "CREATE OR REPLACE TRIGGER forget_pages AFTER DELETE OR TRUNCATE ON {} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION collect.forget_pages()"
+    )
+    connection.execute(statement.format(sql.Identifier(SCHEMA, table)))
+    # Rows may have been deleted while nobody watched.
+    connection.execute(query("landing/raise_epoch"), name)
 
 
 def ensure_aside(connection: Connection, target: Target, task_id: int) -> None:

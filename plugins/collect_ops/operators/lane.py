@@ -128,6 +128,7 @@ class ShardGroupOperator(BaseOperator):
         wake_waiting(lanes, own, lane_rules(), runs)
         return {
             "rows": result.rows,
+            "unchanged_rows": result.unchanged_rows,
             "done": result.done,
             "failed": result.failed,
             "fenced": result.fenced,

@@ -19,6 +19,7 @@ from collect_ops.sources.texts import (
     header_name_problem,
     path_problem,
     schedule_problem,
+    token_url_problem,
 )
 from collect_ops.sources.window import duration_problem
 
@@ -29,6 +30,7 @@ __all__ = [
     "AuthType",
     "BodyTotal",
     "Column",
+    "Conditional",
     "CountShards",
     "CursorPaging",
     "DateWindowShards",
@@ -84,6 +86,12 @@ def _header_name(value: str) -> str:
     return value
 
 
+def _token_url(value: str) -> str:
+    if problem := token_url_problem(value):
+        raise misfit(problem)
+    return value
+
+
 def _one_line(value: str) -> str:
     if has_control_characters(value):
         raise misfit("must not hold line breaks or other control characters")
@@ -119,6 +127,7 @@ Path = Annotated[str, AfterValidator(_path)]
 Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_one_line)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 Schedule = Annotated[str, AfterValidator(_schedule)]
 ColumnType = Annotated[str, AfterValidator(_column_type)]
 Duration = Annotated[str, AfterValidator(_duration)]
@@ -137,10 +146,14 @@ class AuthType(StrEnum):
     BASIC = "basic"
     BEARER = "bearer"
     API_KEY = "api_key"
+    OAUTH2 = "oauth2"
 
 
 class Auth(Declaration):
-    """Authentication: `basic` uses the connection's login and password, the others its password."""
+    """Authentication.
+
+    `basic` uses the connection's login and password, `oauth2` both as client id and secret, the others the password.
+    """
 
     type: AuthType = AuthType.NONE
     """How a request proves who asks."""
@@ -148,6 +161,15 @@ class Auth(Declaration):
     """For api_key: where the key goes."""
     name: ApiName = "X-Api-Key"
     """For api_key: the header or query parameter that carries it."""
+    token_url: TokenUrl | None = None
+    """For oauth2: where tokens are given out, a path or URL on the connection's scheme, host and port; one that lies
+    elsewhere belongs into the connection's extra."""
+    scope: Annotated[str, AfterValidator(_one_line)] | None = None
+    """For oauth2: what the token is for, words separated by blanks."""
+    audience: Annotated[str, AfterValidator(_one_line)] | None = None
+    """For oauth2: whom the token is for, where the server asks for it."""
+    client_auth: Literal["basic", "body"] = "basic"
+    """For oauth2: whether client id and secret go into a header or into the token request's body."""
 
 
 class Request(Declaration):
@@ -313,6 +335,13 @@ class Target(Declaration):
     disposition: Disposition = Disposition.APPEND
     """append: add, a shard's rows replacing what an earlier run of it left; merge: upsert by key;
     replace: swap the whole table when every shard is done."""
+
+
+class Conditional(Declaration):
+    """Pages are asked for only if they have changed since their rows landed (ETag, Last-Modified)."""
+
+    full_after_h: float = Field(default=168, gt=0)
+    """Hours after which a page is fetched in full again, whatever its server says of it."""
 
 
 class Limits(Declaration):
@@ -549,6 +578,8 @@ class Source(Declaration):
     """How a task is cut into parts that run alone."""
     target: Target
     """Where rows land."""
+    conditional: Conditional | None = None
+    """Whether pages are asked for only if they have changed; none: they are always fetched."""
     schedule: Schedule | None = None
     """Cron of five fields, or a preset such as @hourly; none: only when submitted."""
     priority: int | None = Field(default=None, ge=0, le=10)

@@ -204,16 +204,22 @@ def _replace_is_whole(source: Source) -> Iterator[Fault]:
 
 def _auth_names_its_place(source: Source) -> Iterator[Fault]:
     auth = source.auth
-    if auth.type is not AuthType.API_KEY:
-        # What equals the default is no fault: a stored declaration is dumped whole and read again.
-        for field in ("location", "name"):
-            if getattr(auth, field) == Auth.model_fields[field].default:
+    for kind, fields in _AUTH_FIELDS.items():
+        for field in fields:
+            # What equals the default is no fault: a stored declaration is dumped whole and read again.
+            if auth.type is kind or getattr(auth, field) == Auth.model_fields[field].default:
                 continue
             yield Fault(
-                field=f"auth.{field}", value=getattr(auth, field), problem="is for auth.type api_key only"
+                field=f"auth.{field}", value=getattr(auth, field), problem=f"is for auth.type {kind} only"
             )
-    else:
+    if auth.type is AuthType.API_KEY:
         yield from _api_key_faults(source, auth)
+
+
+_AUTH_FIELDS = {
+    AuthType.API_KEY: ("location", "name"),
+    AuthType.OAUTH2: ("token_url", "scope", "audience", "client_auth"),
+}
 
 
 def _api_key_faults(source: Source, auth: Auth) -> Iterator[Fault]:
@@ -239,6 +245,32 @@ def _backoff_is_ordered(source: Source) -> Iterator[Fault]:
             value=retries.http_backoff_s,
             problem=f"must not be above http_max_backoff_s, {retries.http_max_backoff_s:g}",
         )
+
+
+def _conditional_is_safe(source: Source) -> Iterator[Fault]:
+    if source.conditional is None:
+        return
+    if source.request.method != "GET":
+        problem = "needs request.method GET: other methods have no unchanged answer (RFC 9110 section 13)"
+        yield Fault(field="conditional", value=None, problem=problem)
+    if source.target.disposition is Disposition.REPLACE:
+        problem = (
+            "does not go with disposition replace: an unchanged page's rows would be missing from what is "
+            "swapped in; allowed are merge and append"
+        )
+        yield Fault(field="conditional", value=None, problem=problem)
+    if source.merge is not None:
+        problem = "does not go with merge: whose rows are whose is told by the task that has landed them"
+        yield Fault(field="conditional", value=None, problem=problem)
+    for name in source.request.headers:
+        if name.lower() in _CONDITIONS:
+            problem = "is written by conditional"
+            yield Fault(field=f"request.headers.{name}", value=None, problem=problem)
+
+
+_CONDITIONS = frozenset(
+    {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
+)
 
 
 def _next_url_is_not_everything(source: Source) -> Iterator[Fault]:
@@ -270,6 +302,10 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("target.disposition", "max_failed_shards"), faults=_replace_is_whole),
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),
+    Rule(
+        reads=("conditional", "request.method", "request.headers", "target.disposition", "merge"),
+        faults=_conditional_is_safe,
+    ),
     Rule(reads=("merge", "request.params", "target.columns", "target.disposition"), faults=merge_faults),
     Rule(
         reads=("shards", "request.params", "paging", "page_size", "batch_size", "merge"), faults=shard_faults

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import jmespath
 from croniter import croniter  # type: ignore[import-untyped]
@@ -92,6 +92,24 @@ def path_problem(path: str) -> str | None:
     if {".", ".."} & set(re.split(r"[/\\]", unquote(path))):
         return "must not hold the segments . or .."
     return None
+
+
+def token_url_problem(text: str) -> str | None:
+    """Why a text cannot be the address of a token endpoint: a URL, or a path on the connection's own host."""
+    if "\\" in text or " " in text or has_control_characters(text):
+        return "must not hold backslashes, spaces or control characters"
+    if "#" in text:
+        return "must not hold a fragment (RFC 6749 section 3.2)"
+    if text.startswith("/") and not text.startswith("//"):
+        return None
+    try:
+        url = urlsplit(text)
+        named = url.scheme in ("http", "https") and bool(url.hostname)
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    if "@" in url.netloc:
+        return "must not hold credentials: client id and secret are the connection's login and password"
+    return None if named else "must be https://host/path, or a path (/oauth/token) on the connection's host"
 
 
 def header_name_problem(name: str) -> str | None:

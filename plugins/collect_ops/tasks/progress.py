@@ -16,6 +16,9 @@ class Progress:
 
     Args:
         total_rows: Rows the source has named, None when it has not.
+        rows_fetched: With those of unchanged pages.
+        unchanged_pages: Pages that have not changed since their rows landed, and were not sent again.
+        unchanged_rows: Rows of these.
         elapsed_s: Seconds since the first attempt started, None before.
         quiet_s: Seconds since the last sign of life.
     """
@@ -39,6 +42,8 @@ class Progress:
     rows_landed: int
     bad_rows: int
     bytes: int
+    unchanged_pages: int
+    unchanged_rows: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

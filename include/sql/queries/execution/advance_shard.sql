@@ -1,5 +1,11 @@
 -- Ends every landing transaction: the shard's progress, committed with its rows. Primary key; the lock is held since
--- fence_shard.
+-- fence_shard. Rows that another declaration than the one before has landed end what is remembered of its pages
+-- (landing_target_pkey; most tables have no such memory, and nothing is written).
+WITH ended AS (
+    UPDATE collect.landing_target
+    SET epoch = epoch + 1, version = %(version)s::bytea
+    WHERE table_name = %(table_name)s AND %(landed)s > 0 AND version IS DISTINCT FROM %(version)s::bytea
+)
 UPDATE collect.shard
 SET
     position = %(position)s,
@@ -7,6 +13,8 @@ SET
     rows_fetched = rows_fetched + %(fetched)s,
     rows_landed = rows_landed + %(landed)s,
     bad_rows = bad_rows + %(bad)s,
+    unchanged_pages = unchanged_pages + %(unchanged_pages)s,
+    unchanged_rows = unchanged_rows + %(unchanged_rows)s,
     bytes = bytes + %(bytes)s,
     http_retries = http_retries + %(http_retries)s,
     fetch_s = fetch_s + %(fetch_s)s,

@@ -15,10 +15,7 @@ trusted AS (
     WHERE n.id = %(node)s AND (n.dispatch_failures > 0 OR n.holds > 0)
 )
 
-SELECT
-    s.lane, s.label, s.concurrency, s.requests_per_s,
-    EXISTS (
-        SELECT FROM collect.shard_group AS o
-        WHERE o.run_id = s.run_id AND o.group_no <> s.group_no AND o.status = 'OPEN'
-    ) AS others
+SELECT s.lane, s.label, s.concurrency, s.requests_per_s, count(o.run_id) > 0 AS others
 FROM started AS s
+LEFT JOIN collect.shard_group AS o ON o.run_id = s.run_id AND o.group_no <> s.group_no AND o.status = 'OPEN'
+GROUP BY s.lane, s.label, s.concurrency, s.requests_per_s

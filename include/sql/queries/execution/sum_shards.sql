@@ -11,6 +11,8 @@ SELECT
     coalesce(sum(bad_rows), 0)::bigint AS bad_rows,
     coalesce(sum(bytes), 0)::bigint AS bytes,
     coalesce(sum(pages), 0)::bigint AS pages,
+    coalesce(sum(unchanged_pages), 0)::bigint AS unchanged_pages,
+    coalesce(sum(unchanged_rows), 0)::bigint AS unchanged_rows,
     coalesce(sum(http_retries), 0)::bigint AS http_retries,
     coalesce(sum(fetch_s), 0)::float8 AS fetch_s,
     coalesce(sum(land_s), 0)::float8 AS land_s,

@@ -33,6 +33,7 @@ from collect_ops.collectors.errors import (
     HostUnreachable,
     NestedTooDeep,
     NotJson,
+    NotModifiedUnasked,
     PageTooLarge,
     PositionUnusable,
     RecordsNotAList,
@@ -143,7 +144,7 @@ async def test_what_stays_transient_ends_as_a_transient_error(one: Failure) -> N
         (410, UrlNotFound, "answered 410"),
         (422, RequestRefused, "as asked"),
         (501, RequestRefused, "answered 501"),
-        (304, RequestRefused, "answered 304"),
+        (304, NotModifiedUnasked, "neither If-None-Match nor If-Modified-Since was sent"),
     ],
 )
 async def test_what_is_permanent_is_not_tried_again(
