@@ -15,6 +15,7 @@ from collect_ops.collectors.answer import records_of, required_total, total_in
 from collect_ops.collectors.client import Call, HttpClient
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
+from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, Reply, pager_for
 from collect_ops.collectors.retry import RetryNotice
@@ -47,6 +48,7 @@ class HttpCollector:
         concurrency: Requests under way at most; None takes the source's.
         requests_per_s: Requests a second at most; None takes the source's.
         on_retry: Told of every request that is tried again.
+        gate: Gives out turns at the host; None: of this collector alone, within concurrency and requests_per_s.
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
@@ -61,6 +63,7 @@ class HttpCollector:
         concurrency: int | None = None,
         requests_per_s: float | None = None,
         on_retry: Callable[[RetryNotice], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._source = source
         self._request = request
@@ -73,6 +76,7 @@ class HttpCollector:
             concurrency=concurrency or source.limits.concurrency,
             requests_per_s=requests_per_s or source.limits.requests_per_s,
             on_retry=on_retry,
+            gate=gate,
         )
 
     async def __aenter__(self) -> Self:

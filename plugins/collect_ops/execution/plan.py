@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.http import HttpCollector
+from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group, split
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import effective, used_slots
+from collect_ops.lanes.hosts import read_host
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.request import render
@@ -79,7 +82,7 @@ def plan(
         actor: Who plans, for the task log.
     """
     with connect(backends.postgres_dsn, application_name="collect-ops plan") as connection:
-        planning = _Planning(connection, run_id, rules, endpoint_of, shared=len(tasks))
+        planning = _Planning(connection, run_id, backends, rules, endpoint_of, shared=len(tasks))
         for each in tasks:
             row = connection.execute(
                 query("execution/dispatch_task"),
@@ -111,10 +114,18 @@ class _Planning:
     """
 
     def __init__(
-        self, connection: Connection, run_id: str, rules: LaneRules, endpoint_of: EndpointOf, *, shared: int
+        self,
+        connection: Connection,
+        run_id: str,
+        backends: Backends,
+        rules: LaneRules,
+        endpoint_of: EndpointOf,
+        *,
+        shared: int,
     ) -> None:
         self._connection = connection
         self._run_id = run_id
+        self._backends = backends
         self._rules = rules
         self._endpoint_of = endpoint_of
         self._shared = shared
@@ -129,7 +140,7 @@ class _Planning:
             total = row["total_rows"]
             shards: list[ShardSpan] = []
             if row["shards_total"] is None:
-                total = asyncio.run(_count(source, row, self._endpoint_of))
+                total = asyncio.run(self._count(source, row))
                 shards = split(source, total)
             _ensure_tables(self._connection, source, row["id"])
         except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
@@ -185,18 +196,29 @@ class _Planning:
             self.groups[ref.group_no] = ref
         return refs
 
+    async def _count(self, source: Source, row: dict[str, Any]) -> int | None:
+        request = render(source, row["params"], row["path"])
+        gate = HostGate(
+            source,
+            self._backends,
+            self._rules.host,
+            read_host(self._connection, source.connection),
+            concurrency=1,
+            requests_per_s=None,
+            watch=False,
+        )
+        async with (
+            gate,
+            HttpCollector(source, request, self._endpoint_of(source.connection), gate=gate) as host,
+        ):
+            return await host.total()
+
     def _width(self, lane: str) -> int:
         """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""
         own = 1
         now = effective(self._connection, lane, self._rules)
         free = now.slots - used_slots(self._connection, lane) + own
         return max(1, min(now.groups_per_task, free))
-
-
-async def _count(source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> int | None:
-    request = render(source, row["params"], row["path"])
-    async with HttpCollector(source, request, endpoint_of(source.connection)) as collector:
-        return await collector.total()
 
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
@@ -250,7 +272,10 @@ def _open_group(connection: Connection, row: dict[str, Any], ref: GroupRef, plan
 
 def _record_failure(connection: Connection, row: dict[str, Any], error: Exception, duration_s: float) -> None:
     described = describe_failure(error)
-    log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)
+    if isinstance(error, HostHeld):
+        log.info("task %s is not planned now: %s", row["id"], error)
+    else:
+        log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)
     connection.execute(
         query("execution/fail_planning"),
         {"task_id": row["id"], "attempt": row["attempt"], "error": Jsonb(described)},

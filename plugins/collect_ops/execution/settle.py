@@ -22,7 +22,6 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
-from collect_ops.lanes.hosts import note_answer, note_failures
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
@@ -33,7 +32,7 @@ from collect_ops.tasks.lifecycle import TaskStatus
 
 log = logging.getLogger(__name__)
 
-_AGAIN = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
+_AGAIN = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED, TaskStatus.HELD})
 MAX_REASON_CHARS = 1000
 
 
@@ -79,9 +78,9 @@ def settle(
         )
         if settled is None:
             return None
-        # A host that answers again has tasks of other sources waiting for it, too.
-        source = None if _note_host(connection, publications, rules) else publications.source
-        held = connection.execute(query("lanes/release_held"), {"source": source, "actor": actor}).fetchall()
+        # A host that is in order again has tasks of other sources waiting for it, too.
+        values = {"source": publications.source, "connection": publications.host, "actor": actor}
+        held = connection.execute(query("lanes/release_held"), values).fetchall()
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
@@ -105,30 +104,16 @@ class _FollowUp:
 
     Args:
         source: Its source, which has room for another.
-        items: What is to be published.
         host: The connection that it asked.
-        unanswered: How often that one did not answer at all.
-        answered: Whether it did.
-        error: Of the attempt.
+        items: What is to be published.
     """
 
     source: str = ""
-    items: tuple[Publication, ...] = ()
     host: str = ""
-    unanswered: int = 0
-    answered: bool = False
-    error: str = ""
+    items: tuple[Publication, ...] = ()
 
 
 _NOTHING = _FollowUp()
-
-
-def _note_host(connection: Connection, settled: _FollowUp, rules: LaneRules) -> bool:
-    """Keep the host's record; returns whether it answers again after it was held."""
-    if settled.unanswered:
-        note_failures(connection, settled.host, settled.unanswered, settled.error, rules.host)
-        return False
-    return settled.answered and note_answer(connection, settled.host)
 
 
 def _settle(
@@ -176,25 +161,10 @@ def _settle(
                 )
             ],
         )
-    items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _AGAIN else ()
-    return own, _follow_up(task, sums, sums_row, items)
-
-
-def _follow_up(
-    task: dict[str, Any], sums: ShardSums, sums_row: dict[str, Any], items: tuple[Publication, ...]
-) -> _FollowUp:
-    error = task["plan_error"] or sums.first_error or {}
-    asked = bool(task["plan_error"]) or sums.done + sums.failed > 0
-    silent = bool((task["plan_error"] or {}).get("unanswered")) + sums_row["unanswered"]
-    return _FollowUp(
-        source=task["source"],
-        items=items,
-        host=task["definition"]["connection"],
-        # Shards that are DONE: it answered in between, or before.
-        unanswered=silent if sums.done == 0 else 0,
-        answered=asked and silent == 0,
-        error=str(error.get("message", "")),
-    )
+    items: tuple[Publication, ...] = ()
+    if outcome.status in (TaskStatus.RETRYING, TaskStatus.QUEUED):
+        items = (publication_of(moved, delay_s=outcome.delay_s),)
+    return own, _FollowUp(source=task["source"], host=task["definition"]["connection"], items=items)
 
 
 def _outcome(
@@ -218,6 +188,8 @@ def _outcome(
             named_total=task["total_rows"],
             max_failed_shards=source.max_failed_shards,
             plan_error=task["plan_error"],
+            host_held=task["host_held"],
+            probe=task["probe"],
         ),
         sums,
         rules.retry,
@@ -357,6 +329,9 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         retry_after_s=row["retry_after_s"],
         first_failed=row["first_failed"],
         first_error=row["first_error"],
+        host_down=row["host_down"],
+        host_sick=row["host_sick"],
+        deferred=row["deferred"],
     )
 
 

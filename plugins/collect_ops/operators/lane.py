@@ -131,6 +131,7 @@ class ShardGroupOperator(BaseOperator):
             "done": result.done,
             "failed": result.failed,
             "fenced": result.fenced,
+            "deferred": result.deferred,
             "bytes": result.bytes,
             "seconds": result.seconds,
         }
