@@ -2,8 +2,8 @@
 
 Promises: of all processes that ask here, never more requests are sent at once, or earlier one after the other, than
 the strictest of the limits that they declare. A killed process's places are free when they expire. Redis that is
-flushed forgets pauses and places: that costs politeness for as long as a request takes. Redis that is away is told of by
-`LimiterAway`; the caller has limits of its own then.
+flushed forgets pauses and places: that costs politeness for as long as a request takes. Redis that is away is told of
+by `LimiterAway`; the caller has limits of its own then.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from collect_ops.collectors.errors import CollectorError, HostFault, HostHeld
 from collect_ops.collectors.gate import Turn
 from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.quota_headers import allowance
-from collect_ops.coordination.limiter import HostLimiter, HostLimits, LimiterAway, Verdict
+from collect_ops.coordination.limiter import Answer, HostLimiter, HostLimits, LimiterAway, Verdict
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import Unanswered
 from collect_ops.lanes.breaker import Outcomes, Permit, Phase
@@ -142,6 +142,7 @@ class HostGate:
         self._slots = asyncio.Semaphore(concurrency)
         self._pacer = Pacer(requests_per_s)
         self._limiter = HostLimiter(backends.redis_url, source.connection, _limits(source))
+        self._asking = asyncio.Lock()
         self._away_until = 0.0
         self._away = False
         self._database: AsyncConnection | None = None
@@ -252,7 +253,20 @@ class HostGate:
 
     async def take_place(self, shown: str) -> str | None:
         """Wait for a place and a time at the shared limits; None when Redis is away and the group's own share holds."""
-        place, waited = "", False
+        async with self._asking:  # one asks for all: the others of this group would only ask in vain
+            answer = await self._ask_until_granted(shown)
+        if answer is None:
+            return None
+        try:
+            if answer.wait_s > _MIN_STEP_S:
+                await asyncio.sleep(answer.wait_s)
+        except BaseException:
+            self.give_place_back(answer.place)
+            raise
+        return answer.place
+
+    async def _ask_until_granted(self, shown: str) -> Answer | None:
+        place = ""
         while True:
             self.refuse_if_held(shown)
             if time.monotonic() < self._away_until:
@@ -266,16 +280,13 @@ class HostGate:
             if self._away:
                 self._away = False
                 log.info("Redis is back: the limits of connection %s are shared again", self.connection)
-            place = answer.place
             if answer.verdict is Verdict.GRANTED:
-                if answer.wait_s > _MIN_STEP_S or waited:
-                    await asyncio.sleep(answer.wait_s)
-                return place
+                return answer
+            place = answer.place
             if answer.verdict is Verdict.HELD and answer.wait_s > self._patience_s:
                 await self._pause(answer.reason, answer.wait_s)
                 self.refuse_if_held(shown)
-            waited = True
-            # Jitter: those that were told the same time do not all come at it.
+            # Jitter: nodes that were told the same time do not all come at it.
             await self.rest(min(answer.wait_s, LOOK_S) * random.uniform(1.0, 1.05))
 
     def give_place_back(self, place: str) -> None:

@@ -1,4 +1,4 @@
-"""Hosts under real groups: limits that processes share, pauses, quotas, and a host that dies in the middle of a task."""
+"""Hosts under real groups: limits that processes share, pauses, quotas, a host that dies in the middle of a task."""
 
 from __future__ import annotations
 

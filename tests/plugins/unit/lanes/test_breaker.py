@@ -37,7 +37,7 @@ PASSED = st.floats(0, 500) | st.floats(0, 2)
 
 @st.composite
 def outcomes(draw: st.DrawFn) -> Outcomes:
-    """What a process may report: its errors in a row are of its errors, and fewer than all when one was answered last."""
+    """What a process may report: its errors in a row are of its errors."""
     requests = draw(st.integers(1, 60))
     errors = draw(st.integers(0, requests))
     answered = draw(st.booleans()) if errors else True
