@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import admission, claim, collect, engine, latency, priority, urgent
+from benchmarks import admission, claim, collect, engine, latency, limiter, priority, urgent
 from benchmarks.errors import UnknownBenchmark
 from benchmarks.report import Result, show, write_document
 from benchmarks.settings import BenchSettings
@@ -24,6 +24,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "admission": admission.run,
     "priority": priority.run,
     "claim": claim.run,
+    "limiter": limiter.run,
     "engine": engine.run,
     "latency": latency.run,
     "urgent": urgent.run,

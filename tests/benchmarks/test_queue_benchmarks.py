@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import admission, urgent
+from benchmarks import admission, limiter, urgent
 from benchmarks.claim import claim_all, consume, get_one_by_one, roomy
 from benchmarks.fill import fill
 from benchmarks.own_services import empty, own_backends
@@ -66,3 +66,33 @@ def test_small_numbers_go_all_the_way() -> None:
                 "SELECT count(*) AS n FROM collect.task WHERE status = 'QUEUED'"
             ).fetchone()
         assert left == {"n": 10}
+
+
+async def test_the_limiter_is_measured_on_small_numbers() -> None:
+    with own_backends(BenchSettings.load()) as backends:
+        assert (await limiter.limiter_turns(backends, 20))["turn_ms"] > 0
+        assert (await limiter.gate_turns(backends, 20, quota=100))["turn_ms"] > 0
+        assert (await limiter.pings(backends, 20))["turn_ms"] > 0
+
+
+def test_three_nodes_are_measured_on_small_numbers() -> None:
+    with own_backends(BenchSettings.load()) as backends:
+        assert limiter.at_rate(backends, 20, seconds=2)["share"] <= 1.05
+        assert limiter.with_quota(backends, quota=60)["turns"] <= 60
+
+
+def test_the_limiter_falls_short_of_nothing_but_what_it_misses() -> None:
+    cost = [{"turn_ms": 0.3, "seconds": 1.0}]
+    samples = {
+        limiter.LIMITER: cost,
+        limiter.GATE: cost,
+        limiter.GATE_QUOTA: cost,
+        limiter.BARE: [{"turn_ms": 0.15, "seconds": 1.0}],
+        **{
+            limiter._rate_name(rate): [{"share": 0.94}, {"share": 0.99}, {"share": 1.02}]
+            for rate in limiter.RATES
+        },
+        "quota": [{"turns": limiter.QUOTA}, {"turns": limiter.QUOTA + 1}],
+    }
+    held = [row.holds for row in limiter.rows(samples, 3)]
+    assert held == [True] * 3 + [True, False] * len(limiter.RATES) + [False, True]

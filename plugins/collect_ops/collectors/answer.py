@@ -28,6 +28,7 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.page import Json
 from collect_ops.collectors.paging import kind_of
+from collect_ops.collectors.quota_headers import allowance
 from collect_ops.collectors.retry import retry_after_s
 from collect_ops.collectors.totals import total_of
 from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Source, UnknownTotal
@@ -84,6 +85,8 @@ def refusal(answer: Answer, source: Source, beginning: str, now: datetime) -> Co
     if status in (404, 410):
         return UrlNotFound(shown, status, beginning)
     wait_s = retry_after_s(answer.headers, now)
+    if status == 429 and wait_s is None and (left := allowance(answer.headers, now)) is not None:
+        wait_s = left.hold_s or None
     if status == 429 or (status == 503 and wait_s is not None):
         return HostBusy(shown, status, wait_s)
     if status in _AGAIN or (status >= 500 and status not in _NEVER):

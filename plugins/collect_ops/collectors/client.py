@@ -29,6 +29,7 @@ from collect_ops.collectors.errors import (
     ConnectionBroken,
     EncodingUnknown,
     HostBusy,
+    HostHeld,
     HostUnreachable,
     PageTooLarge,
     RedirectRefused,
@@ -36,8 +37,8 @@ from collect_ops.collectors.errors import (
     TokenUnusable,
     UrlRefused,
 )
+from collect_ops.collectors.gate import Gate, LocalGate, Turn
 from collect_ops.collectors.guard import Guard, GuardedResolver
-from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.page import Json
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
@@ -117,6 +118,7 @@ class HttpClient:
         concurrency: Requests under way at most.
         requests_per_s: Requests a second at most; None means no limit.
         on_retry: Told of every request that is tried again.
+        gate: Gives out turns at the host; None: of this client alone, within concurrency and requests_per_s.
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
@@ -131,6 +133,7 @@ class HttpClient:
         concurrency: int,
         requests_per_s: float | None,
         on_retry: Callable[[RetryNotice], None] | None,
+        gate: Gate | None = None,
     ) -> None:
         self._source = source
         self._on_retry = on_retry
@@ -140,8 +143,7 @@ class HttpClient:
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
         self._guard = Guard(allow_private=endpoint.allow_private_networks)
         self._concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
-        self._pacer = Pacer(requests_per_s)
+        self._gate: Gate = gate or LocalGate(concurrency, requests_per_s)
         self._session: aiohttp.ClientSession | None = None
         self._shown_headers: dict[tuple[bool, str], dict[str, str]] = {}
 
@@ -185,50 +187,63 @@ class HttpClient:
         while True:
             attempt += 1
             try:
-                answer = await self._exchange(call)
-                return Fetched(answer=answer, document=document_of(answer, self._source), attempts=attempt)
+                answer, document = await self._exchange(call)
+                return Fetched(answer=answer, document=document, attempts=attempt)
+            except HostHeld:
+                raise
             except CollectorError as error:
                 wait_s = wait_before_retry(error, attempt, retries, random.random)
-                if wait_s is None:
+                if isinstance(error, HostBusy):
+                    await self._gate.hold(error.retry_after_s or wait_s or retries.http_backoff_s, str(error))
+                if wait_s is None or self._gate.held is not None:
                     raise
-                if isinstance(error, HostBusy) and error.retry_after_s is not None:
-                    self._pacer.hold(error.retry_after_s)
                 if self._on_retry is not None:
                     notice = RetryNotice(
                         attempt=attempt, attempts=retries.http_attempts, wait_s=wait_s, error=error
                     )
                     self._on_retry(notice)
-            await asyncio.sleep(wait_s)
+            await self._gate.rest(wait_s)
 
-    async def _exchange(self, call: Call) -> Answer:
-        """One attempt: the request, its redirects, and a success read to its end."""
-        limit_s = self._source.timeouts.request_s
-        shown = self.shown(call.url)
-        async with self._slots:
-            await self._pacer.turn()
+    async def _exchange(self, call: Call) -> tuple[Answer, Json]:
+        """One attempt, in its turn: the request, its redirects, and a success read to its end."""
+        async with self._gate.turn(self.shown(call.url)) as turn:
             try:
-                async with asyncio.timeout(limit_s):
-                    return await self._authorised(call)
-            except TimeoutError as error:
-                raise self._timed_out(shown, error) from error
-            except (aiohttp.ClientError, OSError) as error:
-                # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
-                raise self._translated(shown, error) from None
+                answer = await self._answered(call, turn)
+                return answer, document_of(answer, self._source)
+            except HostHeld:
+                raise
+            except CollectorError as error:
+                held = await turn.failed(error)
+                if held is not None:
+                    raise held from error
+                raise
 
-    async def _authorised(self, call: Call) -> Answer:
+    async def _answered(self, call: Call, turn: Turn) -> Answer:
+        shown = self.shown(call.url)
+        try:
+            async with asyncio.timeout(self._source.timeouts.request_s) as timer:
+                turn.may_be_cut(timer)
+                return await self._authorised(call, turn)
+        except TimeoutError as error:
+            raise self._timed_out(shown, error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
+            raise self._translated(shown, error) from None
+
+    async def _authorised(self, call: Call, turn: Turn) -> Answer:
         """The call with a token, where one is needed; with another one, once, when the first is refused."""
         if self._tokens is None or not self._credentials.trusts(call.url):
-            return await self._followed(call)
+            return await self._followed(call, turn)
         token = await self._tokens.current()
         self._credentials = self._credentials.bearing(token)
         try:
-            return await self._followed(call)
+            return await self._followed(call, turn)
         except AuthenticationRefused as error:
             if error.status != 401 or not error.credentials_sent:
                 raise
         self._credentials = self._credentials.bearing(await self._tokens.instead_of(token))
-        await self._pacer.turn()
-        return await self._followed(call)
+        await turn.again()
+        return await self._followed(call, turn)
 
     async def _token_for(self, ask: TokenAsk) -> Token:
         """Ask a token endpoint. It is guarded as any other address, and no redirect takes the secret elsewhere."""
@@ -255,12 +270,15 @@ class HttpClient:
         answer = TokenAnswer(status=response.status, headers=response.headers, body=body)
         return token_in(ask, answer, asked_at=asked_at, now=datetime.now(UTC))
 
-    async def _followed(self, call: Call) -> Answer:
-        for _ in range(_MAX_REDIRECTS + 1):
+    async def _followed(self, call: Call, turn: Turn) -> Answer:
+        for number in range(_MAX_REDIRECTS + 1):
             shown = self.shown(call.url)
             self._guard.check_url(call.url, shown)
+            if number > 0:
+                await turn.again()
             sent_at = time.monotonic()
             async with self._send(call) as response:
+                turn.answered(response.status, response.headers)
                 if response.status not in _REDIRECTS:
                     return await self._read(call, response, shown, sent_at)
                 call = self._redirected(call, response, shown)

@@ -5,7 +5,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient, Unanswered
+
+#: Statuses by which a gateway says that what stands behind it does not answer.
+_GATEWAY = frozenset({502, 503, 504})
+
+
+class HostFault(StrEnum):
+    """What an error says about the host: `down`: nobody answers there; `sick`: it answers that it cannot."""
+
+    DOWN = "down"
+    SICK = "sick"
 
 
 class CollectorError(CollectOpsError):
@@ -16,6 +28,9 @@ class CollectorError(CollectOpsError):
         message: What is wrong, and what would be right.
     """
 
+    #: Set when it counts against the host.
+    host_fault: HostFault | None = None
+
     def __init__(self, url: str, message: str) -> None:
         self.url = url
         super().__init__(f"{url}: {message}")
@@ -24,6 +39,8 @@ class CollectorError(CollectOpsError):
 class HostUnreachable(CollectorError, Unanswered):
     """No connection: the name does not resolve, nobody listens, or TLS could not be set up."""
 
+    host_fault = HostFault.DOWN
+
     def __init__(self, url: str, reason: str) -> None:
         self.reason = reason
         super().__init__(url, f"cannot connect: {reason}; check the host and port of the connection")
@@ -31,6 +48,8 @@ class HostUnreachable(CollectorError, Unanswered):
 
 class RequestTimedOut(CollectorError, Unanswered):
     """A time-out of the source's `timeouts` passed."""
+
+    host_fault = HostFault.DOWN
 
     def __init__(self, url: str, limit: str, seconds: float) -> None:
         self.limit = limit
@@ -41,6 +60,8 @@ class RequestTimedOut(CollectorError, Unanswered):
 class ConnectionBroken(CollectorError, Unanswered):
     """The connection ended before the answer did, or what came is not HTTP."""
 
+    host_fault = HostFault.DOWN
+
     def __init__(self, url: str, reason: str) -> None:
         self.reason = reason
         super().__init__(url, f"the answer broke off: {reason}")
@@ -48,6 +69,8 @@ class ConnectionBroken(CollectorError, Unanswered):
 
 class TruncatedBody(CollectorError, Transient):
     """The body is the beginning of a JSON document."""
+
+    host_fault = HostFault.SICK
 
     def __init__(self, url: str, size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -59,6 +82,8 @@ class ServerFailed(CollectorError, Transient):
 
     def __init__(self, url: str, status: int, beginning: str) -> None:
         self.status = status
+        if status >= 500:
+            self.host_fault = HostFault.DOWN if status in _GATEWAY else HostFault.SICK
         super().__init__(url, f"answered {status}{_beginning(beginning)}")
 
 
@@ -72,10 +97,28 @@ class HostBusy(CollectorError, Transient):
     def __init__(self, url: str, status: int, retry_after_s: float | None) -> None:
         self.status = status
         self.retry_after_s = retry_after_s
+        if status >= 500:
+            self.host_fault = HostFault.DOWN
         wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
         super().__init__(
             url, f"answered {status}{wait}; limits.requests_per_s and limits.concurrency slow us down"
         )
+
+
+class HostHeld(CollectorError, Transient):
+    """Nothing is sent to the host for now, by nobody: the attempt ends, unfinished and not failed, and goes on later.
+
+    Args:
+        reason: Which host, why, and when it goes on.
+    """
+
+    deferred = True
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        # Not the URL: it is what the tasks of a host wait for, whatever they ask it.
+        CollectOpsError.__init__(self, reason)
 
 
 class AuthenticationRefused(CollectorError, Permanent):

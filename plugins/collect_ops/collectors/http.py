@@ -23,6 +23,7 @@ from collect_ops.collectors.conditional import (
 )
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
+from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, Reply, Step, counts_rows, pager_for
 from collect_ops.collectors.retry import RetryNotice
@@ -66,6 +67,7 @@ class HttpCollector:
         concurrency: Requests under way at most; None takes the source's.
         requests_per_s: Requests a second at most; None takes the source's.
         on_retry: Told of every request that is tried again.
+        gate: Gives out turns at the host; None: of this collector alone, within concurrency and requests_per_s.
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
@@ -80,6 +82,7 @@ class HttpCollector:
         concurrency: int | None = None,
         requests_per_s: float | None = None,
         on_retry: Callable[[RetryNotice], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._source = source
         self._request = request
@@ -92,6 +95,7 @@ class HttpCollector:
             concurrency=concurrency or source.limits.concurrency,
             requests_per_s=requests_per_s or source.limits.requests_per_s,
             on_retry=on_retry,
+            gate=gate,
         )
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,11 @@ def connect(redis_url: str) -> redis.Redis:
     return redis.Redis.from_url(redis_url, **_OPTIONS)
 
 
-def connect_async(redis_url: str) -> redis.asyncio.Redis:
-    """The same for asyncio."""
-    return redis.asyncio.Redis.from_url(redis_url, **_OPTIONS)
+def connect_async(redis_url: str, **options: Any) -> redis.asyncio.Redis:
+    """The same for asyncio.
+
+    Args:
+        redis_url: Where Redis is.
+        options: Of redis-py's client, instead of the usual ones.
+    """
+    return redis.asyncio.Redis.from_url(redis_url, **{**_OPTIONS, **options})

@@ -47,3 +47,11 @@ NODES_WITNESS = f"{PREFIX}:nodes:witness"
 def node(node_id: str) -> str:
     """A node's machine and its agent's start; lives `heartbeat.alive_s`, renewed by the agent alone."""
     return f"{PREFIX}:node:{node_id}"
+
+
+def limiter(host: str) -> list[str]:
+    """A host's rate and pause, the places taken, who waits for one, and the limits declared; each expires by itself.
+
+    The braces keep them in one slot of a Redis cluster.
+    """
+    return [f"{PREFIX}:limit:{{{host}}}:{name}" for name in ("state", "places", "waiting", "declared")]

@@ -62,7 +62,7 @@ def cancel(
         _drop_asides(connection, rows)
         released = []
         for source in sorted({row["source"] for row in rows}):
-            values = {"source": source, "actor": actor}
+            values = {"source": source, "connection": None, "actor": actor}
             released += connection.execute(query("lanes/release_held"), values).fetchall()
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in released])

@@ -179,5 +179,6 @@ def _depths(backends: Backends) -> dict[str, int] | None:
 
 
 def _released(connection: Connection, actor: str) -> list[dict[str, Any]]:
-    rows = connection.execute(query("lanes/release_held"), {"source": None, "actor": actor}).fetchall()
+    values = {"source": None, "connection": None, "actor": actor}
+    rows = connection.execute(query("lanes/release_held"), values).fetchall()
     return [{**row, "released": True} for row in rows]

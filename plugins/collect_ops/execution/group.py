@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
+from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.rules import ShardingRules, sharding_rules
 from collect_ops.execution.settle import Settled, settle
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
@@ -30,6 +32,7 @@ from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_t
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import PageMemory
+from collect_ops.lanes.hosts import read_host_async
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
@@ -63,6 +66,7 @@ class GroupResult:
     fenced: int = 0
     stolen: int = 0
     handed_over: int = 0
+    deferred: int = 0
     rows: int = 0
     unchanged_rows: int = 0
     bytes: int = 0
@@ -105,9 +109,9 @@ async def run_group(
         await run.run(leases)
     result.seconds = round(time.monotonic() - began, 3)
     log.info(
-        "%s: %d shards done, %d failed, %d fenced off, %d taken over, %d handed over, %d rows in %.1f s",
+        "%s: %d shards done, %d failed, %d fenced off, %d taken over, %d handed over, %d put back, %d rows in %.1f s",
         result.label or f"{run_id}/{group_no}", result.done, result.failed, result.fenced, result.stolen,
-        result.handed_over, result.rows, result.seconds,
+        result.handed_over, result.deferred, result.rows, result.seconds,
     )  # fmt: skip
     return result
 
@@ -174,11 +178,13 @@ class _GroupRun:
         self._key: dict[str, Any] = {"run_id": result.run_id, "group_no": result.group_no}
         self._waiting: deque[ShardTask] = deque()
         self._kits: dict[int, TaskKit] = {}
+        self._gates: dict[str, HostGate] = {}
         self._held_once: set[tuple[int, int]] = set()
         self._unfit: set[int] = set()
         self._concurrency = 1
         self._workers = 0
         self._stealing = Stealing(result.run_id, result.group_no, enabled=steal)
+        self._left: list[ShardTask] = []  # not begun with: their host is held
 
     async def run(self, leases: Leases) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -202,6 +208,7 @@ class _GroupRun:
             finally:
                 saying.cancel()
                 await asyncio.gather(saying, return_exceptions=True)
+            await self._with_database(self._defer_rest)
         await self._with_database(self._close)
 
     async def _say_alive(self) -> None:
@@ -274,7 +281,8 @@ class _GroupRun:
                 continue
             try:
                 if task_id not in self._kits:
-                    self._kits[task_id] = await self._kit(stack, definitions[row["version"]], row, started)
+                    kit = await self._kit(connection, stack, definitions[row["version"]], row, started)
+                    self._kits[task_id] = kit
             except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides on retry or dead letter
                 unfit[task_id] = shard
                 self._unfit.add(task_id)
@@ -307,12 +315,14 @@ class _GroupRun:
 
     async def _kit(
         self,
+        connection: AsyncConnection,
         stack: contextlib.AsyncExitStack,
         definition: dict[str, Any],
         row: dict[str, Any],
         started: dict[str, Any],
     ) -> TaskKit:
         source = Source.model_validate(definition)
+        gate = await self._gate(connection, stack, source, started)
         collector = HttpCollector(
             source,
             render(source, row["params"], row["path"]),
@@ -320,9 +330,11 @@ class _GroupRun:
             concurrency=started["concurrency"],
             requests_per_s=started["requests_per_s"],
             on_retry=lambda notice: log.warning("asking again: %s", notice),
+            gate=gate,
         )
         return TaskKit(
             source=source,
+            gate=gate,
             collector=await stack.enter_async_context(collector),
             lander=Lander(source),
             params=row["params"],
@@ -348,7 +360,8 @@ class _GroupRun:
 
     async def _next(self, crew: _Crew) -> ShardTask | None:
         """The next shard; when none is left, of what could be taken over from the run's other groups."""
-        if not self._waiting and self._stealing.enabled:
+        # What others hold asks the same hosts: while one is held, taking over brings nothing.
+        if not self._waiting and not self._left and self._stealing.enabled:
             async with self._stealing.turn() as ours:
                 if ours and not self._waiting:
                     await self._with_database(lambda connection: self._steal(connection, crew))
@@ -379,12 +392,51 @@ class _GroupRun:
             shard.task_id,
         )
 
+    async def _gate(
+        self,
+        connection: AsyncConnection,
+        stack: contextlib.AsyncExitStack,
+        source: Source,
+        started: dict[str, Any],
+    ) -> HostGate:
+        """The gate to a source's host: one a host and group."""
+        gate = self._gates.get(source.connection)
+        if gate is not None:
+            gate.share_with(source)
+            return gate
+        gate = HostGate(
+            source,
+            self._backends,
+            self._rules.host,
+            await read_host_async(connection, source.connection),
+            concurrency=started["concurrency"],
+            requests_per_s=started["requests_per_s"],
+        )
+        self._gates[source.connection] = await stack.enter_async_context(gate)
+        return gate
+
+    async def _defer_rest(self, connection: AsyncConnection) -> None:
+        """Mark what was not begun with because its host is held: settling then sees that nothing was lost."""
+        for shard in {shard.task_id: shard for shard in self._left}.values():
+            reason = self._kits[shard.task_id].gate.held or "its host was held"
+            described = describe_failure(HostHeld(self._kits[shard.task_id].source.name, reason))
+            values = {
+                **self._key,
+                "task_id": shard.task_id,
+                "attempt": shard.attempt,
+                "error": Jsonb(described),
+            }
+            await connection.execute(query("execution/defer_group_shards"), values)
+
     async def _work(self, crew: _Crew) -> None:
         """One worker: shards one after the other, on a connection of its own."""
         outage = _Outage()
         connection: AsyncConnection | None = None
         try:
             while (shard := await self._next(crew)) is not None:
+                if self._kits[shard.task_id].gate.held:
+                    self._left.append(shard)
+                    continue
                 try:
                     connection = connection or await self._connect()
                     end = await self._run_shard(connection, crew.leases, shard)
@@ -457,6 +509,7 @@ class _GroupRun:
         self._result.done += end is ShardEnd.DONE
         self._result.failed += end is ShardEnd.FAILED
         self._result.fenced += end is ShardEnd.FENCED
+        self._result.deferred += end is ShardEnd.DEFERRED
 
     async def _connect(self) -> AsyncConnection:
         return await connect_async(

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.execution.cutting import Cut, CutTask, cut, pace_unit
+from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group
 from collect_ops.execution.rules import sharding_rules
 from collect_ops.execution.sizing import History
@@ -19,6 +21,7 @@ from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_t
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import effective, used_slots
+from collect_ops.lanes.hosts import read_host
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.request import render
@@ -82,7 +85,7 @@ def plan(
         actor: Who plans, for the task log.
     """
     with connect(backends.postgres_dsn, application_name="collect-ops plan") as connection:
-        planning = _Planning(connection, run_id, rules, endpoint_of, shared=len(tasks))
+        planning = _Planning(connection, run_id, backends, rules, endpoint_of, shared=len(tasks))
         for each in tasks:
             row = connection.execute(
                 query("execution/dispatch_task"),
@@ -114,10 +117,18 @@ class _Planning:
     """
 
     def __init__(
-        self, connection: Connection, run_id: str, rules: LaneRules, endpoint_of: EndpointOf, *, shared: int
+        self,
+        connection: Connection,
+        run_id: str,
+        backends: Backends,
+        rules: LaneRules,
+        endpoint_of: EndpointOf,
+        *,
+        shared: int,
     ) -> None:
         self._connection = connection
         self._run_id = run_id
+        self._backends = backends
         self._rules = rules
         self._endpoint_of = endpoint_of
         self._shared = shared
@@ -131,7 +142,7 @@ class _Planning:
             source = Source.model_validate(row["definition"])
             parts = Cut(shards=(), total=row["total_rows"], why="as an earlier attempt was cut")
             if row["shards_total"] is None:
-                parts = _cut(self._connection, source, row, self._endpoint_of)
+                parts = self._cut(source, row)
             _ensure_tables(self._connection, source, row["id"])
         except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
             _record_failure(self._connection, row, error, time.perf_counter() - began)
@@ -192,30 +203,47 @@ class _Planning:
             self.groups[ref.group_no] = ref
         return refs
 
+    def _cut(self, source: Source, row: dict[str, Any]) -> Cut:
+        """Cut a task that has no shards yet, by what its source did before; says what the next one goes by."""
+        unit = pace_unit(source)
+        task = CutTask(
+            source=source,
+            params=row["params"],
+            history=_history(self._connection, source.name, unit),
+            target_s=sharding_rules().target_s,
+            task_id=row["id"],
+            attempt=row["attempt"],
+        )
+        parts = asyncio.run(self._ask_and_cut(task, row["path"]))
+        if unit is not None and parts.aimed is not None:
+            values = {"source": source.name, "unit": unit, "shard_size": parts.aimed}
+            self._connection.execute(query("execution/note_shard_size"), values)
+        return parts
+
+    async def _ask_and_cut(self, task: CutTask, path: str | None) -> Cut:
+        source = task.source
+        request = render(source, task.params, path)
+        gate = HostGate(
+            source,
+            self._backends,
+            self._rules.host,
+            read_host(self._connection, source.connection),
+            concurrency=1,
+            requests_per_s=None,
+            watch=False,
+        )
+        async with (
+            gate,
+            HttpCollector(source, request, self._endpoint_of(source.connection), gate=gate) as host,
+        ):
+            return await cut(task, host)
+
     def _width(self, lane: str) -> int:
         """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""
         own = 1
         now = effective(self._connection, lane, self._rules)
         free = now.slots - used_slots(self._connection, lane) + own
         return max(1, min(now.groups_per_task, free))
-
-
-def _cut(connection: Connection, source: Source, row: dict[str, Any], endpoint_of: EndpointOf) -> Cut:
-    """Cut a task that has no shards yet, by what its source did before; says what the next one goes by."""
-    unit = pace_unit(source)
-    task = CutTask(
-        source=source,
-        params=row["params"],
-        history=_history(connection, source.name, unit),
-        target_s=sharding_rules().target_s,
-        task_id=row["id"],
-        attempt=row["attempt"],
-    )
-    parts = asyncio.run(_ask_and_cut(task, row["path"], endpoint_of))
-    if unit is not None and parts.aimed is not None:
-        values = {"source": source.name, "unit": unit, "shard_size": parts.aimed}
-        connection.execute(query("execution/note_shard_size"), values)
-    return parts
 
 
 def _history(connection: Connection, source: str, unit: str | None) -> History:
@@ -225,12 +253,6 @@ def _history(connection: Connection, source: str, unit: str | None) -> History:
     if row is None or row["unit"] != unit:
         return History()
     return History(size=row["shard_size"], rates=row["rates"])
-
-
-async def _ask_and_cut(task: CutTask, path: str | None, endpoint_of: EndpointOf) -> Cut:
-    request = render(task.source, task.params, path)
-    async with HttpCollector(task.source, request, endpoint_of(task.source.connection)) as collector:
-        return await cut(task, collector)
 
 
 def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
@@ -303,7 +325,10 @@ def _open_group(
 
 def _record_failure(connection: Connection, row: dict[str, Any], error: Exception, duration_s: float) -> None:
     described = describe_failure(error)
-    log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)
+    if isinstance(error, HostHeld):
+        log.info("task %s is not planned now: %s", row["id"], error)
+    else:
+        log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)
     connection.execute(
         query("execution/fail_planning"),
         {"task_id": row["id"], "attempt": row["attempt"], "error": Jsonb(described)},

@@ -151,6 +151,9 @@ class ShardSums:
         source_total: Rows that the pages named; of shards with parameters of their own, those of all of them.
         mismatch: The first shard with parameters of its own whose rows are not as many as its pages named: `shard`,
             `named`, `fetched`.
+        host_down: Of the failed ones those that failed because nobody answers at the host.
+        host_sick: Those that failed because it answered that it cannot.
+        deferred: Why shards were put back, None when none was.
     """
 
     shards: int
@@ -163,6 +166,9 @@ class ShardSums:
     first_failed: int | None
     first_error: dict[str, Any] | None
     mismatch: dict[str, Any] | None = None
+    host_down: int = 0
+    host_sick: int = 0
+    deferred: str | None = None
 
     @property
     def final(self) -> bool:
@@ -178,6 +184,8 @@ class Attempt:
         planned: Its shards are stored; False when its run ended before that.
         named_total: Rows that the source named when it was counted.
         plan_error: Why planning failed, None when it did not.
+        host_held: Its host's breaker is not closed.
+        probe: It was not closed when the attempt was claimed: it was let through to see.
     """
 
     planned: bool
@@ -187,6 +195,8 @@ class Attempt:
     named_total: int | None
     max_failed_shards: int
     plan_error: dict[str, Any] | None
+    host_held: bool = False
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +204,8 @@ class Outcome:
     """Where a task goes from here.
 
     Args:
-        status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost), DISPATCH_FAILED or DEAD.
+        status: COMPLETED, PARTIAL, RETRYING, QUEUED (an attempt was lost), HELD (its host is held), DISPATCH_FAILED (no
+            node took it) or DEAD.
         reason: Why, for people; None when there is nothing to explain.
         delay_s: Seconds until the next attempt is due.
         counted: Of QUEUED: the attempt counts as lost.
@@ -244,13 +255,36 @@ def settle_outcome(
         chance: A number drawn from [0, 1), for the jitter.
         loss: How it was lost, when somebody knows.
     """
+    if (reason := _deferred(attempt, sums)) is not None:
+        return Outcome(status=TaskStatus.HELD, reason=reason)
     if attempt.plan_error is not None:
         return _plan_failed(attempt, attempt.plan_error, retry, base_s=base_s, chance=chance)
-    if not attempt.planned or not sums.final:
+    if not attempt.planned or not (sums.final or (sums.deferred and sums.failed)):
         return _lost(attempt, sums, loss)
     if sums.failed == 0:
         return _all_done(attempt, sums)
     return _some_failed(attempt, sums, retry, base_s=base_s, chance=chance)
+
+
+def _deferred(attempt: Attempt, sums: ShardSums) -> str | None:
+    """Why an attempt goes on when its host does, neither failed nor lost; None when it does not.
+
+    That is so when nothing has failed but by the fault of a host that is held. An answer that says "I cannot" is the
+    fault of a host only while others fail as well: that of a probe may be the request's own, and counts as a retry, so
+    that a request that always fails has an end.
+    """
+    error = attempt.plan_error
+    if error is not None:
+        fault = error.get("host_fault")
+        by_host = fault == "down" or (fault == "sick" and not attempt.probe)
+        deferred = bool(error.get("deferred")) or (attempt.host_held and by_host)
+        return _message(error) if deferred else None
+    if not attempt.planned or (sums.failed == 0 and sums.deferred is None):
+        return None
+    by_host_count = sums.host_down + (0 if attempt.probe else sums.host_sick)
+    if sums.failed > by_host_count or not (attempt.host_held or sums.deferred):
+        return None
+    return sums.deferred or f"host of its connection is held: {_message(sums.first_error)}"
 
 
 def _some_failed(

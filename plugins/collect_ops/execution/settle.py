@@ -24,7 +24,6 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
-from collect_ops.lanes.hosts import note_answer, note_failures
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
@@ -36,7 +35,7 @@ from collect_ops.tasks.lifecycle import TaskStatus
 log = logging.getLogger(__name__)
 
 _PUBLISHED = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
-_AGAIN = _PUBLISHED | {TaskStatus.DISPATCH_FAILED}
+_AGAIN = _PUBLISHED | {TaskStatus.HELD, TaskStatus.DISPATCH_FAILED}
 MAX_REASON_CHARS = 1000
 
 
@@ -86,9 +85,9 @@ def settle(
             return None
         if publications.unit is not None:
             _record_pace(connection, task_id, attempt, publications)
-        # A host that answers again has tasks of other sources waiting for it, too.
-        source = None if _note_host(connection, publications, rules) else publications.source
-        held = connection.execute(query("lanes/release_held"), {"source": source, "actor": actor}).fetchall()
+        # A host that is in order again has tasks of other sources waiting for it, too.
+        values = {"source": publications.source, "connection": publications.host, "actor": actor}
+        held = connection.execute(query("lanes/release_held"), values).fetchall()
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
@@ -112,32 +111,18 @@ class _FollowUp:
 
     Args:
         source: Its source, which has room for another.
-        items: What is to be published.
         host: The connection that it asked.
-        unanswered: How often that one did not answer at all.
-        answered: Whether it did.
-        error: Of the attempt.
+        items: What is to be published.
         unit: What the pace of its shards is measured in; None where it tells nothing.
     """
 
     source: str = ""
-    items: tuple[Publication, ...] = ()
     host: str = ""
-    unanswered: int = 0
-    answered: bool = False
-    error: str = ""
+    items: tuple[Publication, ...] = ()
     unit: str | None = None
 
 
 _NOTHING = _FollowUp()
-
-
-def _note_host(connection: Connection, settled: _FollowUp, rules: LaneRules) -> bool:
-    """Keep the host's record; returns whether it answers again after it was held."""
-    if settled.unanswered:
-        note_failures(connection, settled.host, settled.unanswered, settled.error, rules.host)
-        return False
-    return settled.answered and note_answer(connection, settled.host)
 
 
 #: Seconds of fetching and landing below which a task tells nothing of its source's pace: it was all overhead.
@@ -209,23 +194,10 @@ def _settle(
             ],
         )
     items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _PUBLISHED else ()
-    return own, _follow_up(task, sums, sums_row, items)
-
-
-def _follow_up(
-    task: dict[str, Any], sums: ShardSums, sums_row: dict[str, Any], items: tuple[Publication, ...]
-) -> _FollowUp:
-    error = task["plan_error"] or sums.first_error or {}
-    asked = bool(task["plan_error"]) or sums.done + sums.failed > 0
-    silent = bool((task["plan_error"] or {}).get("unanswered")) + sums_row["unanswered"]
-    return _FollowUp(
+    return own, _FollowUp(
         source=task["source"],
-        items=items,
         host=task["definition"]["connection"],
-        # Shards that are DONE: it answered in between, or before.
-        unanswered=silent if sums.done == 0 else 0,
-        answered=asked and silent == 0,
-        error=str(error.get("message", "")),
+        items=items,
         unit=_telling_unit(task, sums_row),
     )
 
@@ -257,6 +229,8 @@ def _outcome(
             named_total=task["total_rows"],
             max_failed_shards=source.max_failed_shards,
             plan_error=task["plan_error"],
+            host_held=task["host_held"],
+            probe=task["probe"],
         ),
         sums,
         rules.retry,
@@ -404,6 +378,9 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         first_failed=row["first_failed"],
         first_error=row["first_error"],
         mismatch=row["mismatch"],
+        host_down=row["host_down"],
+        host_sick=row["host_sick"],
+        deferred=row["deferred"],
     )
 
 

@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from collect_ops.collectors.errors import CollectorError
+from collect_ops.collectors.errors import CollectorError, HostHeld
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import Lease
+from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.stealing import handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.errors import CollectOpsError, Permanent
@@ -43,6 +44,7 @@ class ShardEnd(StrEnum):
     FAILED = "FAILED"
     FENCED = "FENCED"
     HANDED_OVER = "HANDED_OVER"
+    DEFERRED = "DEFERRED"
 
 
 class TooManyBadRows(CollectOpsError, Permanent):
@@ -84,7 +86,7 @@ class ShardTask:
 
 @dataclass(slots=True, kw_only=True)
 class TaskKit:
-    """What the shards of one task share: declaration, client, lander.
+    """What the shards of one task share: declaration, gate to the host, client, lander.
 
     Args:
         params: The task's parameters.
@@ -94,6 +96,7 @@ class TaskKit:
     """
 
     source: Source
+    gate: HostGate
     collector: HttpCollector
     lander: Lander
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -190,6 +193,9 @@ class ShardRun:
                 self._shard.task_id,
             )
             return ShardEnd.FENCED
+        except HostHeld as held:
+            await self._put_back(held)
+            return ShardEnd.DEFERRED
         except Exception as error:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
             if isinstance(error, errors.OperationalError | errors.InterfaceError | DatabaseUnavailable):
@@ -380,6 +386,12 @@ class ShardRun:
         row = await self._fetchone("execution/finish_shard", {**self._key, "token": self._token})
         if row is None:
             raise _Fenced
+
+    async def _put_back(self, held: HostHeld) -> None:
+        """Nothing has failed: the shard waits, and goes on from its last committed page."""
+        log.info("shard %s of task %s is put back: %s", self._shard.shard_no, self._shard.task_id, held)
+        values = {**self._key, "token": self._token, "error": Jsonb(describe_failure(held))}
+        await self._fetchone("execution/release_shard", values)
 
     async def _fail(self, error: Exception) -> None:
         shard = self._shard

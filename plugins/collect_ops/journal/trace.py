@@ -67,13 +67,16 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """`describe_error`, with what settling decides by.
 
-    That is `transient`, `unanswered` (the host did not answer at all), and `retry_after_s` where the host asked for it.
+    That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
+    counts against the host), `deferred` (nothing failed: the host is held), and `retry_after_s` where it asked for it.
     """
     return {
         **describe_error(error),
         "unanswered": isinstance(error, Unanswered),
         "transient": isinstance(error, Transient) or not isinstance(error, CollectOpsError),
         "retry_after_s": getattr(error, "retry_after_s", None),
+        "host_fault": getattr(error, "host_fault", None),
+        "deferred": getattr(error, "deferred", False),
     }
 
 

@@ -62,12 +62,21 @@ class RetryRule(Rules):
 
 
 class HostRule(Rules):
-    """When the tasks of a host that does not answer are held: for `hold_s * factor^n` the (n+1)th time in a row."""
+    """A host's circuit breaker: when its tasks are held, for how long, and how it is tried again.
+
+    It opens when `failures` requests in a row got no answer, or when of at least `min_requests` in the last `window_s`
+    seconds a share of `error_rate` failed. It stays open for `hold_s * factor^n` the (n+1)th time in a row.
+    """
 
     failures: Positive = 5
+    window_s: Annotated[float, Field(gt=0)] = 60
+    min_requests: Positive = 20
+    error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
     hold_s: Annotated[float, Field(gt=0)] = 30
     factor: Annotated[float, Field(ge=1)] = 2
     max_hold_s: Annotated[float, Field(gt=0)] = 3600
+    probes: Positive = 1
+    probe_s: Annotated[float, Field(gt=0)] = 60
 
 
 class LaneRules(Rules):

@@ -77,7 +77,7 @@ def why(connection: Connection, rules: LaneRules, task_id: int, backends: Backen
 def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
     if row["confirmed_generation"] < row["generation"]:
         yield "RabbitMQ has not confirmed its message yet: the sweep publishes it again within a minute"
-    if row["host_held_s"] is not None:
+    if _host_stands_in_the_way(row):
         yield from _host(row)
     yield (
         f"it waits in lane {row['lane']} at priority {row['priority']} for {_seconds(row['queued_s'])}, "
@@ -98,7 +98,7 @@ def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
     yield f"it is held: {row['reason']}"
     if row["held_for"] == "node":
         yield "it goes on within a minute of a node being able to take it: collect-ops nodes"
-    elif row["host_held_s"] is not None:
+    elif _host_stands_in_the_way(row):
         yield from _host(row)
     elif row["max_active_tasks"] is not None and row["active"] >= row["max_active_tasks"]:
         yield (
@@ -109,10 +109,25 @@ def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
         yield "what held it is gone: the sweep lets it go within a minute"
 
 
+def _host_stands_in_the_way(row: Mapping[str, Any]) -> bool:
+    return row["host_held_s"] is not None or (row["host_paused_s"] or 0) > 0
+
+
 def _host(row: Mapping[str, Any]) -> Iterator[str]:
+    if (row["host_paused_s"] or 0) > 0:
+        yield (
+            f"the host of connection {row['connection']} is paused ({row['host_pause_reason']}); it goes on at "
+            f"{row['host_paused_until']} UTC, in {_seconds(row['host_paused_s'])}"
+        )
+    if row["host_held_s"] is None:
+        return
     left_s = row["host_held_s"]
     when = f"in {_seconds(left_s)}" if left_s > 0 else "with the lane's next claim"
-    yield f"the host of connection {row['connection']} does not answer ({row['host_error']}); it is tried again {when}"
+    what = f"the host of connection {row['connection']} is out of order ({row['host_error']})"
+    if row["host_probing"] and left_s > 0:
+        yield f"{what}; it is being tried: when it answers, its tasks go on"
+    else:
+        yield f"{what}; it is tried again {when}"
 
 
 def _retrying(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:

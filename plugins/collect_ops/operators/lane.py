@@ -134,6 +134,7 @@ class ShardGroupOperator(BaseOperator):
             "fenced": result.fenced,
             "taken_over": result.stolen,
             "handed_over": result.handed_over,
+            "deferred": result.deferred,
             "bytes": result.bytes,
             "seconds": result.seconds,
         }

@@ -345,12 +345,14 @@ class Conditional(Declaration):
 
 
 class Limits(Declaration):
-    """What a host bears, and what we bear of a host."""
+    """What a host bears, all nodes together, and what we bear of a host."""
 
     concurrency: int = Field(default=4, ge=1, le=64)
-    """Requests in flight at once, a host and shard group."""
+    """Requests to the host in flight at once, of all nodes together."""
     requests_per_s: float | None = Field(default=None, gt=0)
-    """Requests a second at most, a host and shard group."""
+    """Requests to the host a second at most, of all nodes together, evenly spaced; none: any number."""
+    daily_quota: int | None = Field(default=None, ge=1, le=10**12)
+    """Requests to the host a UTC day at most, of all nodes together, retries included; none: any number."""
     max_page_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Bytes of one response's body at most, decompressed."""
     max_depth: int = Field(default=64, ge=1, le=512)

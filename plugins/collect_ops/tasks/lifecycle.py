@@ -46,9 +46,19 @@ MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     S.HELD: frozenset({S.QUEUED, S.MERGED, S.CANCELLED, S.DEAD}),
     S.CLAIMED: frozenset({S.DISPATCHED, S.QUEUED, S.RETRYING, S.DEAD, S.DISPATCH_FAILED, S.CANCELLED}),
     S.DISPATCHED: frozenset(
-        {S.RUNNING, S.QUEUED, S.COMPLETED, S.PARTIAL, S.RETRYING, S.DEAD, S.DISPATCH_FAILED, S.CANCELLED}
+        {
+            S.RUNNING,
+            S.QUEUED,
+            S.HELD,
+            S.COMPLETED,
+            S.PARTIAL,
+            S.RETRYING,
+            S.DEAD,
+            S.DISPATCH_FAILED,
+            S.CANCELLED,
+        }
     ),
-    S.RUNNING: frozenset({S.COMPLETED, S.PARTIAL, S.RETRYING, S.DEAD, S.QUEUED, S.CANCELLED}),
+    S.RUNNING: frozenset({S.COMPLETED, S.PARTIAL, S.RETRYING, S.DEAD, S.QUEUED, S.HELD, S.CANCELLED}),
     S.RETRYING: frozenset({S.CLAIMED, S.HELD, S.CANCELLED, S.DEAD}),
     S.DISPATCH_FAILED: frozenset({S.QUEUED, S.DEAD, S.CANCELLED}),
     S.DEAD: frozenset({S.QUEUED, S.MERGED}),

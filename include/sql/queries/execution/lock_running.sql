@@ -1,14 +1,18 @@
 -- Locks a task for settling, if the attempt is still the one under way. Until the run has dispatched it, `error` is that
--- of the attempt before. Primary key.
+-- of the attempt before. `host_held`: its host's breaker is not closed; `probe`: it was not when the attempt was claimed.
+-- Primary key.
 SELECT
     t.id, t.source, t.status, t.attempt, t.generation, t.priority, t.lane, t.run_id, t.retry_count, t.lost_count,
     t.max_retries, t.total_rows, t.shards_total, t.merged_task_ids, t.withdrawn_at, t.base_priority, t.emergency,
     t.pinned, v.definition,
     coalesce(t.own_params, t.params) AS own_params,
     CASE WHEN t.status <> 'CLAIMED' THEN t.error END AS plan_error,
-    extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s
+    extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s,
+    h.held_until IS NOT NULL AS host_held,
+    coalesce(h.since < t.claimed_at, false) AS probe
 FROM collect.task AS t
 JOIN collect.source_version AS v ON v.hash = t.source_version
+LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
 WHERE
     t.id = %(task_id)s AND t.attempt = %(attempt)s
     AND t.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')

@@ -19,6 +19,10 @@ SELECT
     v.definition ->> 'connection' AS connection,
     h.last_error AS host_error,
     extract(EPOCH FROM h.held_until - now())::float8 AS host_held_s,
+    h.probing AS host_probing,
+    extract(EPOCH FROM h.paused_until - now())::float8 AS host_paused_s,
+    h.pause_reason AS host_pause_reason,
+    to_char(h.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS host_paused_until,
     (
         SELECT count(*) FROM collect.task AS o
         WHERE
@@ -34,5 +38,5 @@ SELECT
 FROM collect.task AS t
 JOIN collect.source_version AS v ON v.hash = t.source_version
 JOIN collect.task_progress AS p ON p.id = t.id
-LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection' AND h.held_until IS NOT NULL
+LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
 WHERE t.id = %(task_id)s

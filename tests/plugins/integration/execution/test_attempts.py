@@ -153,7 +153,7 @@ def test_retry_after_is_the_delay(world: World, serve: Serve) -> None:
     """At the request for the total, and at a page: longer than our own delay, it wins."""
     busy = Failure(status=429, headers={"Retry-After": "70"})
     server = serve(rows=300)
-    world.add(source("planned"), source("run"))
+    world.add(source("planned"), source("run", connection="other_api"))  # a pause is a host's
     world.serve_from(server.base_url)
     server.fail_next("/offset", busy)
     planned = world.collect("planned")

@@ -19,6 +19,8 @@ HOT = {
     "lanes/select_others": ("task_pkey",),
     "lanes/claim_tasks": ("task_pkey", "task_open"),
     "lanes/select_room": ("shard_group_open",),
+    "lanes/select_hosts": ("host_pkey",),
+    "lanes/lock_quota": ("host_quota_pkey",),
     "execution/fence_shard": ("shard_pkey",),
     "execution/take_shard": ("shard_pkey",),
     "execution/advance_shard": ("shard_pkey",),

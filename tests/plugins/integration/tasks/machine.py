@@ -258,7 +258,9 @@ class TaskMachine(RuleBasedStateMachine):
             task.move(S.HELD)
 
     def _release(self) -> None:
-        released = {row["id"] for row in self._run("lanes/release_held", source=None, actor="test")}
+        released = {
+            row["id"] for row in self._run("lanes/release_held", source=None, connection=None, actor="test")
+        }
         assert released == {task.id for task in self._tasks.values() if task.status is S.HELD}
         self._held_are_released()
 
