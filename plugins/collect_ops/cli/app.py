@@ -30,7 +30,7 @@ app.command("priority-rules")(operations.priority_rules)
 app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
 app.command("agent")(nodes.agent)
-app.command("nodes")(nodes.nodes)
+app.add_typer(nodes.app, name="nodes")
 app.command("worker")(worker.worker)
 app.command("schemas")(schemas.schemas)
 
@@ -51,7 +51,8 @@ def _exit_code(error: Exception) -> int:
     from collect_ops.delivery.dead_model import NoSuchLetter, NoSuchRedrive
     from collect_ops.kernel.backends import SettingMissing
     from collect_ops.kernel.errors import ValidationFailed
+    from collect_ops.nodes.draining import UnknownNode
     from collect_ops.sources.load import UnknownSource
 
-    bad_input = ValidationFailed | UnknownSource | SettingMissing | NoSuchLetter | NoSuchRedrive
+    bad_input = ValidationFailed | UnknownSource | SettingMissing | NoSuchLetter | NoSuchRedrive | UnknownNode
     return BAD_INPUT if isinstance(error, bad_input) else FAILED

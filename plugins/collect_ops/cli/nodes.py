@@ -83,8 +83,19 @@ def agent(
     running.run(stopping, beat=_told if as_json else None)
 
 
-def nodes(as_json: AsJson = False) -> None:
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Show the nodes, drain one, or let it take work again.",
+    no_args_is_help=False,
+)
+NodeArgument = Annotated[str, typer.Argument(help="Id of the node, as collect-ops nodes shows it.")]
+
+
+@app.callback()
+def nodes(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the nodes: state, load, shard groups, how old their last heartbeat is."""
+    if context.invoked_subcommand is not None:
+        return
     from collect_ops.cli.output import print_json, print_table
     from collect_ops.kernel.backends import Backends
     from collect_ops.storage import connect, query
@@ -96,6 +107,49 @@ def nodes(as_json: AsJson = False) -> None:
         return
     headings = ("node", "name", "address", "state", "why", "cpu", "memory", "disk", "groups", "skew", "heard")
     print_table("", headings, [_row(row) for row in rows])
+
+
+@app.command("drain")
+def drain(
+    node: NodeArgument,
+    within: Annotated[
+        float | None,
+        typer.Option(help="Seconds to wait until it is empty; rules/placement.yaml says how many.", min=0),
+    ] = None,
+) -> None:
+    """Give a node no new work, and have what runs on it finish its page and hand back the rest to other nodes.
+
+    It stays so until its agent is started anew, or `collect-ops nodes resume`. Exit status 1 when it is not empty in
+    time, 2 for an unknown node.
+    """
+    from collect_ops.cli.output import FAILED
+    from collect_ops.kernel.backends import Backends
+    from collect_ops.nodes import draining
+    from collect_ops.nodes.rules import placement_rules
+
+    backends = Backends.from_environment()
+    within_s = placement_rules().dispatch.drain_within_s if within is None else within
+    draining.drain(backends, node, within_s=within_s)
+    told = -1
+
+    def tell(groups: int) -> None:
+        nonlocal told
+        if groups != told:
+            typer.echo(f"node {node}: {groups} shard groups")
+            told = groups
+
+    if draining.wait_until_empty(backends, node, timeout_s=within_s, on_look=tell):
+        raise typer.Exit(FAILED)
+
+
+@app.command("resume")
+def resume(node: NodeArgument) -> None:
+    """Let a node that was drained take work again. Exit status 2 for an unknown node."""
+    from collect_ops.kernel.backends import Backends
+    from collect_ops.nodes import draining
+
+    draining.resume(Backends.from_environment(), node)
+    typer.echo(f"node {node} takes work again")
 
 
 def _row(row: dict[str, Any]) -> Sequence[object]:

@@ -140,6 +140,7 @@ def _run(
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
     from collect_ops.nodes.agent import Agent
+    from collect_ops.nodes.draining import hand_back
     from collect_ops.nodes.queues import node_queue
     from collect_ops.nodes.rules import placement_rules
     from collect_ops.nodes.worker import NodeWorker
@@ -163,6 +164,7 @@ def _run(
         folder=folder,
         amqp_url=backends.amqp_url,
         grace_s=grace_s,
+        before_stop=lambda: hand_back(backends, node.node_id, within_s=grace_s),
     )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

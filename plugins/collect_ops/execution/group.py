@@ -67,6 +67,7 @@ class GroupResult:
     stolen: int = 0
     handed_over: int = 0
     deferred: int = 0
+    handed_back: int = 0
     rows: int = 0
     unchanged_rows: int = 0
     bytes: int = 0
@@ -183,6 +184,7 @@ class _GroupRun:
         self._unfit: set[int] = set()
         self._concurrency = 1
         self._workers = 0
+        self._leaving = False
         self._stealing = Stealing(result.run_id, result.group_no, enabled=steal)
         self._left: list[ShardTask] = []  # not begun with: their host is held
 
@@ -224,11 +226,7 @@ class _GroupRun:
                 try:
                     connection = connection or await self._connect()
                     found = await connection.execute(query("execution/renew_group"), self._key)
-                    if found.rowcount == 0 and self._waiting:
-                        log.warning(
-                            "the group was closed by somebody else: what it has not begun is left to others"
-                        )
-                        self._waiting.clear()
+                    self._heed(await found.fetchone())
                 except _GONE as error:
                     log.warning("the group could not say that it lives: %s", error)
                     if connection is not None:
@@ -238,12 +236,26 @@ class _GroupRun:
             if connection is not None:
                 await connection.close()
 
+    def _heed(self, answer: dict[str, Any] | None) -> None:
+        """What the group learns when it says that it lives: that it is closed, or that its node drains."""
+        if answer is not None and not answer["draining"]:
+            return
+        if answer is None:
+            log.warning("the group was closed by somebody else: what it has not begun is left to others")
+        elif not self._leaving:
+            log.warning("node %s drains: what has not landed is handed back", self._node)
+            self._leaving = True
+        self._stealing.enabled = False
+        self._result.handed_back += len(self._waiting) if self._leaving else 0
+        self._waiting.clear()
+
     async def _start(self, connection: AsyncConnection) -> dict[str, Any] | None:
         values = {**self._key, "node": self._node, "pid": os.getpid()}
         return await (await connection.execute(query("execution/start_group"), values)).fetchone()
 
     async def _close(self, connection: AsyncConnection) -> None:
-        await connection.execute(query("execution/close_group"), self._key)
+        values = {**self._key, "handed_back": self._leaving}
+        await connection.execute(query("execution/close_group"), values)
 
     async def _load(
         self, connection: AsyncConnection, stack: contextlib.AsyncExitStack, started: dict[str, Any]
@@ -478,6 +490,7 @@ class _GroupRun:
                 lease,
                 actor=self._actor,
                 on_page=self._count_page,
+                leaving=lambda: self._leaving,
             ).run()
         self._count(end)
         return end
@@ -510,6 +523,7 @@ class _GroupRun:
         self._result.failed += end is ShardEnd.FAILED
         self._result.fenced += end is ShardEnd.FENCED
         self._result.deferred += end is ShardEnd.DEFERRED
+        self._result.handed_back += end is ShardEnd.HANDED_BACK
 
     async def _connect(self) -> AsyncConnection:
         return await connect_async(

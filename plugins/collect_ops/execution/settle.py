@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,6 +169,7 @@ def _settle(
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
             return None, _NOTHING
+        loss = loss or _handed_back(task)
         outcome = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
         callers = None if outcome.status in _AGAIN else callers_of(connection, task)
         own = outcome if callers is None else survivors_own(task, outcome)
@@ -200,6 +202,14 @@ def _settle(
         items=items,
         unit=_telling_unit(task, sums_row),
     )
+
+
+def _handed_back(task: Mapping[str, Any]) -> Loss | None:
+    """Nodes that drain have handed back all that is unfinished: nothing of it was lost."""
+    nodes = task["handed_back_by"]
+    if nodes is None:
+        return None
+    return Loss(cause=f"{nodes} drains and has handed back what was not done", started=False)
 
 
 def _outcome(

@@ -45,6 +45,7 @@ class ShardEnd(StrEnum):
     FENCED = "FENCED"
     HANDED_OVER = "HANDED_OVER"
     DEFERRED = "DEFERRED"
+    HANDED_BACK = "HANDED_BACK"
 
 
 class TooManyBadRows(CollectOpsError, Permanent):
@@ -55,6 +56,10 @@ class TooManyBadRows(CollectOpsError, Permanent):
             f"source {source}: {bad_rows} rows do not fit their columns, max_bad_rows is {allowed} a shard; "
             f"collect.bad_row holds them with their reasons"
         )
+
+
+class _Leaving(Exception):
+    """The node drains: what has landed stays, the rest is for others."""
 
 
 class _Forgotten(Exception):
@@ -145,6 +150,8 @@ class ShardRun:
         clock: Database time.
         lease: Told of every page, so that it is renewed.
         actor: For the task log.
+        on_page: Told of every page that has landed.
+        leaving: Whether the node drains: then the shard is put back after its page.
     """
 
     def __init__(
@@ -157,9 +164,11 @@ class ShardRun:
         *,
         actor: str,
         on_page: Callable[[Page], None] = lambda _page: None,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection = connection
         self._kit = kit
+        self._leaving = leaving
         self._shard = shard
         self._clock = clock
         self._lease = lease
@@ -196,6 +205,11 @@ class ShardRun:
         except HostHeld as held:
             await self._put_back(held)
             return ShardEnd.DEFERRED
+        except _Leaving:
+            await self._fetchone(
+                "execution/release_shard", {**self._key, "token": self._token, "error": None}
+            )
+            return ShardEnd.HANDED_BACK
         except Exception as error:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
             if isinstance(error, errors.OperationalError | errors.InterfaceError | DatabaseUnavailable):
@@ -262,6 +276,8 @@ class ShardRun:
                 self._pages += 1
                 self._position = page.next_position
                 finished = page.next_position is None
+                if not finished and self._leaving():
+                    raise _Leaving
                 asked = time.perf_counter()
         return finished
 

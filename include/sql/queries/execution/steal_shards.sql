@@ -1,14 +1,15 @@
 -- A shard group that has nothing left takes over half of what the open group of its run with the most unstarted shards
--- has not started, from its end: that one works from its beginning. Waits for nobody: a shard that another is taking
+-- has not started, or handed back, from its end: that one works from its beginning. Waits for nobody: a shard that another is taking
 -- is passed over, so two thieves get different ones, and what the victim has just taken stays its own. Index
 -- shard_by_group. Returns what there is to do, as select_group_shards does.
 WITH victim AS (
     SELECT s.group_no, count(*) AS unstarted
     FROM collect.shard AS s
-    JOIN collect.shard_group AS g ON g.run_id = s.run_id AND g.group_no = s.group_no AND g.status = 'OPEN'
+    JOIN collect.shard_group AS g ON g.run_id = s.run_id AND g.group_no = s.group_no
     JOIN collect.task AS t ON t.id = s.task_id
     WHERE
         s.run_id = %(run_id)s AND s.group_no <> %(group_no)s AND s.status = 'PENDING'
+        AND (g.status = 'OPEN' OR g.handed_back)
         AND s.task_id <> ALL(%(unfit)s::bigint[])
         AND t.run_id = %(run_id)s AND t.status IN ('DISPATCHED', 'RUNNING')
         AND EXISTS (

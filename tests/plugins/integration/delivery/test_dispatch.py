@@ -18,7 +18,9 @@ import redis
 from collect_ops.coordination import keys
 from collect_ops.delivery import dispatch
 from collect_ops.delivery.dispatch import Dispatched
+from collect_ops.execution.group import GroupResult
 from collect_ops.lanes.runs import RunState
+from collect_ops.nodes.draining import UnknownNode, drain, resume, wait_until_empty
 from collect_ops.nodes.rules import DispatchRule, FailureRule, PlacementRules
 from collect_ops.storage import Connection
 from tests.plugins.integration.lanes.test_placing import node
@@ -274,3 +276,40 @@ def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.1)
+
+
+def test_a_node_that_drains_finishes_its_page_and_hands_back_the_rest(
+    world: World, db: Connection, node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collect_ops.execution.group.ALIVE_EVERY_S", 0.2)
+    node("a")
+    node("b", cpu_percent=70)
+    world.add(source(limits={"concurrency": 1, "requests_per_s": 5}))
+    task = world.submit().task_id
+    run_id = planned(world)
+
+    async def drained() -> GroupResult:
+        running = asyncio.create_task(world.group(run_id, 0, node="a"))
+        while await asyncio.to_thread(rows, world) < 50:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(drain, world.backends, "a", within_s=30)
+        return await running
+
+    result = asyncio.run(drained())
+    assert result.handed_back > 0
+    assert 0 < result.rows < 400
+    assert wait_until_empty(world.backends, "a", timeout_s=0) == 0
+    world.finish(run_id)
+    row = world.task(task)
+    assert (row["status"], row["lost_count"], row["retry_count"]) == ("QUEUED", 0, 0), "nothing was lost"
+    assert row["reason"] == "a drains and has handed back what was not done; it is placed elsewhere"
+    again = planned(world)
+    assert set(world.runs.started[again]["nodes"]) == {"b"}
+    world.run_planned(again, on="b")
+    row = world.task(task)
+    assert (row["status"], rows(world), row["result"]["rows_fetched"]) == ("COMPLETED", 400, 400)
+    resume(world.backends, "a")
+    world.submit(params={"day": "2"})
+    assert "a" in world.claim().runs[0].conf["nodes"]
+    with pytest.raises(UnknownNode, match="there is no node 'nobody'"):
+        drain(world.backends, "nobody", within_s=1)
