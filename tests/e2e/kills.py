@@ -36,6 +36,7 @@ class Recovery:
         source: What was collected.
         at_rows: Rows that had landed at that moment.
         completed_s: Seconds from the kill to the task's end, by this machine's clock.
+        again_s: Seconds until the next attempt was claimed; None when there was none: others took over its shards.
         attempts: Attempts that the task took.
         lost: Attempts that counted as lost, not as failed.
         retries: Attempts that counted as failed.
@@ -52,6 +53,7 @@ class Recovery:
     source: str
     at_rows: int
     completed_s: float
+    again_s: float | None
     attempts: int
     lost: int
     retries: int
@@ -231,7 +233,13 @@ def landed(stack: RunningStack, task_id: int) -> int:
 
 
 def recover(
-    stack: RunningStack, victim: str, strike: Callable[[Middle], None], load: Load, *, share: float = 0.3
+    stack: RunningStack,
+    victim: str,
+    strike: Callable[[Middle], None],
+    load: Load,
+    *,
+    share: float = 0.3,
+    mend: Callable[[], None] = lambda: None,
 ) -> Recovery:
     """Collect, strike when a share of the rows has landed, and see what becomes of the task.
 
@@ -241,6 +249,7 @@ def recover(
         strike: Strikes.
         load: What is collected.
         share: Of the rows, after which it strikes.
+        mend: Makes good what was struck, once the task has ended without it.
     """
     stack.wait_until_healthy()
     unpause_needed(stack.airflow)
@@ -254,10 +263,11 @@ def recover(
             120,
             poll_s=0.05,
         )
-        struck = time.monotonic()
+        struck, struck_at = time.monotonic(), datetime.now(UTC)
         strike(Middle(stack=stack, task_id=task_id, rows=rows))
         ended = end_of(stack, task_id, f"after {victim} was struck")
         completed_s = time.monotonic() - struck
+        mend()
         stack.wait_until_healthy()
         run_state = wait_until_run_ended(stack, ended["dag_id"], ended["run_id"])
         wait_until_cleared(stack)
@@ -267,6 +277,7 @@ def recover(
         source=load.source,
         at_rows=rows,
         completed_s=round(completed_s, 1),
+        again_s=again_after(stack, task_id, struck_at),
         attempts=ended["attempt"],
         lost=ended["lost_count"],
         retries=ended["retry_count"],
@@ -278,6 +289,16 @@ def recover(
         leases_left=stack.leases(),
         groups_left=stack.open_groups(),
     )
+
+
+def again_after(stack: RunningStack, task_id: int, struck_at: datetime) -> float | None:
+    """Seconds from a moment of this machine's clock, which is PostgreSQL's as well, until the task was claimed again."""
+    claimed = stack.rows(
+        "SELECT min(at) AS at FROM collect.trace WHERE task_id = %s AND stage = 'claim' AND at > %s",
+        task_id,
+        struck_at,
+    )[0]["at"]
+    return None if claimed is None else round((claimed - struck_at).total_seconds(), 1)
 
 
 def end_of(stack: RunningStack, task_id: int, when: str) -> dict[str, Any]:

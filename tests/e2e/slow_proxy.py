@@ -9,9 +9,11 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from demo.server import serve_address
+
 
 class SlowProxy:
-    """Passes requests on to `upstream`, each after a pause. Runs in a thread of its own.
+    """Passes requests on to `upstream`, each after a pause. Runs in a thread of its own, where workers reach it.
 
     Args:
         upstream: Base URL, no slash at the end.
@@ -20,6 +22,7 @@ class SlowProxy:
 
     def __init__(self, upstream: str, *, delay_s: float) -> None:
         self._upstream = upstream
+        self._host = serve_address()
         self._delay_s = delay_s
         self.port = 0
         self.requests = 0
@@ -31,7 +34,7 @@ class SlowProxy:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -72,7 +75,7 @@ class SlowProxy:
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
             await runner.setup()
             try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                await web.TCPSite(runner, self._host, 0).start()
                 self.port = runner.addresses[0][1]
                 self._ready.set()
                 await self._stop.wait()

@@ -107,6 +107,7 @@ def check_recovered(stack: RunningStack, task_id: int, victim: str, checked: Che
         source=ended["source"],
         at_rows=0,
         completed_s=completed_s,
+        again_s=None,
         attempts=ended["attempt"],
         lost=ended["lost_count"],
         retries=ended["retry_count"],
