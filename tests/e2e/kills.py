@@ -292,7 +292,7 @@ def recover(
 
 
 def again_after(stack: RunningStack, task_id: int, struck_at: datetime) -> float | None:
-    """Seconds from a moment of this machine's clock, which is PostgreSQL's as well, until the task was claimed again."""
+    """Seconds from a moment, by the one clock of this machine, until the task was claimed again."""
     claimed = stack.rows(
         "SELECT min(at) AS at FROM collect.trace WHERE task_id = %s AND stage = 'claim' AND at > %s",
         task_id,

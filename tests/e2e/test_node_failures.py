@@ -1,7 +1,7 @@
 """What becomes of a demo-sized run when one of three nodes fails in its middle (`make chaos`).
 
-Three worker hosts in network namespaces, 336,776 rows, a second of pause before each request; the strike comes when 30 %
-of the rows have landed, at a node that runs a shard group. What came of each is appended to recoveries.jsonl.
+Three worker hosts in network namespaces, 336,776 rows, a second of pause before each request; the strike comes when
+30 % of the rows have landed, at a node that runs a shard group. What came of each is appended to recoveries.jsonl.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def signal_worker(nodes: NodeStack, node_id: str, number: signal.Signals) -> Non
 
 
 def fill_disk(nodes: NodeStack, node_id: str) -> None:
-    with nodes.tmpfs(node_id, 4) as folder:
-        with pytest.raises(OSError, match="No space left"), (folder / "full").open("wb") as file:
-            while True:
-                file.write(b"0" * 65_536)
+    size_mb = 4
+    with nodes.tmpfs(node_id, size_mb) as folder:
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "full").write_bytes(b"0" * (size_mb + 1) * 1024 * 1024)
         time.sleep(15)
 
 
@@ -59,7 +59,7 @@ def lose_all(nodes: NodeStack, _: str) -> None:
 
 
 def drain(nodes: NodeStack, node_id: str) -> None:
-    done = nodes.stack.command("nodes", "drain", node_id, "--within", "30")
+    done = nodes.stack.command("collect_ops.cli", "nodes", "drain", node_id, "--within", "30")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -73,7 +73,7 @@ STRIKES: dict[str, tuple[Strike, Strike]] = {
     ),
     "network cut and healed": (lambda n, v: n.cut(v), lambda n, v: n.heal(v)),
     "disk full": (fill_disk, lambda n, v: None),
-    "clean drain": (drain, lambda n, v: n.stack.command("nodes", "resume", v) and None),
+    "clean drain": (drain, lambda n, v: n.stack.command("collect_ops.cli", "nodes", "resume", v) and None),
     "all nodes lost and back again": (lose_all, lambda n, v: None),
 }
 

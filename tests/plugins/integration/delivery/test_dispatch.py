@@ -290,8 +290,7 @@ def test_a_node_that_drains_finishes_its_page_and_hands_back_the_rest(
 
     async def drained() -> GroupResult:
         running = asyncio.create_task(world.group(run_id, 0, node="a"))
-        while await asyncio.to_thread(rows, world) < 50:
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(_until, lambda: rows(world) >= 50)
         await asyncio.to_thread(drain, world.backends, "a", within_s=30)
         return await running
 
