@@ -13,7 +13,19 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import admission, claim, collect, engine, latency, limiter, priority, urgent
+from benchmarks import (
+    admission,
+    claim,
+    collect,
+    engine,
+    heartbeats,
+    latency,
+    limiter,
+    nodes,
+    placement,
+    priority,
+    urgent,
+)
 from benchmarks.errors import UnknownBenchmark
 from benchmarks.report import Result, show, write_document
 from benchmarks.settings import BenchSettings
@@ -25,10 +37,13 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "priority": priority.run,
     "claim": claim.run,
     "limiter": limiter.run,
+    "placement": placement.run,
+    "heartbeats": heartbeats.run,
     "engine": engine.run,
     "latency": latency.run,
     "urgent": urgent.run,
     "collect": collect.run,
+    "nodes": nodes.run,
 }
 #: Of output that goes to a file: the tables need it.
 LOG_WIDTH: Final = 140

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import admission, limiter, urgent
+from benchmarks import admission, heartbeats, limiter, placement, urgent
 from benchmarks.claim import claim_all, consume, get_one_by_one, roomy
 from benchmarks.fill import fill
 from benchmarks.own_services import empty, own_backends
@@ -96,3 +96,17 @@ def test_the_limiter_falls_short_of_nothing_but_what_it_misses() -> None:
     }
     held = [row.holds for row in limiter.rows(samples, 3)]
     assert held == [True] * 3 + [True, False] * len(limiter.RATES) + [False, True]
+
+
+def test_placing_does_what_a_scan_does_and_says_how_even_it_is() -> None:
+    nodes = placement.mixed_nodes(20)
+    assert placement.place_all(nodes, 40)["groups"] == placement.scan_all(nodes, 40)["groups"] == 40
+    assert placement.balance(placement.equal_nodes(10), 100) == 1
+    rows = placement.rows({placement.OURS: 200.0, placement.SCAN: 100.0}, 1.2, 1)
+    assert [(row.ratio, row.holds) for row in rows] == [(2, None), (None, False)]
+
+
+def test_heartbeats_are_counted_on_both_sides() -> None:
+    with own_backends(BenchSettings.load()) as backends:
+        assert heartbeats.ingest(backends, lane_rules(), 30)["heartbeats"] == 30
+        assert heartbeats.take(backends, lane_rules(), 30)["heartbeats"] == 30

@@ -37,6 +37,8 @@ TIME_LIMIT_S = 5.0
 #: A heartbeat lives no longer in its queue, whatever the clock of its node says.
 MAX_AGE_S = 3600.0
 MAX_ERROR_CHARS = 1000
+#: Changes of state that a pass logs one by one; all of them stand in the database.
+MOVES_TOLD = 20
 _LIVING = frozenset({"ACTIVE", "SUSPECT", "DRAINING"})
 
 
@@ -148,8 +150,10 @@ def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> 
             "reasons": [reason for _, reason in changed.values()],
         }
         moved = connection.execute(query("nodes/move_nodes"), values).fetchall()
-    for row in moved:
+    for row in moved[:MOVES_TOLD]:
         log.warning("node %s: %s -> %s: %s", row["id"], row["from_status"], row["to_status"], row["reason"])
+    if len(moved) > MOVES_TOLD:
+        log.warning("%d nodes more have changed their state: collect.node_log", len(moved) - MOVES_TOLD)
     return [
         Moved(
             node_id=row["id"],
