@@ -3,8 +3,11 @@ UPDATE collect.task
 SET
     status = %(status)s, reason = %(reason)s, moved_by = %(actor)s, result = %(result)s, error = %(error)s,
     generation = generation + CASE WHEN %(again)s THEN 1 ELSE 0 END,
-    -- A HELD task has no message: whoever releases it publishes it.
-    confirmed_generation = CASE WHEN %(status)s::text = 'HELD' THEN generation + 1 ELSE confirmed_generation END,
+    -- A task that is set aside has no message: whoever lets it go publishes it.
+    confirmed_generation = CASE
+        WHEN %(status)s::text IN ('HELD', 'DISPATCH_FAILED') THEN generation + 1 ELSE confirmed_generation
+    END,
+    held_for = NULL,
     retry_count = retry_count + %(retries)s,
     priority = %(priority)s,
     lane = %(lane)s,
