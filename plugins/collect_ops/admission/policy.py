@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,9 @@ PRIORITIES = range(11)
 #: Levels of objects and lists in what a caller sends; Python's own recursion ends at a thousand.
 MAX_DEPTH = 64
 _MAX_BITS = 10_000
+
+#: The escape of a NUL; after an odd number of backslashes it is a text that spells it out.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def canonical(value: Any) -> Any:
@@ -190,4 +194,4 @@ def _not_json(value: object) -> str | None:
         encoded = orjson.dumps(value, default=str)
     except TypeError as error:
         return f"cannot be stored as JSON: {error}"
-    return "must not hold NUL characters" if b"\\u0000" in encoded else None
+    return "must not hold NUL characters" if _NUL.search(encoded) else None

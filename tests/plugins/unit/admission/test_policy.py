@@ -9,9 +9,15 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collect_ops.admission.policy import canonical, canonical_path, dedup_key, priority_fault
+from collect_ops.admission.policy import (
+    canonical,
+    canonical_path,
+    dedup_key,
+    priority_fault,
+    unstorable_faults,
+)
 from collect_ops.sources.request import render
-from tests.factories import source
+from tests.factories import source, submission
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
@@ -93,3 +99,14 @@ def test_a_priority_must_be_in_range() -> None:
         fault = priority_fault(bad)
         assert fault is not None
         assert "0 to 10" in str(fault)
+
+
+def test_a_text_that_spells_out_the_escape_of_a_nul_holds_none() -> None:
+    def faults(text: str) -> list[str]:
+        found = unstorable_faults(submission(params={"day": text}))
+        return [fault.problem for fault in found]
+
+    assert faults("\\u0000") == []
+    assert faults("\\\\u0000") == []
+    for holding in ("\x00", "\\\x00", "a\\\\\x00"):
+        assert faults(holding) == ["must not hold NUL characters"]
