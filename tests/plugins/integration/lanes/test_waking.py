@@ -75,7 +75,7 @@ def test_airflow_away_keeps_no_mark_and_no_task(world: World) -> None:
 
 def test_a_run_that_airflow_does_not_take_stays_claimed_for_the_repair(world: World) -> None:
     task_id = world.submit().task_id
-    away = World(world.backends, world.rules, world.backends)
+    away = World(world.backends, world.rules)
     away.runs = AirflowAway()  # type: ignore[assignment]
     assert away.claim().claimed == 1
     assert world.task(task_id)["status"] == "CLAIMED"

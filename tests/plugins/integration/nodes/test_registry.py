@@ -293,9 +293,9 @@ def test_nobody_is_lost_because_redis_was_not_reachable(
         ingest(world, names)
         time.sleep(1.1)
         assert {m.to_status for m in ingest(world, names).moved} == {"SUSPECT"}
+        time.sleep(0.5)
         for each in agents[:2]:
             each.beat(publisher)
-        time.sleep(0.5)
         moved = {m.node_id: m.to_status for m in ingest(world, names).moved}
     assert moved == {"n0": "ACTIVE", "n1": "ACTIVE", "n2": "LOST"}
 

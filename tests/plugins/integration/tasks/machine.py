@@ -241,6 +241,7 @@ class TaskMachine(RuleBasedStateMachine):
             generations=[generation],
             run_ids=[None],
             reserved=[1],
+            nodes=["a,b"],
             dag_id="collect_normal",
             actor="test",
         )
@@ -253,7 +254,7 @@ class TaskMachine(RuleBasedStateMachine):
 
     def _hold(self, task: ModelTask, *, generation: int) -> None:
         values = {"task_ids": [task.id], "generations": [generation], "reasons": ["test"], "actor": "test"}
-        self._run("lanes/hold_tasks", **values)
+        self._run("lanes/hold_tasks", **values, held_for=None)
         if generation == task.generation and task.status in WAITING:
             task.move(S.HELD)
 

@@ -21,6 +21,7 @@ def test_a_retry_whose_run_never_started_is_lost_and_not_failed(world: World, db
             "generations": [failed["generation"]],
             "run_ids": [None],
             "reserved": [1],
+            "nodes": [""],
             "dag_id": "collect_normal",
             "actor": "test",
         },
