@@ -89,6 +89,7 @@ bench: up demo-venv bench-venv ## Run the benchmarks (make bench ONLY=collect ru
 
 .PHONY: chaos
 chaos: up demo-venv ## Kill each process in the middle of a run, long form
+	@scripts/bootstrap.sh nodes
 	@eval "$$($(STACK) env)"; $(PYTHON) -m pytest -m chaos -p no:randomly --timeout 1800 tests/e2e $(ARGS)
 
 .PHONY: lock

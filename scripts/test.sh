@@ -11,7 +11,7 @@ export STACK_HOME="${TEST_STACK_HOME:-.stack/test}"
 
 scripts/bootstrap.sh
 lint_only=""
-if [ "${1:-}" = --lint-only ]; then lint_only=1; shift; else scripts/bootstrap.sh testing venv venv-demo requirements-demo.lock; fi
+if [ "${1:-}" = --lint-only ]; then lint_only=1; shift; else scripts/bootstrap.sh testing nodes venv venv-demo requirements-demo.lock; fi
 
 step() { printf '\n== %s\n' "$*"; }
 
