@@ -88,9 +88,9 @@ class NodeStack:
             _signal(process, signal.SIGKILL)
         wait_for(f"the end of {node_id}", lambda: not self.processes_of(node_id), 20)
 
-    def revive(self, node_id: str) -> None:
-        """Start a killed node again, and wait until it serves its queue."""
-        for program in self.programs_of(node_id):
+    def revive(self, *node_ids: str) -> None:
+        """Start killed nodes again, and wait until they serve their queues."""
+        for program in (name for node_id in node_ids for name in self.programs_of(node_id)):
             if not supervisor.states(self.layout)[program].pid:
                 supervisor.start_program(self.layout, program)
         self.stack.wait_until_healthy(240)

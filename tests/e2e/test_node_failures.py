@@ -54,8 +54,7 @@ def lose_all(nodes: NodeStack, _: str) -> None:
     for node_id in nodes.ids:
         nodes.kill(node_id)
     time.sleep(20)
-    for node_id in nodes.ids:
-        nodes.revive(node_id)
+    nodes.revive(*nodes.ids)
 
 
 def drain(nodes: NodeStack, node_id: str) -> None:
