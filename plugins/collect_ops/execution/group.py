@@ -209,7 +209,8 @@ class _GroupRun:
                         self._hire_one(crew)
             finally:
                 saying.cancel()
-                await asyncio.gather(saying, return_exceptions=True)
+                with contextlib.suppress(asyncio.CancelledError):
+                    await saying
             await self._with_database(self._defer_rest)
         await self._with_database(self._close)
 
