@@ -23,7 +23,7 @@ from collect_ops.admission.model import Admission, Submission
 from collect_ops.admission.policy import MAX_DEPTH, too_deep
 from collect_ops.broker.consumer import Delivery
 from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
-from collect_ops.sources.faults import faults_from
+from collect_ops.kernel.faults import faults_from
 from collect_ops.tasks.lifecycle import TaskStatus
 
 SCHEMA_VERSION = 1

@@ -9,14 +9,14 @@ import typer
 
 # Below include/: which function gives the schema. A new kind of file is a line here.
 SCHEMAS: dict[str, str] = {
-    "rules/lanes.schema.json": "collect_ops.lanes.rules:json_schema",
+    "rules/lanes.schema.json": "collect_ops.lanes.rules:LaneRules.json_schema",
     "messages/heartbeat.schema.json": "collect_ops.nodes.heartbeat:json_schema",
     "messages/inbox.schema.json": "collect_ops.admission.inbox_message:json_schema",
     "messages/inbox_reply.schema.json": "collect_ops.admission.inbox_message:reply_json_schema",
-    "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:json_schema",
-    "rules/placement.schema.json": "collect_ops.nodes.rules:json_schema",
-    "rules/priority.schema.json": "collect_ops.lanes.priority:json_schema",
-    "rules/sharding.schema.json": "collect_ops.execution.rules:json_schema",
+    "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:BacklogRules.json_schema",
+    "rules/placement.schema.json": "collect_ops.nodes.rules:PlacementRules.json_schema",
+    "rules/priority.schema.json": "collect_ops.lanes.priority:PriorityRules.json_schema",
+    "rules/sharding.schema.json": "collect_ops.execution.rules:ShardingRules.json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }
 
@@ -54,10 +54,9 @@ def schema_texts() -> dict[Path, str]:
 
 
 def _schema(reference: str) -> dict[str, Any]:
-    from importlib import import_module
+    from pkgutil import resolve_name
 
-    module, function = reference.split(":")
-    schema: dict[str, Any] = getattr(import_module(module), function)()
+    schema: dict[str, Any] = resolve_name(reference)()
     return schema
 
 

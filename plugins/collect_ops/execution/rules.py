@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.paths import include_dir
-from collect_ops.lanes.rules import Rules
+from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 
 
 class ShardingRules(Rules):
@@ -28,28 +24,7 @@ class ShardingRules(Rules):
     steal: bool = True
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a sharding file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ShardingRules.model_json_schema()}
-
-
-def load_sharding_rules(path: Path) -> ShardingRules:
-    """Load and validate a sharding file.
-
-    Raises:
-        ValidationFailed: With every fault of the file.
-    """
-    try:
-        return ShardingRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        faults = (
-            Fault(field=".".join(map(str, e["loc"])) or path.name, value=e["input"], problem=e["msg"])
-            for e in error.errors()
-        )
-        raise ValidationFailed(f"rules {path.name}", faults) from error
-
-
 @cache
 def sharding_rules() -> ShardingRules:
     """The rules of this installation: `include/rules/sharding.yaml`."""
-    return load_sharding_rules(include_dir() / "rules" / "sharding.yaml")
+    return load_rules(shipped("sharding"), ShardingRules)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
-from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 from collect_ops.lanes.backlog import Load
 from collect_ops.lanes.policy import PACK
-from collect_ops.lanes.rules import LaneRules, Positive, Rules, lane_rules
+from collect_ops.lanes.rules import LaneRules, Positive, lane_rules
 
 Kind = Literal["lane", "source"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
@@ -224,11 +223,6 @@ class BacklogRules(Rules):
         return next((rule for rule in self.rules if rule.name == name), None)
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a backlog file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **BacklogRules.model_json_schema()}
-
-
 def load_backlog_rules(path: Path, lanes: LaneRules) -> BacklogRules:
     """Load and validate a backlog file.
 
@@ -239,19 +233,9 @@ def load_backlog_rules(path: Path, lanes: LaneRules) -> BacklogRules:
     Raises:
         ValidationFailed: With every fault of the file.
     """
-    subject = f"rules {path.name}"
-    try:
-        rules = BacklogRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except ValidationError as error:
-        faults = (
-            Fault(
-                field=".".join(map(str, e["loc"])) or path.name, value=_scalar(e["input"]), problem=e["msg"]
-            )
-            for e in error.errors()
-        )
-        raise ValidationFailed(subject, faults) from error
+    rules = load_rules(path, BacklogRules)
     if found := tuple(lane_faults(rules, lanes)):
-        raise ValidationFailed(subject, found)
+        raise ValidationFailed(f"rules {path.name}", found)
     return rules
 
 
@@ -286,7 +270,7 @@ def lane_faults(rules: BacklogRules, lanes: LaneRules) -> Iterator[Fault]:
 @cache
 def backlog_rules() -> BacklogRules:
     """The rules of this installation: `include/rules/backlog.yaml`."""
-    return load_backlog_rules(include_dir() / "rules" / "backlog.yaml", lane_rules())
+    return load_backlog_rules(shipped("backlog"), lane_rules())
 
 
 def _given(*limits: float | None) -> dict[str, float]:
@@ -308,10 +292,6 @@ def _matches(match: str, found: Iterator[bool]) -> bool:
 
 def _number(value: float) -> str:
     return "never" if value == float("inf") else f"{value:,.0f}"
-
-
-def _scalar(value: object) -> object:
-    return value if isinstance(value, str | int | float | bool) else None
 
 
 Sheddable = Callable[[str], bool]

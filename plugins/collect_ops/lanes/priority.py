@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.paths import include_dir
-from collect_ops.lanes.rules import Rules
+from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 from collect_ops.sources.priority_formula import Ageing, PriorityFormula, RetryBoost
 
 LOWEST, HIGHEST = 0, 10
@@ -110,28 +106,7 @@ def starvation_bound_s(formula: PriorityRules, base: int, *, ahead: int, starts_
     return seconds_until_highest(formula, base) + EVALUATED_EVERY_S + ahead / starts_per_s
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a priority file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PriorityRules.model_json_schema()}
-
-
-def load_priority_rules(path: Path) -> PriorityRules:
-    """Load and validate a priority file.
-
-    Raises:
-        ValidationFailed: With every fault of the file.
-    """
-    try:
-        return PriorityRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        faults = (
-            Fault(field=".".join(map(str, e["loc"])) or path.name, value=e["input"], problem=e["msg"])
-            for e in error.errors()
-        )
-        raise ValidationFailed(f"rules {path.name}", faults) from error
-
-
 @cache
 def priority_rules() -> PriorityRules:
     """The formula of this installation: `include/rules/priority.yaml`."""
-    return load_priority_rules(include_dir() / "rules" / "priority.yaml")
+    return load_rules(shipped("priority"), PriorityRules)

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from collect_ops.broker.topology import RETRY_DELAY_HEADER, Binding, Exchange, Queue, Topology
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 
 #: Heartbeats older than this tell nothing any more.
 HEARTBEAT_TTL_S = 600
 Positive = Annotated[int, Field(ge=1)]
-
-
-class Rules(BaseModel):
-    """Base: frozen, unknown fields are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LaneRule(Rules):
@@ -185,28 +176,7 @@ def _takes(lane: LaneRule, priority: int) -> bool:
     return lane.priorities[0] <= priority <= lane.priorities[1]
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a lanes file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **LaneRules.model_json_schema()}
-
-
-def load_rules(path: Path) -> LaneRules:
-    """Load and validate a lanes file.
-
-    Raises:
-        ValidationFailed: With every fault of the file.
-    """
-    try:
-        return LaneRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        faults = (
-            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"])
-            for e in error.errors()
-        )
-        raise ValidationFailed(f"rules {path.name}", faults) from error
-
-
 @cache
 def lane_rules() -> LaneRules:
     """The rules of this installation: `include/rules/lanes.yaml`."""
-    return load_rules(include_dir() / "rules" / "lanes.yaml")
+    return load_rules(shipped("lanes"), LaneRules)

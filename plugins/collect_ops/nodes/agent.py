@@ -21,10 +21,10 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.coordination.liveness import Liveness, LivenessUnknown
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.kernel.faults import faults_from
 from collect_ops.nodes.heartbeat import Heartbeat
 from collect_ops.nodes.machine import Sampler, address_towards, machine_id
 from collect_ops.nodes.rules import PlacementRules
-from collect_ops.sources.faults import faults_from
 from collect_ops.storage import DatabaseUnavailable, connect, errors, query
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.sources.faults import faults_from
+from collect_ops.kernel.faults import faults_from
 
 SCHEMA_VERSION = 1
 #: Bytes of a body.

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 
 Seconds = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
-
-
-class Rules(BaseModel):
-    """Base: frozen, unknown fields are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class HeartbeatRule(Rules):
@@ -118,28 +109,7 @@ class PlacementRules(Rules):
         return self
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a placement file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PlacementRules.model_json_schema()}
-
-
-def load_rules(path: Path) -> PlacementRules:
-    """Load and validate a placement file.
-
-    Raises:
-        ValidationFailed: With every fault of the file.
-    """
-    try:
-        return PlacementRules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        faults = (
-            Fault(field=".".join(map(str, e["loc"])) or path.name, value=None, problem=e["msg"])
-            for e in error.errors()
-        )
-        raise ValidationFailed(f"rules {path.name}", faults) from error
-
-
 @cache
 def placement_rules() -> PlacementRules:
     """The rules of this installation: `include/rules/placement.yaml`."""
-    return load_rules(include_dir() / "rules" / "placement.yaml")
+    return load_rules(shipped("placement"), PlacementRules)

@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed, did_you_mean
+from collect_ops.kernel.faults import faults_from, meant_field, place_of
 from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.declaration import Json
-from collect_ops.sources.faults import faults_from, meant_field, place_of
 from collect_ops.sources.model import Source
-from collect_ops.sources.yaml_text import read_yaml
 
 
 class UnknownSource(CollectOpsError, Permanent):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.rules_file import load_rules
 from collect_ops.lanes.policy import PACK, Candidate, Sorted
-from collect_ops.lanes.rules import lane_rules, load_rules
+from collect_ops.lanes.rules import LaneRules, lane_rules
 
 RULES = lane_rules()
 
@@ -81,9 +82,9 @@ def test_a_gap_between_lanes_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "lanes.yaml"
     path.write_text(yaml.safe_dump(shipped))
     with pytest.raises(ValidationFailed) as failed:
-        load_rules(path)
+        load_rules(path, LaneRules)
     assert "slot" in str(failed.value)
     del shipped["lanes"]["urgent"]["slot"]
     path.write_text(yaml.safe_dump(shipped))
     with pytest.raises(ValidationFailed, match="priority 3 must be in exactly one lane"):
-        load_rules(path)
+        load_rules(path, LaneRules)

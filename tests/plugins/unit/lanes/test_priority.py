@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.kernel.errors import ValidationFailed
+from collect_ops.kernel.rules_file import load_rules
 from collect_ops.lanes.priority import (
     EVALUATED_EVERY_S,
     PriorityRules,
-    load_priority_rules,
     priority_of,
     priority_rules,
     seconds_until_highest,
@@ -94,7 +94,7 @@ def test_a_file_with_faults_is_refused_with_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "priority.yaml"
     path.write_text("base: 12\nemergency: 3\nretry: {boost: 1, most: 2}\nageing: {every_s: 0}\nboost: 1\n")
     with pytest.raises(ValidationFailed) as refused:
-        load_priority_rules(path)
+        load_rules(path, PriorityRules)
     assert {fault.field for fault in refused.value.faults} == {"base", "ageing.every_s", "boost"}
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.load import UnknownSource, get_source, load_source, load_sources
-from collect_ops.sources.yaml_text import read_yaml
 from tests.plugins.unit.sources.factories import source_fields
 
 GOOD = "name: good\nconnection: api\ntarget: {table: good}\n"

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from collect_ops.kernel.errors import Fault
-from collect_ops.sources.declaration import Json
 
 MAX_BYTES = 1024 * 1024
 
@@ -26,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
         super().__init__(text)
         self.faults: list[Fault] = []
 
-    def compose_node(self, parent: yaml.Node | None, index: Json) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.MarkedYAMLError(

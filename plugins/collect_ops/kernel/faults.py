@@ -180,6 +180,7 @@ def meant_field(place: Place) -> str | None:
 
 
 def _half_sentence(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     for opening in ("Input should be ", "String should ", "Value should "):
         if message.startswith(opening):
             return f"must be {message.removeprefix(opening)}".replace("must be have", "must have")
