@@ -4,16 +4,19 @@
 --   last asked; ids sort by when they first asked), 4 declared limits (zset: c:CONCURRENCY or i:INTERVAL, expiry).
 -- ARGV: 1 id, beginning with the time of its first ask; '' the first time. 2 suffix that makes a new id unique.
 --   3 concurrency. 4 microseconds between requests, 0 for any rate. 5 life of a place in us. 6 how far ahead a time is
---   given out in us. 7 life of a declared limit in us. 8 ...: ids of places that are given back.
+--   given out in us. 7 life of a declared limit in us. 8 the burst in us: as many requests as the rate allows in it.
+--   9 ...: ids of places that are given back.
 -- Returns {verdict, us, id, why}: 0 granted, to be sent in `us`; 1 the host is held for `us`; 2 over its rate, ask again in
 --   `us`; 3 all places are taken, ask again in `us`.
 --
 -- Must be one step: two nodes that read the same counts would both take the last place, or the same time. The rate is
--- GCRA, the generic cell rate algorithm of ITU-T I.371 (annex A, virtual scheduling), without a burst: `tat` is the
--- theoretical arrival time of the next request. All times are Redis' own, so no node's clock counts.
+-- GCRA, the generic cell rate algorithm of ITU-T I.371 (annex A, virtual scheduling): `tat` is the theoretical arrival
+-- time of the next request, the tolerance is the burst less one interval, none where an interval is longer. Without it a
+-- process that wakes up a few milliseconds late loses all the times in between. All times are Redis' own, so no node's
+-- clock counts.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-for i = 8, #ARGV do redis.call('ZREM', KEYS[2], ARGV[i]) end
+for i = 9, #ARGV do redis.call('ZREM', KEYS[2], ARGV[i]) end
 
 local id = ARGV[1]
 if id == '' then id = string.format('%017d', now) .. ARGV[2] end
@@ -66,8 +69,8 @@ if free <= ahead then
   return {3, math.min(100000, 4000 * (1 + ahead - math.max(0, free))), id, ''}
 end
 
-local tat = math.max(now, tonumber(state[1] or 0))
-local wait = tat - now
+local tat = math.max(now - math.max(0, ARGV[8] - interval), tonumber(state[1] or 0))
+local wait = math.max(0, tat - now)
 if interval > 0 and wait > tonumber(ARGV[6]) then
   if waiting > 0 then redis.call('ZREM', KEYS[3], id) end
   return {2, wait - math.floor(ARGV[6] / 2), id, ''}

@@ -10,28 +10,36 @@ import typer
 from collect_ops.cli.task import AsJson
 
 if TYPE_CHECKING:
+    from collect_ops.nodes.agent import NodeIdentity
     from collect_ops.nodes.heartbeat import Heartbeat
 
 
+# What a node is, for `agent` and `worker` alike.
+NodeId = Annotated[
+    str | None,
+    typer.Option(
+        "--node-id", envvar="COLLECT_NODE_ID", help="Id of this node; else one made of the machine's id."
+    ),
+]
+Slots = Annotated[
+    int,
+    typer.Option(envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=1, max=1_000),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", "-l", help="What placement can ask for, NAME=VALUE; may be repeated."),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="A kind of source that it collects from, http unless said; may be repeated."),
+]
+
+
 def agent(
-    node_id: Annotated[
-        str | None,
-        typer.Option(envvar="COLLECT_NODE_ID", help="Id of this node; else one made of the machine's id."),
-    ] = None,
-    slots: Annotated[
-        int,
-        typer.Option(
-            envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=0, max=10_000
-        ),
-    ] = 8,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", "-l", help="What placement can ask for, NAME=VALUE; may be repeated."),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(help="A kind of source that its workers collect from; may be repeated [http]."),
-    ] = None,
+    node_id: NodeId = None,
+    slots: Slots = 8,
+    label: Labels = None,
+    kind: Kinds = None,
     path: Annotated[
         str, typer.Option(envvar="COLLECT_NODE_PATH", help="On the file system that workers write to.")
     ] = "/",
@@ -48,25 +56,14 @@ def agent(
     Example: collect-ops agent --label region=eu --slots 4
     """
     import signal
-    import socket
     import threading
 
-    from collect_ops.cli.params import parse_params
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
-    from collect_ops.nodes.agent import Agent, NodeIdentity
-    from collect_ops.nodes.machine import node_id_of
+    from collect_ops.nodes.agent import Agent
     from collect_ops.nodes.rules import placement_rules
 
-    node = NodeIdentity(
-        node_id=checked_node_id(node_id_of(node_id)),
-        name=socket.gethostname(),
-        version=_version(),
-        slots=slots,
-        labels=parse_params(label or []),
-        kinds=tuple(kind or ["http"]),
-        path=path,
-    )
+    node = identity(node_id, slots, label, kind, path=path)
     running = Agent(
         node,
         Backends.from_environment(),
@@ -175,27 +172,41 @@ def _told(heartbeat: Heartbeat, published: bool) -> None:
     typer.echo(json.dumps({**heartbeat.model_dump(mode="json", by_alias=True), "published": published}))
 
 
-def checked_node_id(node_id: str) -> str:
-    """The id, if it can be one.
+def identity(
+    node_id: str | None, slots: int, labels: Sequence[str] | None, kinds: Sequence[str] | None, *, path: str
+) -> NodeIdentity:
+    """What a node is, of the options above.
+
+    Args:
+        node_id: Its id; None for one made of the machine's.
+        slots: Shard groups that it runs at once.
+        labels: `NAME=VALUE` each.
+        kinds: Kinds of sources that it collects from.
+        path: On the file system that its workers write to.
 
     Raises:
-        ValidationFailed: It cannot.
+        ValidationFailed: It cannot be that.
     """
     import re
+    import socket
 
+    from collect_ops.cli.params import parse_params
     from collect_ops.kernel.errors import Fault, ValidationFailed
+    from collect_ops.nodes.agent import NodeIdentity
     from collect_ops.nodes.heartbeat import NODE_ID
+    from collect_ops.nodes.join import installed
+    from collect_ops.nodes.machine import node_id_of
 
-    if not re.match(NODE_ID, node_id):
+    own = node_id_of(node_id)
+    if not re.match(NODE_ID, own):
         problem = "must be small letters, digits, dots, dashes and underscores, 63 at most"
-        raise ValidationFailed("command line", [Fault(field="--node-id", value=node_id, problem=problem)])
-    return node_id
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("collect-ops")
-    except PackageNotFoundError:  # run from a folder, not installed
-        return "unknown"
+        raise ValidationFailed("command line", [Fault(field="--node-id", value=own, problem=problem)])
+    return NodeIdentity(
+        node_id=own,
+        name=socket.gethostname(),
+        version=installed("collect-ops"),
+        slots=slots,
+        labels=parse_params(labels or [], option="--label"),
+        kinds=tuple(kinds or ["http"]),
+        path=path,
+    )

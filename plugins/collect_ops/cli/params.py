@@ -8,14 +8,18 @@ from datetime import datetime
 from collect_ops.kernel.errors import Fault, ValidationFailed
 
 
-def parse_params(pairs: Sequence[str]) -> dict[str, str]:
+def parse_params(pairs: Sequence[str], *, option: str = "--param") -> dict[str, str]:
     """`NAME=VALUE` pairs as a mapping.
+
+    Args:
+        pairs: As they were given.
+        option: The option's name, for faults.
 
     Raises:
         ValidationFailed: Some are not of that form.
     """
     faults = [
-        Fault(field="--param", value=pair, problem="must be NAME=VALUE") for pair in pairs if "=" not in pair
+        Fault(field=option, value=pair, problem="must be NAME=VALUE") for pair in pairs if "=" not in pair
     ]
     if faults:
         raise ValidationFailed("command line", faults)

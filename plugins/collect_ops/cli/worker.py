@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collect_ops.cli.nodes import Kinds, Labels, NodeId, Slots, identity
+
 if TYPE_CHECKING:
     from collect_ops.nodes.agent import NodeIdentity
 
@@ -26,24 +28,10 @@ def worker(
             "where the services are.",
         ),
     ] = None,
-    node_id: Annotated[
-        str | None,
-        typer.Option(envvar="COLLECT_NODE_ID", help="Id of this node; else one made of the machine's id."),
-    ] = None,
-    slots: Annotated[
-        int,
-        typer.Option(
-            envvar="COLLECT_NODE_SLOTS", help="Shard groups that it runs at once.", min=1, max=1_000
-        ),
-    ] = 8,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", "-l", help="What placement can ask for, NAME=VALUE; may be repeated."),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(help="A kind of source that it collects from; may be repeated [http]."),
-    ] = None,
+    node_id: NodeId = None,
+    slots: Slots = 8,
+    label: Labels = None,
+    kind: Kinds = None,
     folder: Annotated[
         Path,
         typer.Option(envvar="COLLECT_NODE_FOLDER", help="Its own folder: logs, temporary files."),
@@ -66,27 +54,14 @@ def worker(
 
     Example: collect-ops worker --join join.env --node-id n2 --label region=eu --slots 4
     """
-    from collect_ops.cli.nodes import checked_node_id
-    from collect_ops.cli.params import parse_params
-    from collect_ops.nodes.agent import NodeIdentity
-    from collect_ops.nodes.join import check_services, installed
-    from collect_ops.nodes.machine import node_id_of
+    from collect_ops.nodes.join import check_services
 
     joined = _join(join) if join is not None else {}
-    own = checked_node_id(node_id_of(node_id))
-    node = NodeIdentity(
-        node_id=own,
-        name=os.uname().nodename,
-        version=installed("collect-ops"),
-        slots=slots,
-        labels=parse_params(label or []),
-        kinds=tuple(kind or ["http"]),
-        path=str(folder.resolve() / "tmp"),
-    )
-    variables = {**os.environ, **joined, **_own_settings(folder.resolve(), own)}
+    node = identity(node_id, slots, label, kind, path=str(folder.resolve() / "tmp"))
+    variables = {**os.environ, **joined, **_own_settings(folder.resolve(), node.node_id)}
     check_services(variables)
     if check:
-        typer.echo(f"node {own} can join")
+        typer.echo(f"node {node.node_id} can join")
         return
     raise typer.Exit(_run(node, variables, folder.resolve(), grace, serve_logs=serve_logs))
 

@@ -1,9 +1,10 @@
 """Limits of a host that all nodes share: requests a second, requests at once, and the pauses that the host asks for.
 
-Promises: of all processes that ask here, never more requests are sent at once, or earlier one after the other, than
-the strictest of the limits that they declare. A killed process's places are free when they expire. Redis that is
-flushed forgets pauses and places: that costs politeness for as long as a request takes. Redis that is away is told of
-by `LimiterAway`; the caller has limits of its own then.
+Promises: of all processes that ask here, never more requests are sent at once than the strictest of the limits that
+they declare, and in any stretch of time never more than the strictest rate allows for it and `BURST_S` together. A
+killed process's places are free when they expire. Redis that is flushed forgets pauses and places: that costs
+politeness for as long as a request takes. Redis that is away is told of by `LimiterAway`; the caller has limits of its
+own then.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 PLACE_S = 10.0
 #: A request's time is given out so long before it at most: what a killed process has not used is lost.
 AHEAD_S = 0.25
+#: A burst is as many requests as the rate allows in this time: what processes that wake up late may make up for. When
+#: the interval between two requests is longer there is no burst.
+BURST_S = 0.025
 #: How long a source's limits count after it has last asked: longer than it waits between two requests.
 LIMIT_LIFE_S = 10.0
 #: A place that was given back goes with the next question, or after this.
@@ -169,7 +173,8 @@ class HostLimiter:
         self._count += 1
         arguments: list[Any] = [
             place, f"{self._suffix}{self._count}", self._limits.concurrency, interval_us, self._place_us,
-            int(AHEAD_S * _US), int(max(LIMIT_LIFE_S * _US, 3 * interval_us)), *returned,
+            int(AHEAD_S * _US), int(max(LIMIT_LIFE_S * _US, 3 * interval_us)),
+            int(BURST_S * _US), *returned,
         ]  # fmt: skip
         try:
             verdict, wait_us, named, reason = await self._acquire(keys=self._keys, args=arguments)
