@@ -53,12 +53,15 @@ if hold > now then return {1, hold - now, id, state[3] or ''} end
 if state[4] and tonumber(state[5] or 0) > now then interval = math.max(interval, tonumber(state[4])) end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+-- What no call can have written by this clock was written before the clock was set back.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. string.format('%d', now + ARGV[5]), '+inf')
 local free = concurrency - redis.call('ZCARD', KEYS[2])
 local ahead = 0
 local waiting = redis.call('ZCARD', KEYS[3])
 if waiting > 0 then
   -- One that has not asked for a second has died, or does not want it any more.
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 1000000)
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. string.format('%d', now), '+inf')
   for _, other in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     if other < id then ahead = ahead + 1 end
   end
@@ -69,7 +72,9 @@ if free <= ahead then
   return {3, math.min(100000, 4000 * (1 + ahead - math.max(0, free))), id, ''}
 end
 
-local tat = math.max(now - math.max(0, ARGV[8] - interval), tonumber(state[1] or 0))
+local tat = tonumber(state[1] or 0)
+if tat > now + ARGV[6] + interval then tat = now end
+tat = math.max(now - math.max(0, ARGV[8] - interval), tat)
 local wait = math.max(0, tat - now)
 if interval > 0 and wait > tonumber(ARGV[6]) then
   if waiting > 0 then redis.call('ZREM', KEYS[3], id) end

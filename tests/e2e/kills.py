@@ -209,10 +209,11 @@ def readings_are_exact(stack: RunningStack, rows: int) -> bool:
 def point_connection(
     stack: RunningStack, connection_id: str, base_url: str, *, login: str | None = None, password: str = ""
 ) -> None:
-    """Have an Airflow connection point at a server of this machine."""
+    """Have an Airflow connection point at a server of this machine, of which no breaker has heard."""
     extra = json.dumps({"allow_private_networks": True})
     settings = {"conn_type": "http", "host": base_url, "extra": extra, "login": login, "password": password}
     stack.airflow.put_connection(connection_id, settings)
+    stack.execute("DELETE FROM collect.host WHERE connection = %s", connection_id)
 
 
 def empty_table(stack: RunningStack, table: str) -> None:

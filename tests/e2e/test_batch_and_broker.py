@@ -40,10 +40,18 @@ def paused(stack: RunningStack, dag_id: str) -> Iterator[None]:
         assert answer.status_code == 200, answer.text
         if is_paused:
             try:
+                wait_for("the last claim's end", lambda: not active_runs(stack, dag_id), 60)
                 yield
             except BaseException:
                 stack.rest("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
                 raise
+
+
+def active_runs(stack: RunningStack, dag_id: str) -> int:
+    """Runs that were queued or running when the DAG was paused; they go on."""
+    answer = stack.rest("GET", f"/dags/{dag_id}/dagRuns?state=running&state=queued")
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["total_entries"])
 
 
 def admit_all(backends: Backends, killing: threading.Event) -> list[Admission]:

@@ -130,7 +130,8 @@ class PagedServer:
         delay_s: Waits so long before each answer.
         echo_key: Query parameter that links to the next page repeat, as careless servers do.
         oauth2: Client id and secret for which `/token` gives out tokens; 401 without one that is not revoked.
-        etags: Answers carry an ETag: `strong`, `weak`, or None; a request that names it gets 304.
+        etags: Answers carry an ETag: `strong`, `weak`, `body` (which is of no header; a 304 has none, then), or None; a
+            request that names it gets 304.
         last_modified: Answers carry this Last-Modified; a request that names it and no ETag gets 304.
         tls: Serve https.
         port: 0 takes a free one.
@@ -375,7 +376,8 @@ class PagedServer:
         body = orjson.dumps(document)
         headers |= self._validators(body, headers)
         if self._is_known(request, headers):
-            return web.Response(status=304, headers=headers)
+            named = {"ETag": headers["ETag"]} if self.etags == "body" else headers
+            return web.Response(status=304, headers=named)
         if self.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
             packer = zlib.compressobj(wbits=31)
             body = packer.compress(body) + packer.flush()
@@ -386,7 +388,8 @@ class PagedServer:
     def _validators(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
         found: dict[str, str] = {}
         if self.etags:
-            tag = hashlib.blake2b(body + repr(sorted(headers.items())).encode(), digest_size=8).hexdigest()
+            beside = b"" if self.etags == "body" else repr(sorted(headers.items())).encode()
+            tag = hashlib.blake2b(body + beside, digest_size=8).hexdigest()
             found["ETag"] = f'{"W/" if self.etags == "weak" else ""}"{tag}"'
         if self.last_modified:
             found["Last-Modified"] = self.last_modified

@@ -109,6 +109,30 @@ class Fetched:
     attempts: int
 
 
+class _Timed:
+    """A turn whose request is under a timer. It stands still while the request waits to be sent once more: no host is
+    slow because others are ahead of us.
+    """
+
+    def __init__(self, turn: Turn, timer: asyncio.Timeout) -> None:
+        self._turn = turn
+        self._timer = timer
+
+    async def again(self) -> None:
+        """See `Turn.again`."""
+        loop = asyncio.get_running_loop()
+        until = self._timer.when()
+        left_s = None if until is None else until - loop.time()
+        self._timer.reschedule(None)
+        await self._turn.again()
+        if left_s is not None and not self._timer.expired():
+            self._timer.reschedule(loop.time() + left_s)
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """See `Turn.answered`."""
+        self._turn.answered(status, headers)
+
+
 class HttpClient:
     """Sends calls to one source's server; an async context manager around one keep-alive session.
 
@@ -223,14 +247,14 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._source.timeouts.request_s) as timer:
                 turn.may_be_cut(timer)
-                return await self._authorised(call, turn)
+                return await self._authorised(call, _Timed(turn, timer))
         except TimeoutError as error:
             raise self._timed_out(shown, error) from error
         except (aiohttp.ClientError, OSError) as error:
             # Not `from error`: aiohttp's errors hold the URL with our key in it, and a trace shows causes.
             raise self._translated(shown, error) from None
 
-    async def _authorised(self, call: Call, turn: Turn) -> Answer:
+    async def _authorised(self, call: Call, turn: _Timed) -> Answer:
         """The call with a token, where one is needed; with another one, once, when the first is refused."""
         if self._tokens is None or not self._credentials.trusts(call.url):
             return await self._followed(call, turn)
@@ -270,7 +294,7 @@ class HttpClient:
         answer = TokenAnswer(status=response.status, headers=response.headers, body=body)
         return token_in(ask, answer, asked_at=asked_at, now=datetime.now(UTC))
 
-    async def _followed(self, call: Call, turn: Turn) -> Answer:
+    async def _followed(self, call: Call, turn: _Timed) -> Answer:
         for number in range(_MAX_REDIRECTS + 1):
             shown = self.shown(call.url)
             self._guard.check_url(call.url, shown)

@@ -25,9 +25,9 @@ from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
 from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
-from collect_ops.collectors.paging import Ask, Reply, Step, counts_rows, pager_for
+from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
 from collect_ops.collectors.retry import RetryNotice
-from collect_ops.sources.model import RequestTotal, Source, UnknownTotal
+from collect_ops.sources.model import HeaderTotal, RequestTotal, Source, UnknownTotal
 from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
 
@@ -255,7 +255,15 @@ class HttpCollector:
         answer, document = fetched.answer, fetched.document
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
-            reply = Reply(rows=validator.rows, url=answer.url, shown=answer.shown, total=validator.total)
+            # An entity tag may be of the body alone (RFC 9110 8.8.3): what stands in a header is not remembered with it.
+            in_header = isinstance(self._source.total, HeaderTotal)
+            reply = Reply(
+                rows=validator.rows,
+                links=answer.links,
+                url=answer.url,
+                shown=answer.shown,
+                total=total_in(None, self._source, answer) if in_header else validator.total,
+            )
             return _Got(records=[], reply=reply, unchanged=validator)
         records = records_of(document, self._source, answer)
         reply = Reply(
@@ -269,7 +277,8 @@ class HttpCollector:
         return _Got(records=records, reply=reply)
 
     def _step(self, run: _Run, position: Position, got: _Got) -> Step:
-        if got.unchanged is None or counts_rows(self._pager):
+        in_links = isinstance(self._pager, LinkHeaderPager) and got.reply.links
+        if got.unchanged is None or counts_rows(self._pager) or in_links:
             return self._pager.step(run.span, position, got.reply)
         return Step(next=got.unchanged.following)
 
@@ -286,13 +295,15 @@ class HttpCollector:
         """What the page is to be known by from now on.
 
         Nothing, when only a part of it is the shard's, when it is empty (where paging goes on then depends on what was
-        asked before), or when another address has answered.
+        asked before), when another address has answered, or when it is the last one for want of a Link header: a next
+        page makes another header, and may leave body and entity tag as they are.
         """
         if known is None or got.unchanged is not None:
             return known
         etag, last_modified = etag_of(answer.headers), last_modified_of(answer.headers)
         nameless = etag is None and last_modified is None
-        if nameless or not whole or got.reply.rows == 0 or answer.url != str(call.url):
+        last_by_header = following is None and isinstance(self._pager, LinkHeaderPager)
+        if nameless or not whole or got.reply.rows == 0 or last_by_header or answer.url != str(call.url):
             return replace(known, validator=None)
         after = None if following is None or counts_rows(self._pager) else {**following}
         if after is not None:

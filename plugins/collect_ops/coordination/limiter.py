@@ -16,6 +16,7 @@ import uuid
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,7 +39,7 @@ AHEAD_S = 0.25
 #: A burst is as many requests as the rate allows in this time: what processes that wake up late may make up for. When
 #: the interval between two requests is longer there is no burst.
 BURST_S = 0.025
-#: How long a source's limits count after it has last asked: longer than it waits between two requests.
+#: How long a source's limits count after it has last asked, or kept a place: longer than it waits between two requests.
 LIMIT_LIFE_S = 10.0
 #: A place that was given back goes with the next question, or after this.
 RELEASE_DELAY_S = 0.003
@@ -169,12 +170,11 @@ class HostLimiter:
             LimiterAway: Redis does not answer.
         """
         returned, self._returned = self._returned, []
-        interval_us = self._limits.interval_us
         self._count += 1
         arguments: list[Any] = [
-            place, f"{self._suffix}{self._count}", self._limits.concurrency, interval_us, self._place_us,
-            int(AHEAD_S * _US), int(max(LIMIT_LIFE_S * _US, 3 * interval_us)),
-            int(BURST_S * _US), *returned,
+            place, f"{self._suffix}{self._count}", self._limits.concurrency,
+            self._limits.interval_us, self._place_us,
+            int(AHEAD_S * _US), self._limit_life_us, int(BURST_S * _US), *returned,
         ]  # fmt: skip
         try:
             verdict, wait_us, named, reason = await self._acquire(keys=self._keys, args=arguments)
@@ -238,7 +238,21 @@ class HostLimiter:
             await asyncio.sleep(self._place_us / _US / 3)
             if not self._held:
                 continue
+            held = set(self._held)
             try:
-                await self._renew(keys=self._keys[1:2], args=[self._place_us, *self._held])
+                await self._renewed(held)
             except (RedisError, OSError) as error:
                 log.info("places at a host not renewed: %r", error)
+            # One that was given back meanwhile may have been made anew, if its return was faster.
+            for place in held - self._held:
+                self.give_back(place)
+
+    async def _renewed(self, places: Iterable[str]) -> None:
+        """Keep places, and the limits that hold while they are taken."""
+        limits = [self._limit_life_us, self._limits.concurrency, self._limits.interval_us]
+        keys = [self._keys[1], self._keys[3]]
+        await self._renew(keys=keys, args=[self._place_us, *limits, *places])
+
+    @property
+    def _limit_life_us(self) -> int:
+        return int(max(LIMIT_LIFE_S * _US, 3 * self._limits.interval_us))

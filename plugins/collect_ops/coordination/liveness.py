@@ -115,6 +115,18 @@ class Liveness:
         except RedisError as error:
             raise LivenessUnknown(error) from error
 
+    def boot_id(self, node_id: str) -> str | None:
+        """The start of a node's agent that has its key; None when nobody has.
+
+        Raises:
+            LivenessUnknown: Redis is away.
+        """
+        try:
+            held = cast("bytes | None", self._redis.get(keys.node(node_id)))
+        except RedisError as error:
+            raise LivenessUnknown(error) from error
+        return None if held is None else held.decode().partition(" ")[2]
+
     def ages(self, node_ids: Sequence[str]) -> dict[str, float]:
         """Seconds since each node has renewed its key; nodes without a key are left out. One round trip.
 

@@ -20,7 +20,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.placing import NodeNeeds, Placing
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.lanes.runs import Runs, RunsUnavailable
+from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable
 from collect_ops.nodes.placement import Obstacle
 from collect_ops.nodes.rules import DispatchRule, PlacementRules
 from collect_ops.storage import Connection, Jsonb, connect, query
@@ -34,6 +34,8 @@ WAKE_NAME = "sweep"
 DOUBT_AFTER = 0.66
 #: Seconds for which a group is doubted before it is lost: two times that it would have said that it lives.
 DOUBTED_S = 9.0
+#: More doublings than any time needs to reach its longest.
+MOST_DOUBLINGS = 30
 #: Seconds after its start for which PostgreSQL lets nobody be judged.
 SETTLED_S = 20.0
 
@@ -276,13 +278,22 @@ def _take_back(
     tasks = connection.execute(query("delivery/select_run_attempts"), {"run_ids": [run_id]}).fetchall()
     placing = Placing.of(connection, backends, placement)
     events: list[dict[str, Any]] = []
+    failures: list[Exception] = []
     for task in tasks:
         loss = Loss(cause=cause, nodes=nodes, started=lost)
         if not lost:
             loss = _not_started(task, cause, nodes, placing, placement)
-        settled = settle(
-            task["id"], task["attempt"], backends, rules, actor=actor, run_over=True, run_id=run_id, loss=loss
-        )
+        try:
+            settled = settle(
+                task["id"], task["attempt"], backends, rules,
+                actor=actor, run_over=True, run_id=run_id, loss=loss,
+            )  # fmt: skip
+        except Exception as error:
+            # The first one that is settled closes the run's groups, and no later pass looks at it again: the others
+            # must not wait for this one. The repair finds it, once its run has ended.
+            log.exception("task %s could not be taken back from run %s", task["id"], run_id)
+            failures.append(error)
+            continue
         if settled is None:
             continue
         done.lanes |= settled.lanes
@@ -295,12 +306,22 @@ def _take_back(
         _mark(connection, nodes, placement)
     if events:
         connection.execute(query("delivery/insert_events"), {"events": Jsonb(events)})
+    # Nothing of it is open when its tasks were settled before: others have stolen what this group did not begin.
+    connection.execute(query("execution/close_groups"), {"run_id": run_id})
     log.warning("run %s taken back: %s", run_id, cause)
-    for dag_id in sorted({task["dag_id"] for task in tasks if task["dag_id"]}):
+    dag_ids = {row["dag_id"] for row in (*tasks, *(group.row for group in groups))}
+    _end(run_id, [dag_id for dag_id in dag_ids if dag_id], runs)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} tasks of run {run_id} could not be taken back", failures)
+
+
+def _end(run_id: str, dag_ids: Iterable[str], runs: Runs) -> None:
+    """End a run, if it has not ended. Airflow ends it by itself, only later: its groups are closed and do nothing."""
+    for dag_id in sorted(dag_ids):
         try:
-            runs.end(dag_id, run_id)
+            if runs.state(dag_id, run_id) is RunState.ACTIVE:
+                runs.end(dag_id, run_id)
         except RunsUnavailable as error:
-            # Airflow ends it by itself, only later: its groups are closed and do nothing.
             log.error("run %s not ended: %s", run_id, error)
 
 
@@ -313,7 +334,7 @@ def _not_started(
 ) -> Loss:
     """Whether another node can take what these did not start."""
     rule = rules.dispatch
-    retry_s = min(rule.max_retry_s, rule.retry_s * 2.0 ** task["dispatch_failures"])
+    retry_s = min(rule.max_retry_s, rule.retry_s * 2.0 ** min(task["dispatch_failures"], MOST_DOUBLINGS))
     needs = NodeNeeds.of({**task, "refused_nodes": [*task["refused_nodes"], *nodes]})
     found = None if placing is None else placing.elsewhere(needs, task["priority"])
     nowhere = None

@@ -7,6 +7,7 @@ is a conditional update that names the attempt; a repair that comes late moves n
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.claim import run_conf
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable
+from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable, collect_dag_id
 from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection, connect, query
 from collect_ops.tasks.lifecycle import TaskStatus
@@ -83,6 +84,7 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
             publish(connection, publisher, rules, [publication_of(row) for row in publications])
         lanes |= {row["lane"] for row in publications}
         closed = connection.execute(query("delivery/close_orphaned_groups"), {"grace_s": QUIET_S}).fetchall()
+        _end_orphaned_runs(closed, runs)
     released = sum(1 for row in publications if row.get("released"))
     done = Repaired(
         republished=len(publications) - released,
@@ -142,6 +144,17 @@ def _repair_task(
     )  # fmt: skip
     lanes |= outcome.lanes
     return "settled"
+
+
+def _end_orphaned_runs(closed: Sequence[Mapping[str, Any]], runs: Runs) -> None:
+    """What a run has queued at a node that does not start it holds slots of its lane, though nobody waits for it."""
+    unsent = {(collect_dag_id(group["lane"]), group["run_id"]) for group in closed if group["unsent"]}
+    for dag_id, run_id in sorted(unsent):
+        try:
+            if runs.state(dag_id, run_id) is RunState.ACTIVE:
+                runs.end(dag_id, run_id)
+        except RunsUnavailable as error:
+            log.error("run %s of no task not ended: %s", run_id, error)
 
 
 def _conf(connection: Connection, row: dict[str, Any], backends: Backends) -> dict[str, Any]:

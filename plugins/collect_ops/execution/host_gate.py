@@ -211,8 +211,10 @@ class HostGate:
     async def hold(self, seconds: float, reason: str) -> None:
         """The host asked for patience: no node sends anything for so long.
 
-        A pause that is longer than a request waits is written down, so that the host's tasks are held.
+        A pause that is longer than a request waits is written down, so that the host's tasks are held. A host that asks
+        for years (a time of day in `Retry-After`, say) is asked again after `max_pause_s`.
         """
+        seconds = min(seconds, self._rule.max_pause_s)
         self._pacer.hold(seconds)
         with contextlib.suppress(LimiterAway):  # the next turn says so
             await self._limiter.hold(seconds, reason[:200])
@@ -333,7 +335,7 @@ class HostGate:
             self._note(self.hold(left.hold_s, f"it has no request left for {left.hold_s:.0f} s"))
         elif (rate := left.requests_per_s) is not None and time.monotonic() - self._advised_at > 0.1:
             self._advised_at = time.monotonic()
-            self._note(self._slow_down(rate, left.reset_s))
+            self._note(self._slow_down(rate, min(left.reset_s, self._rule.max_pause_s)))
 
     async def note_answer(self, probe: int | None) -> None:
         """A request was answered by a host in order."""

@@ -298,8 +298,11 @@ def _some_failed(
             attempt.retry_count + 1, retry, base_s=base_s, chance=chance, retry_after_s=sums.retry_after_s
         )
         return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
-    tolerable = sums.failed <= attempt.max_failed_shards
-    return Outcome(status=TaskStatus.PARTIAL if tolerable else TaskStatus.DEAD, reason=reason)
+    if sums.failed > attempt.max_failed_shards:
+        return Outcome(status=TaskStatus.DEAD, reason=reason)
+    if not sums.final:  # the others were put back: they are fetched when their host goes on
+        return Outcome(status=TaskStatus.HELD, reason=f"{sums.deferred}; {reason}")
+    return Outcome(status=TaskStatus.PARTIAL, reason=reason)
 
 
 def _plan_failed(

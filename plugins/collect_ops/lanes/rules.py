@@ -56,7 +56,8 @@ class HostRule(Rules):
     """A host's circuit breaker: when its tasks are held, for how long, and how it is tried again.
 
     It opens when `failures` requests in a row got no answer, or when of at least `min_requests` in the last `window_s`
-    seconds a share of `error_rate` failed. It stays open for `hold_s * factor^n` the (n+1)th time in a row.
+    seconds a share of `error_rate` failed. It stays open for `hold_s * factor^n` the (n+1)th time in a row. A host that
+    asks for patience gets it for `max_pause_s` at most, then it is asked again.
     """
 
     failures: Positive = 5
@@ -66,6 +67,7 @@ class HostRule(Rules):
     hold_s: Annotated[float, Field(gt=0)] = 30
     factor: Annotated[float, Field(ge=1)] = 2
     max_hold_s: Annotated[float, Field(gt=0)] = 3600
+    max_pause_s: Annotated[float, Field(gt=0)] = 86_400
     probes: Positive = 1
     probe_s: Annotated[float, Field(gt=0)] = 60
 

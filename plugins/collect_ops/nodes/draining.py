@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
+from collect_ops.coordination.liveness import Liveness, LivenessUnknown
 from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import CollectOpsError, Permanent
+from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import DatabaseUnavailable, connect, errors, query
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def drain(backends: Backends, node_id: str, *, within_s: float) -> None:
     Raises:
         UnknownNode: There is no such node.
     """
-    _set(backends, node_id, within_s)
+    _set(backends, node_id, within_s, _boot_id(backends, node_id))
 
 
 def hand_back(backends: Backends, node_id: str, *, within_s: float) -> None:
@@ -76,8 +78,18 @@ def wait_until_empty(
             time.sleep(_LOOK_EVERY_S)
 
 
-def _set(backends: Backends, node_id: str, within_s: float | None) -> None:
+def _boot_id(backends: Backends, node_id: str) -> str | None:
+    """The start of the agent that is drained: its first heartbeat may not have been taken in."""
+    try:
+        return Liveness(backends.redis_url, placement_rules().heartbeat.alive_s).boot_id(node_id)
+    except LivenessUnknown as error:
+        log.warning("node %s is drained as the registry knows it: %s", node_id, error)
+        return None
+
+
+def _set(backends: Backends, node_id: str, within_s: float | None, boot_id: str | None = None) -> None:
     with connect(backends.postgres_dsn, application_name="collect-ops drain") as connection:
-        found = connection.execute(query("nodes/drain_node"), {"node_id": node_id, "within_s": within_s})
+        values = {"node_id": node_id, "within_s": within_s, "boot_id": boot_id}
+        found = connection.execute(query("nodes/drain_node"), values)
         if found.fetchone() is None:
             raise UnknownNode(node_id)

@@ -7,7 +7,7 @@ WITH failed AS (
         holds = n.holds + h.holds,
         held_until = CASE
             WHEN h.holds = 1
-                THEN now() + make_interval(secs => least(%(max_hold_s)s, %(hold_s)s * power(%(factor)s, n.holds)))
+                THEN now() + make_interval(secs => least(%(max_hold_s)s, %(hold_s)s * power(%(factor)s, least(n.holds, 30))))
             ELSE n.held_until
         END
     FROM (

@@ -7,7 +7,8 @@ SELECT
     extract(EPOCH FROM now() - g.doubted_at)::double precision AS doubted_s,
     coalesce(n.status IN ('LOST', 'LEFT'), false) AS node_gone,
     coalesce(g.node, g.placed_node) IS NOT NULL AS placed,
-    (SELECT max(t.dag_id) FROM collect.task AS t WHERE t.run_id = g.run_id) AS dag_id
+    -- A task that runs again names another run by now: its lane's DAG is the one, then.
+    coalesce((SELECT max(t.dag_id) FROM collect.task AS t WHERE t.run_id = g.run_id), 'collect_' || g.lane) AS dag_id
 FROM collect.shard_group AS g
 LEFT JOIN collect.node AS n ON n.id = coalesce(g.node, g.placed_node)
 WHERE

@@ -8,13 +8,13 @@ SELECT
     coalesce(t.own_params, t.params) AS own_params,
     CASE WHEN t.status <> 'CLAIMED' THEN t.error END AS plan_error,
     extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s,
-    -- The nodes that drain, when all that is unfinished was handed back by them.
+    -- The nodes that drain, when all that is unfinished was handed back by them in this very run.
     (
         SELECT string_agg(DISTINCT g.node, ', ')
         FROM collect.shard AS s
         LEFT JOIN collect.shard_group AS g ON g.run_id = s.run_id AND g.group_no = s.group_no
         WHERE s.task_id = t.id AND s.status NOT IN ('DONE', 'FAILED')
-        HAVING bool_and(coalesce(g.handed_back, false))
+        HAVING bool_and(coalesce(g.handed_back AND g.run_id = t.run_id, false))
     ) AS handed_back_by,
     h.held_until IS NOT NULL AS host_held,
     coalesce(h.since < t.claimed_at, false) AS probe

@@ -40,8 +40,8 @@ ON CONFLICT (id) DO UPDATE SET
     clock_skew_s = excluded.clock_skew_s,
     draining = excluded.draining,
     leaving = excluded.leaving,
-    -- An agent that was started anew takes work again.
-    drain_until = CASE WHEN n.boot_id = excluded.boot_id THEN n.drain_until END,
+    -- An agent that was started after the drain takes work again.
+    drain_until = CASE WHEN excluded.boot_id IN (n.boot_id, n.drain_boot_id) THEN n.drain_until END,
     heartbeat_at = now()
 WHERE
     (n.machine = excluded.machine AND n.boot_id = excluded.boot_id AND n.seq < excluded.seq)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import resource
 import socket
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ from collect_ops.collectors.errors import (
     UrlNotFound,
     UrlRefused,
 )
+from collect_ops.collectors.gate import LocalGate, LocalTurn, Turn
 from collect_ops.collectors.http import HttpCollector
+from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.page import Page, Span
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.kernel.errors import Permanent, Transient
@@ -501,3 +504,42 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     return context
+
+
+class SlowTurns(LocalGate):
+    """A gate at which others are ahead of a request that is sent once more."""
+
+    @contextlib.asynccontextmanager
+    async def turn(self, shown: str, /) -> AsyncIterator[Turn]:
+        async with super().turn(shown) as turn:
+            yield SlowTurn(turn)
+
+
+class SlowTurn(LocalTurn):
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(Pacer(None))
+        self.turn = turn
+
+    async def again(self) -> None:
+        await asyncio.sleep(1.5)
+
+
+async def test_waiting_for_its_turn_after_a_redirect_is_not_the_hosts_time() -> None:
+    with PagedServer(rows=3) as server:
+        server.fail_next("/single", Failure(status=302, headers={"Location": "/single?b=1"}))
+        declared = source(
+            timeouts={"request_s": 1, "connect_s": 1, "read_s": 1}, retries={"http_attempts": 1}
+        )
+        endpoint = Endpoint(base_url=server.base_url, password=SECRET, allow_private_networks=True)
+        collecting = HttpCollector(declared, render(declared, {}), endpoint, gate=SlowTurns(1, None))
+        async with collecting, aclosing(collecting.pages(Span())) as pages:
+            assert [len(page.records) async for page in pages] == [3]
+        server.fail_next(
+            "/single",
+            Failure(status=302, headers={"Location": "/single?b=1"}),
+            Failure(status=200, body=b"{}", delay_s=3),
+        )
+        collecting = HttpCollector(declared, render(declared, {}), endpoint, gate=SlowTurns(1, None))
+        async with collecting, aclosing(collecting.pages(Span())) as pages:
+            with pytest.raises(RequestTimedOut):
+                await anext(pages)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from collect_ops.collectors.conditional import Validator
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
@@ -240,3 +241,29 @@ async def test_headers_of_the_connection_and_the_source_are_sent() -> None:
         assert (headers["X-Source"], headers["X-Connection"]) == ("1", "2")
         assert headers["Accept"] == "text/json"
         assert headers["User-Agent"].startswith("collect-ops/")
+
+
+@pytest.mark.parametrize("total", [{"type": "unknown"}, {"type": "header", "name": "X-Total"}])
+@pytest.mark.parametrize("path", STYLES)
+async def test_what_is_unchanged_does_not_end_paging_where_it_ended(path: str, total: dict[str, Any]) -> None:
+    """An entity tag of the body alone stays the same when a header begins to name more rows, or a next page."""
+    known: dict[bytes, Validator] = {}
+
+    async def recall(request: bytes) -> Validator | None:
+        return known.get(request)
+
+    async def rows_seen() -> int:
+        seen = 0
+        collecting = collector(server, path, total=total)
+        async with collecting, aclosing(collecting.pages(Span(), recall=recall)) as pages:
+            async for page in pages:
+                seen += len(page.records) if page.unchanged_rows is None else page.unchanged_rows
+                assert page.known is not None
+                if page.known.validator is not None:
+                    known[page.known.request] = page.known.validator
+        return seen
+
+    with PagedServer(rows=100, etags="body", total_header="X-Total", total_in_body=False) as server:
+        for rows in (100, 100, 101, 125, 150, 149, 50):
+            server.rows = rows
+            assert await rows_seen() == rows

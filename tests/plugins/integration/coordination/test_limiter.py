@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,14 @@ from tests.plugins.integration.execution.own_redis import OwnRedis
 
 T = TypeVar("T")
 HOST = "things_api"
-STATE, PLACES, _, _ = keys.limiter(HOST)
+STATE, PLACES, _, DECLARED = keys.limiter(HOST)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A look behind the limiter."""
+    with redis.Redis.from_url(redis_url) as found:
+        yield found
 
 
 async def granted(limiter: HostLimiter, *, deadline_s: float = 20) -> Answer:
@@ -211,6 +218,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.asked: set[int] = set()
         self.tat = 0
         self.held_until = 0.0
+        self.dead_waits_until = 0.0
 
     async def _made(self, limits: HostLimits) -> HostLimiter:
         return self.make(limits)
@@ -241,7 +249,8 @@ class LimiterMachine(RuleBasedStateMachine):
             case Verdict.FULL:
                 self.waiting[node] = answer.place
                 others_wait = any(place for other, place in enumerate(self.waiting) if other != node)
-                assert taken >= strictest.concurrency or others_wait
+                dead_one_waits = time.time() < self.dead_waits_until + 0.05
+                assert taken >= strictest.concurrency or others_wait or dead_one_waits
             case Verdict.OVER_RATE:
                 self.waiting[node] = ""
                 assert strictest.requests_per_s is not None
@@ -277,6 +286,8 @@ class LimiterMachine(RuleBasedStateMachine):
         for place in self.places[node]:
             self.client.zadd(PLACES, {place: 1})
         self.places[node].clear()
+        if self.waiting[node]:  # one that has not asked for a second has died
+            self.dead_waits_until = time.time() + 1
         self.waiting[node] = ""
         self.limiters[node]._held.clear()
         self._run(self.limiters[node].__aexit__(None, None, None))
@@ -300,8 +311,8 @@ class LimiterMachine(RuleBasedStateMachine):
         for node, places in enumerate(self.places):
             self.waiting[node] = ""
             if places:
-                arguments: list[Any] = [self.limiters[node]._place_us, *places]
-                self._run(self.limiters[node]._renew(keys=[PLACES], args=arguments))
+                self.asked.add(node)
+                self._run(self.limiters[node]._renewed(places))
 
     @invariant()
     def places_are_those_of_the_living(self) -> None:
@@ -333,3 +344,46 @@ def test_ids_sort_by_when_they_were_first_asked_for(redis_url: str) -> None:
 
     places = asyncio.run(ask_all())
     assert all(a < b for a, b in pairwise(places))
+
+
+async def test_a_clock_that_is_set_back_keeps_nobody_waiting(redis_url: str, client: redis.Redis) -> None:
+    async with HostLimiter(redis_url, HOST, HostLimits(concurrency=2, requests_per_s=10)) as limiter:
+        limiter.give_back((await granted(limiter)).place)
+        ahead_us = int((time.time() + 3600) * 1e6)
+        client.hset(STATE, "tat", ahead_us)
+        client.zadd(PLACES, {"of a killed process": ahead_us, "of another": ahead_us})
+        assert (await limiter.ask()).verdict is Verdict.GRANTED
+
+
+async def test_a_source_whose_request_takes_long_still_holds_the_others(
+    redis_url: str, client: redis.Redis
+) -> None:
+    """It asks for nothing for longer than its limits last, and keeps them with its place."""
+    async with (
+        HostLimiter(redis_url, HOST, HostLimits(concurrency=1), place_s=0.6) as narrow,
+        HostLimiter(redis_url, HOST, HostLimits(concurrency=8), place_s=0.6) as wide,
+    ):
+        await granted(narrow)
+        client.delete(DECLARED)  # they have expired
+        await asyncio.sleep(0.5)
+        assert (await wide.ask()).verdict is Verdict.FULL
+
+
+async def test_a_place_that_was_returned_while_it_was_renewed_is_free(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with HostLimiter(redis_url, HOST, HostLimits(concurrency=1), place_s=0.3) as limiter:
+        place = (await granted(limiter)).place
+        renewed, renew = asyncio.Event(), limiter._renewed
+
+        async def overtaken(places: Iterable[str]) -> None:
+            limiter.give_back(place)
+            await limiter._return()
+            await renew(places)
+            renewed.set()
+
+        monkeypatch.setattr(limiter, "_renewed", overtaken)
+        await asyncio.wait_for(renewed.wait(), 5)
+        assert client.zcard(PLACES) == 1, "made anew by a renewal that came late"
+        await asyncio.sleep(0.1)
+        assert client.zcard(PLACES) == 0

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from collect_ops.coordination import keys
-from collect_ops.delivery import dispatch
+from collect_ops.delivery import dispatch, repair
 from collect_ops.delivery.dispatch import Dispatched
 from collect_ops.execution.group import GroupResult
 from collect_ops.lanes.runs import RunState
@@ -312,3 +312,109 @@ def test_a_node_that_drains_finishes_its_page_and_hands_back_the_rest(
     assert "a" in world.claim().runs[0].conf["nodes"]
     with pytest.raises(UnknownNode, match="there is no node 'nobody'"):
         drain(world.backends, "nobody", within_s=1)
+
+
+def test_a_run_whose_tasks_are_settled_does_not_keep_a_slot_for_a_group_that_nobody_starts(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    """Others have stolen all of its shards; what waits at the dead node holds a slot of the lane."""
+    node("a")
+    world.submit()
+    run_id = planned(world)
+    db.execute("UPDATE collect.shard SET group_no = 1 WHERE run_id = %s", (run_id,))
+    asyncio.run(world.group(run_id, 1, node="a"))
+    assert world.rows("SELECT status FROM collect.task") == [{"status": "COMPLETED"}]
+    assert world.runs.states[run_id] is RunState.ACTIVE
+    age(db, 11)
+    sweep(world)
+    age(db, 21)
+    assert sweep(world).not_started == 1
+    assert world.runs.states[run_id] is RunState.ENDED
+    assert world.rows("SELECT FROM collect.shard_group WHERE status = 'OPEN'") == []
+
+
+def test_the_repair_ends_what_waits_at_a_node_for_nobody(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    """Its task was cancelled."""
+    node("a")
+    task = world.submit().task_id
+    run_id = planned(world)
+    db.execute("UPDATE collect.task SET status = 'CANCELLED', finished_at = now() WHERE id = %s", (task,))
+    age(db, 31)
+    assert repair.run_once(world.backends, world.rules, world.runs, actor="sweep").closed_groups == 2
+    assert world.runs.states[run_id] is RunState.ENDED
+
+
+def test_one_task_that_cannot_be_settled_does_not_keep_the_others_of_its_run(
+    world: World, db: Connection, node: MakeNode, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node("a")
+    node("b", cpu_percent=70)
+    world.serve_from(serve(rows=60).base_url)
+    world.collect(params={"day": "first"})
+    tasks = [world.submit(params={"day": str(number)}).task_id for number in range(3)]
+    run_id = planned(world)
+    assert len(world.attempts(run_id)) == 3, "small tasks share a run"
+    settle = dispatch.settle
+
+    def stuck(task_id: int, *arguments: Any, **options: Any) -> Any:
+        if task_id == tasks[1]:
+            raise TimeoutError("a lock")
+        return settle(task_id, *arguments, **options)
+
+    monkeypatch.setattr(dispatch, "settle", stuck)
+    age(db, 11)
+    assert sweep(world).doubted == 1
+    age(db, 21)
+    with pytest.raises(ExceptionGroup, match="could not be taken back"):
+        sweep(world)
+    assert [world.task(task)["status"] for task in tasks] == ["QUEUED", "DISPATCHED", "QUEUED"]
+    assert world.runs.states[run_id] is RunState.ENDED, "the repair finds the one that is left by this"
+    db.execute("UPDATE collect.task SET progress_at = now() - interval '1 min'")
+    db.execute("UPDATE collect.shard SET progress_at = now() - interval '1 min'")
+    repair.run_once(world.backends, world.rules, world.runs, actor="sweep")
+    assert world.task(tasks[1])["status"] == "QUEUED"
+
+
+def test_a_plan_that_dies_after_a_drain_counts(world: World, db: Connection, node: MakeNode) -> None:
+    """What was handed back in the attempt before says nothing of this one."""
+    node("a")
+    world.add(source(limits={"concurrency": 1}))
+    task = world.submit().task_id
+    run_id = planned(world)
+    db.execute("UPDATE collect.shard_group SET handed_back = true, node = 'a'")
+    world.finish(run_id)
+    assert "drains and has handed back" in world.task(task)["reason"]
+    again = world.claim().runs[0].run_id
+    world.finish(again)
+    row = world.task(task)
+    assert (row["status"], row["lost_count"]) == ("QUEUED", 1)
+    assert "before planning ended" in row["reason"]
+
+
+def test_a_task_that_nobody_takes_for_weeks_is_tried_again_all_the_same(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    task = world.submit().task_id
+    planned(world)
+    db.execute("UPDATE collect.task SET dispatch_failures = 5000")
+    db.execute("UPDATE collect.node SET holds = 5000, dispatch_failures = 5000")
+    assert take_back(world, db).failed == 1
+    assert world.task(task)["status"] == "DISPATCH_FAILED"
+    (held,) = world.rows("SELECT held_until - now() AS left FROM collect.node")
+    assert held["left"].total_seconds() == pytest.approx(RULES.failures.max_hold_s, abs=5)
+
+
+def test_a_drained_node_is_empty_only_when_nothing_is_on_its_way(
+    world: World, db: Connection, node: MakeNode
+) -> None:
+    node("a")
+    world.submit()
+    run_id = world.claim().runs[0].run_id
+    assert wait_until_empty(world.backends, "a", timeout_s=0) == 1, "claimed for it"
+    world.plan(run_id)
+    assert wait_until_empty(world.backends, "a", timeout_s=0) == 2, "sent to it"
+    db.execute("UPDATE collect.shard_group SET status = 'CLOSED'")
+    assert wait_until_empty(world.backends, "a", timeout_s=0) == 0

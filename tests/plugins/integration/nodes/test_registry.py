@@ -27,6 +27,7 @@ from collect_ops.coordination.liveness import AgentSuperseded, Liveness, NodeIdT
 from collect_ops.delivery.dead_drain import run_once as drain_dead
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.nodes.agent import Agent, NodeIdentity
+from collect_ops.nodes.draining import drain
 from collect_ops.nodes.registry import Ingested, Names, run_once
 from collect_ops.nodes.rules import HeartbeatRule, PlacementRules
 from collect_ops.storage import Connection
@@ -408,3 +409,23 @@ def test_the_command(world: World, names: Names, client: redis.Redis, tmp_path: 
         process.wait()
     ingest(world, names)
     assert node(world, "n7")["status"] == "LEFT"
+
+
+def test_a_drain_outlasts_the_first_heartbeat_of_the_agent_that_was_drained(
+    world: World, names: Names, client: redis.Redis
+) -> None:
+    """The registry did not know yet that the agent had been started anew; one that is started later ends the drain."""
+    first, second, third = (agent(world) for _ in range(3))
+    with Publisher(world.backends.amqp_url) as publisher:
+        first.beat(publisher)
+        ingest(world, names)
+        second.beat(publisher)
+        drain(world.backends, "n1", within_s=60)
+        ingest(world, names)
+        assert node(world)["drain_until"] is not None
+        second.beat(publisher)
+        ingest(world, names)
+        assert node(world)["drain_until"] is not None
+        third.beat(publisher)
+        ingest(world, names)
+        assert node(world)["drain_until"] is None

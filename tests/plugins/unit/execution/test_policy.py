@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -118,6 +119,7 @@ def sums(draw: st.DrawFn) -> ShardSums:
         retry_after_s=draw(st.none() | st.floats(0, 5000)),
         first_failed=0 if failed else None,
         first_error=error(transient=True) if failed else None,
+        deferred=draw(st.none() | st.just("held")) if other else None,
     )
 
 
@@ -137,6 +139,8 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
         assert shards.done == shards.shards
         named = attempt.named_total if attempt.named_total is not None else shards.source_total
         assert named in (None, shards.rows_fetched)
+    if outcome.status is TaskStatus.PARTIAL:
+        assert shards.final, "nothing that could still be fetched is given up"
     if outcome.status is TaskStatus.RETRYING:
         assert attempt.retry_count < attempt.max_retries
     if outcome.status is TaskStatus.QUEUED:
@@ -169,3 +173,27 @@ def test_a_mismatch_names_both_numbers() -> None:
     outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
     assert outcome.status is TaskStatus.PARTIAL
     assert outcome.reason == "the source named 1,200 rows, 1,100 were fetched"
+
+
+def test_what_was_put_back_is_not_given_up_because_others_failed() -> None:
+    """A shard has failed for good, as many are tolerated; the others wait for their host and are fetched then."""
+    attempt = Attempt(
+        planned=True,
+        retry_count=3,
+        max_retries=3,
+        lost_count=0,
+        named_total=None,
+        max_failed_shards=1,
+        plan_error=None,
+    )
+    put_back = ShardSums(
+        shards=51, done=0, failed=1, permanent=1, rows_fetched=0, source_total=None, retry_after_s=None,
+        first_failed=3, first_error=error(transient=False), deferred="host of connection a is paused",
+    )  # fmt: skip
+    outcome = settle_outcome(attempt, put_back, RULE, base_s=None, chance=0)
+    assert outcome.status is TaskStatus.HELD
+    assert outcome.reason == "host of connection a is paused; 1 of 51 shards failed; shard 3: no"
+    over = settle_outcome(attempt, replace(put_back, failed=2, permanent=2), RULE, base_s=None, chance=0)
+    assert over.status is TaskStatus.DEAD
+    done = settle_outcome(attempt, replace(put_back, done=50, deferred=None), RULE, base_s=None, chance=0)
+    assert done.status is TaskStatus.PARTIAL
