@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A slow machine is no fault of the code: what takes long is a benchmark's matter.
 settings.register_profile("collect-ops", deadline=None)
 settings.load_profile("collect-ops")
+
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever lies in these folders works on the running stack, or starts one: one after the other."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in ("e2e", "stack"):
+            item.add_marker(pytest.mark.stack)

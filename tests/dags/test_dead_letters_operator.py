@@ -18,6 +18,7 @@ from collect_ops.operators.dead_letters import DeadLettersOperator
 from tests.plugins.integration.conftest import (  # noqa: F401 - fixtures
     backends,
     collect_amqp_url,
+    databases,
     postgres_dsn,
     redis_url,
     rules,

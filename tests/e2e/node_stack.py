@@ -100,6 +100,11 @@ class NodeStack:
         for process in self.processes_of(node_id, kind):
             _signal(process, signal.SIGKILL)
 
+    def end_program(self, node_id: str, kind: str) -> None:
+        """SIGTERM to a node's `worker` or `agent`, and what its supervisor gives it to end; it stays down."""
+        with supervisor.asked(self.layout) as remote:
+            remote.stopProcess(self._program(node_id, kind), True)
+
     def pause(self, node_id: str) -> None:
         """Freeze a node (SIGSTOP); repeated until nothing new has appeared meanwhile."""
         frozen: set[int] = set()

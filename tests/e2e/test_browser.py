@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from tests.e2e.kills import readings_are_exact
 from tests.e2e.running_stack import RunningStack, wait_for
@@ -18,32 +18,49 @@ CHROMIUM = "/usr/bin/chromium"
 PATIENCE_MS = 30_000
 
 
-@pytest.fixture
-def screenshots(stack: RunningStack) -> Path:
-    """Where a person can look at what the test saw."""
+def screenshots_of(stack: RunningStack) -> Path:
+    """Where a person can look at what the tests saw."""
     folder = stack.settings.home / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 @pytest.fixture
-def page(stack: RunningStack, screenshots: Path) -> Iterator[Page]:
+def screenshots(stack: RunningStack) -> Path:
+    """The same."""
+    return screenshots_of(stack)
+
+
+@pytest.fixture(scope="module")
+def logged_in(running_stack: RunningStack) -> Iterator[BrowserContext]:
     """A browser, logged in as the administrator."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        context = browser.new_context(viewport={"width": 1400, "height": 1100})
+        page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
-        page.goto(stack.settings.airflow_url)
-        page.locator("input[name=username]").fill(stack.settings.airflow_user)
-        page.locator("input[name=password]").fill(stack.settings.airflow_password)
-        page.screenshot(path=screenshots / "1-log-in.png", mask=[page.locator("input[name=password]")])
+        page.goto(running_stack.settings.airflow_url)
+        page.locator("input[name=username]").fill(running_stack.settings.airflow_user)
+        page.locator("input[name=password]").fill(running_stack.settings.airflow_password)
+        folder = screenshots_of(running_stack)
+        page.screenshot(path=folder / "1-log-in.png", mask=[page.locator("input[name=password]")])
         page.locator("button[type=submit]").click()
         expect(page.get_by_text("Dags", exact=True).first).to_be_visible()
-        yield page
+        page.close()
+        yield context
         browser.close()
+
+
+@pytest.fixture
+def page(logged_in: BrowserContext) -> Iterator[Page]:
+    """A page of its own in that browser."""
+    page = logged_in.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    yield page
+    page.close()
 
 
 def test_submitting_with_the_form(

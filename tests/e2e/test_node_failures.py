@@ -73,6 +73,10 @@ STRIKES: dict[str, tuple[Strike, Strike]] = {
     "network cut and healed": (lambda n, v: n.cut(v), lambda n, v: n.heal(v)),
     "disk full": (fill_disk, lambda n, v: None),
     "clean drain": (drain, lambda n, v: n.stack.command("collect_ops.cli", "nodes", "resume", v) and None),
+    "worker asked to end (SIGTERM)": (
+        lambda n, v: n.end_program(v, "worker"),
+        lambda n, v: n.revive(v),
+    ),
     "all nodes lost and back again": (lose_all, lambda n, v: None),
 }
 
@@ -95,7 +99,7 @@ def test_a_demo_sized_run_outlives_it(nodes: NodeStack, failure: str) -> None:
     assert recovery.retries == 0, "a lost node is no failure"
     if failure not in ("disk full", "all nodes lost and back again") and recovery.again_s is not None:
         assert recovery.again_s < STARTS_WITHIN_S, recovery
-    if failure == "clean drain":
+    if failure in ("clean drain", "worker asked to end (SIGTERM)"):
         assert recovery.lost == 0, "what was handed back was not lost"
 
 

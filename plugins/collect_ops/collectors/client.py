@@ -110,8 +110,9 @@ class Fetched:
 
 
 class _Timed:
-    """A turn whose request is under a timer. It stands still while the request waits to be sent once more: no host is
-    slow because others are ahead of us.
+    """A turn whose request is under a timer.
+
+    The timer stands still while the request waits to be sent once more: no host is slow because others are ahead of us.
     """
 
     def __init__(self, turn: Turn, timer: asyncio.Timeout) -> None:

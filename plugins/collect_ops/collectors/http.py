@@ -255,7 +255,7 @@ class HttpCollector:
         answer, document = fetched.answer, fetched.document
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
-            # An entity tag may be of the body alone (RFC 9110 8.8.3): what stands in a header is not remembered with it.
+            # An entity tag may be of the body alone (RFC 9110 8.8.3): what a header says is not remembered with it.
             in_header = isinstance(self._source.total, HeaderTotal)
             reply = Reply(
                 rows=validator.rows,

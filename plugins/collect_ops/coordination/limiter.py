@@ -13,10 +13,10 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 

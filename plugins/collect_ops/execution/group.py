@@ -244,7 +244,7 @@ class _GroupRun:
         if answer is None:
             log.warning("the group was closed by somebody else: what it has not begun is left to others")
         elif not self._leaving:
-            log.warning("node %s drains: what has not landed is handed back", self._node)
+            log.warning("node %s drains, or its worker ends: what has not landed is handed back", self._node)
             self._leaving = True
         self._stealing.enabled = False
         self._result.handed_back += len(self._waiting) if self._leaving else 0

@@ -209,7 +209,8 @@ def _handed_back(task: Mapping[str, Any]) -> Loss | None:
     nodes = task["handed_back_by"]
     if nodes is None:
         return None
-    return Loss(cause=f"{nodes} drains and has handed back what was not done", started=False)
+    cause = f"{nodes} has handed back what was not done"
+    return Loss(cause=cause, nodes=tuple(nodes.split(", ")), started=False)
 
 
 def _outcome(

@@ -47,6 +47,29 @@ def hand_back(backends: Backends, node_id: str, *, within_s: float) -> None:
         log.warning("shard groups of node %s were not asked to hand back: %s", node_id, error)
 
 
+def hand_back_groups(backends: Backends, node_id: str) -> int:
+    """Have the shard groups that run on a node hand back what they have not done; the node itself stays as it is.
+
+    For a worker that ends: another one may be started on the node in its place.
+
+    Args:
+        backends: Where the services are.
+        node_id: The node.
+
+    Returns:
+        How many were asked; 0 as well when PostgreSQL is away: what was not asked is taken when it is silent.
+    """
+    try:
+        with connect(backends.postgres_dsn, application_name="collect-ops drain") as connection:
+            row = connection.execute(query("nodes/hand_back_groups"), {"node_id": node_id}).fetchone()
+    except (DatabaseUnavailable, errors.Error) as error:
+        log.warning("shard groups of node %s were not asked to hand back: %s", node_id, error)
+        return 0
+    asked = int(row["groups"]) if row else 0
+    log.info("%d shard groups of node %s were asked to hand back", asked, node_id)
+    return asked
+
+
 def resume(backends: Backends, node_id: str) -> None:
     """Let a node take work again.
 

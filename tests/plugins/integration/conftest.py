@@ -1,7 +1,7 @@
 """Services for integration tests: a database, a virtual host and a Redis database of the test's own.
 
 They live on the servers that the environment names (`make env`); databases are cloned from a template that is migrated
-once a worker.
+once a worker, and emptied for the next test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.storage import Connection, connect
 from collect_ops.storage.migrate import migrate
 from tests.plugins.integration.broker_api import call_broker_api
-from tests.plugins.integration.databases import new_database
+from tests.plugins.integration.databases import Databases, new_database
 from tests.plugins.integration.world import World
 from tests.servers.paged import PagedServer
 
@@ -34,10 +34,18 @@ def template_database() -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+def databases(template_database: str) -> Iterator[Databases]:
+    """This worker's databases."""
+    found = Databases(template_database)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def postgres_dsn(template_database: str) -> Iterator[str]:
+def postgres_dsn(databases: Databases) -> Iterator[str]:
     """A migrated, empty database."""
-    with new_database("test", template_database) as (_, dsn):
+    with databases.lend() as dsn:
         yield dsn
 
 

@@ -22,6 +22,7 @@ from collect_ops.execution.group import GroupResult
 from collect_ops.lanes.runs import RunState
 from collect_ops.nodes.draining import UnknownNode, drain, resume, wait_until_empty
 from collect_ops.nodes.rules import DispatchRule, FailureRule, PlacementRules
+from collect_ops.policies import celery_worker
 from collect_ops.storage import Connection
 from tests.plugins.integration.lanes.test_placing import node
 from tests.plugins.integration.world import World, source
@@ -240,6 +241,52 @@ def test_a_group_that_falls_silent_is_lost_and_its_shards_run_elsewhere_with_the
     assert row["result"]["rows_landed"] >= 400
 
 
+def test_a_process_that_lives_and_gets_nothing_done_is_taken_from_and_fenced_off(
+    world: World, db: Connection, node: MakeNode, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node's heartbeats come, it says that it lives: only its work does not move."""
+    monkeypatch.setattr("collect_ops.execution.group.ALIVE_EVERY_S", 0.2)
+    node("a")
+    node("b", cpu_percent=70)
+    server = serve(rows=400)
+    world.serve_from(server.base_url)
+    world.add(source(limits={"concurrency": 1}))
+    task = world.submit().task_id
+    run_id = planned(world)
+    stuck = server.hold_where(lambda request: request.query.get("offset") == "150")
+
+    async def hung() -> GroupResult:
+        running = asyncio.create_task(world.group(run_id, 0, node="a"))
+        await asyncio.to_thread(stuck.wait)
+        await asyncio.to_thread(_until, lambda: rows(world) == 150)
+        await asyncio.to_thread(_taken_from_it)
+        stuck.release()
+        return await running
+
+    def _taken_from_it() -> None:
+        past = int(RULES.dispatch.hung_after_s) + 60
+        for table in ("task", "shard"):
+            db.execute(
+                f"UPDATE collect.{table} SET progress_at = progress_at - make_interval(secs => %s)", (past,)
+            )
+        with redis.Redis.from_url(world.backends.redis_url) as client:
+            for lease in client.scan_iter(f"{keys.PREFIX}:lease:*"):
+                client.delete(lease)  # it has not been renewed: nothing has progressed
+        assert dispatch.look(world.backends, RULES) == 0, "it lives"
+        assert repair.run_once(world.backends, world.rules, world.runs, actor="sweep").settled == 1
+        assert world.runs.states[run_id] is RunState.ENDED
+        again = planned(world)
+        world.run_planned(again, on="b")
+
+    late = asyncio.run(hung())
+    assert late.rows == 150, "what came after it was taken away did not land"
+    row = world.task(task)
+    assert (row["status"], row["attempt"], row["lost_count"], row["retry_count"]) == ("COMPLETED", 2, 1, 0)
+    assert rows(world) == row["result"]["rows_fetched"] == 400
+    told = world.rows("SELECT reason FROM collect.task_log WHERE to_status = 'QUEUED' AND attempt = 1")
+    assert "the attempt was lost" in told[0]["reason"]
+
+
 def test_a_group_that_lives_is_never_taken_for_silent(world: World, db: Connection, node: MakeNode) -> None:
     node("a")
     world.submit()
@@ -301,7 +348,7 @@ def test_a_node_that_drains_finishes_its_page_and_hands_back_the_rest(
     world.finish(run_id)
     row = world.task(task)
     assert (row["status"], row["lost_count"], row["retry_count"]) == ("QUEUED", 0, 0), "nothing was lost"
-    assert row["reason"] == "a drains and has handed back what was not done; it is placed elsewhere"
+    assert row["reason"] == "a has handed back what was not done; it is placed elsewhere"
     again = planned(world)
     assert set(world.runs.started[again]["nodes"]) == {"b"}
     world.run_planned(again, on="b")
@@ -312,6 +359,47 @@ def test_a_node_that_drains_finishes_its_page_and_hands_back_the_rest(
     assert "a" in world.claim().runs[0].conf["nodes"]
     with pytest.raises(UnknownNode, match="there is no node 'nobody'"):
         drain(world.backends, "nobody", within_s=1)
+
+
+def test_a_worker_that_is_asked_to_end_has_its_groups_hand_back(
+    world: World, db: Connection, node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Celery's SIGTERM calls. The node stays as it is: another worker may be started there at once."""
+    monkeypatch.setattr("collect_ops.execution.group.ALIVE_EVERY_S", 0.2)
+    monkeypatch.setenv("COLLECT_NODE_ID", "a")
+    for name, value in (
+        ("POSTGRES_DSN", "postgres_dsn"),
+        ("REDIS_URL", "redis_url"),
+        ("AMQP_URL", "amqp_url"),
+    ):
+        monkeypatch.setenv(f"COLLECT_{name}", getattr(world.backends, value))
+    node("a")
+    node("b", cpu_percent=70)
+    world.add(source(limits={"concurrency": 1, "requests_per_s": 5}))
+    task = world.submit().task_id
+    run_id = planned(world)
+
+    async def ended() -> GroupResult:
+        running = asyncio.create_task(world.group(run_id, 0, node="a"))
+        await asyncio.to_thread(_until, lambda: rows(world) >= 50)
+        assert celery_worker.hand_back(how="Cold") is None
+        asking = celery_worker.hand_back(sig="SIGTERM", how="Warm")
+        assert asking is not None
+        asking.join(10)
+        return await running
+
+    result = asyncio.run(ended())
+    assert result.handed_back > 0
+    world.finish(run_id)
+    row = world.task(task)
+    assert (row["status"], row["lost_count"], row["retry_count"]) == ("QUEUED", 0, 0), "nothing was lost"
+    assert row["refused_nodes"] == ["a"]
+    again = planned(world)
+    assert set(world.runs.started[again]["nodes"]) == {"b"}
+    world.run_planned(again, on="b")
+    assert (world.task(task)["status"], rows(world)) == ("COMPLETED", 400)
+    world.submit(params={"day": "2"})
+    assert "a" in world.claim().runs[0].conf["nodes"]
 
 
 def test_a_run_whose_tasks_are_settled_does_not_keep_a_slot_for_a_group_that_nobody_starts(
@@ -385,7 +473,7 @@ def test_a_plan_that_dies_after_a_drain_counts(world: World, db: Connection, nod
     run_id = planned(world)
     db.execute("UPDATE collect.shard_group SET handed_back = true, node = 'a'")
     world.finish(run_id)
-    assert "drains and has handed back" in world.task(task)["reason"]
+    assert "has handed back" in world.task(task)["reason"]
     again = world.claim().runs[0].run_id
     world.finish(again)
     row = world.task(task)

@@ -37,7 +37,7 @@ def test_random_lives_of_everything(
     server = serve(rows=1000)
     world.serve_from(server.base_url)
     client = redis.Redis.from_url(world.backends.redis_url)
-    examples = int(os.environ.get("LIVES_EXAMPLES", "8"))
+    examples = int(os.environ.get("LIVES_EXAMPLES", "4"))
     run_state_machine_as_test(
         lambda: Lives(world, server, purge, client.flushdb),
         settings=settings(

@@ -351,7 +351,7 @@ def test_a_host_that_asks_for_years_is_asked_again_after_a_day(world: World, ser
     world.add(source(target=target("append")))
     world.serve_from(server.base_url)
     server.fail_next("/offset", Failure(status=429, headers={"Retry-After": "1767225600"}))
-    task_id, run_id = start(world)
+    _, run_id = start(world)
     plan_groups(world, run_id)
     world.finish(run_id)
     (pause,) = world.rows("SELECT paused_until - now() AS left FROM collect.host")
