@@ -47,7 +47,12 @@ def fill_disk(nodes: NodeStack, node_id: str) -> None:
     with nodes.tmpfs(node_id, size_mb) as folder:
         with pytest.raises(OSError, match="No space left"):
             (folder / "full").write_bytes(b"0" * (size_mb + 1) * 1024 * 1024)
-        time.sleep(15)
+        full = "SELECT 1 FROM collect.node WHERE id = %s AND disk_percent > 95"
+        wait_for("its heartbeat", lambda: nodes.stack.rows(full, node_id), 40)
+        submitted = nodes.stack.submit({"source": "example_offset", "force": True})
+        placed = "SELECT nodes FROM collect.task WHERE id = %s AND attempt > 0"
+        (row,) = wait_for("a placement", lambda: nodes.stack.rows(placed, submitted["task_id"]), 60)
+        assert node_id not in row["nodes"], "nothing new is placed on it"
 
 
 def lose_all(nodes: NodeStack, _: str) -> None:
@@ -60,6 +65,10 @@ def lose_all(nodes: NodeStack, _: str) -> None:
 def drain(nodes: NodeStack, node_id: str) -> None:
     done = nodes.stack.command("collect_ops.cli", "nodes", "drain", node_id, "--within", "30")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kill_broker(nodes: NodeStack, _: str) -> None:
+    Middle(stack=nodes.stack, task_id=0, rows=0).kill_service("rabbitmq")
 
 
 STRIKES: dict[str, tuple[Strike, Strike]] = {
@@ -77,6 +86,7 @@ STRIKES: dict[str, tuple[Strike, Strike]] = {
         lambda n, v: n.end_program(v, "worker"),
         lambda n, v: n.revive(v),
     ),
+    "RabbitMQ killed, which carries the groups": (kill_broker, lambda n, v: None),
     "all nodes lost and back again": (lose_all, lambda n, v: None),
 }
 
