@@ -50,7 +50,9 @@ def collect(hosts: NodeStack, timeout_s: float) -> set[str]:
         task = hosts.stack.task_ended(submitted["task_id"], timeout_s)
     assert task["status"] == "COMPLETED"
     assert readings_are_exact(hosts.stack, ROWS)
-    groups = hosts.stack.rows("SELECT node FROM collect.shard_group WHERE run_id = %s", task["run_id"])
+    groups = hosts.stack.rows(
+        "SELECT node FROM collect.shard_group WHERE run_id = %s AND started_at IS NOT NULL", task["run_id"]
+    )
     return {group["node"] for group in groups}
 
 
