@@ -29,6 +29,9 @@ from collect_ops.storage import DatabaseUnavailable, connect, errors, query
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two looks at what placement should hear at once.
+LOOK_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeIdentity:
@@ -86,10 +89,11 @@ class Agent:
         self._address = address_towards(backends.amqp_url)
         self._boot_id = uuid.uuid4().hex
         self._started_at = datetime.now(UTC)
+        self._busy_from = rules.placeable.cpu_percent
         self._seq = 0
         self._groups = 0
         self._renewed = False
-        self.draining = False
+        self.draining = self._said_draining = False
         self._sample = self._sampler.sample()
         self._check(rules)
 
@@ -118,13 +122,24 @@ class Agent:
         """
         with Publisher(self._backends.amqp_url, timeout_s=5.0) as publisher:
             due = time.monotonic()
-            while not stopping.wait(max(0.0, due - time.monotonic())):
+            while not stopping.wait(max(0.0, min(LOOK_S, due - time.monotonic()))):
+                early = time.monotonic() < due
+                if early and not self._has_news():
+                    continue
                 heartbeat, published = self.beat(publisher)
                 if beat is not None:
                     beat(heartbeat, published)
                 # From one to the next, however long one took; those that were missed are not made up for.
-                due = max(due + self.every_s, time.monotonic())
+                due = max((time.monotonic() if early else due) + self.every_s, time.monotonic())
             self.leave(publisher)
+
+    def _has_news(self) -> bool:
+        """Whether placement should hear at once what the last heartbeat did not say.
+
+        That the node drains; or that its processors are busy no more: work may wait for them.
+        """
+        said = self._sample.cpu_percent
+        return self._sampler.look() < self._busy_from <= said or self.draining != self._said_draining
 
     def beat(self, publisher: Publisher) -> tuple[Heartbeat, bool]:
         """One heartbeat; returns it and whether RabbitMQ has it.
@@ -159,6 +174,7 @@ class Agent:
 
     def _next(self, skew_s: float | None, *, leaving: bool) -> Heartbeat:
         self._seq += 1
+        self._said_draining = self.draining
         self._groups = self._running_groups()
         try:
             self._sample = self._sampler.sample()

@@ -93,7 +93,7 @@ def wait_until_empty(
     deadline = time.monotonic() + timeout_s
     with connect(backends.postgres_dsn, application_name="collect-ops drain") as connection:
         while True:
-            row = connection.execute(query("nodes/count_groups"), {"node_id": node_id}).fetchone()
+            row = connection.execute(query("nodes/count_groups_left"), {"node_id": node_id}).fetchone()
             left = int(row["groups"]) if row else 0
             on_look(left)
             if left == 0 or time.monotonic() >= deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import socket
 import time
@@ -35,6 +36,10 @@ class Sample:
     workers_bytes: int
 
 
+#: A look at the processors that is younger says how they do now.
+_GLANCE_S = 1.0
+
+
 class Sampler:
     """Takes samples; rates are those since the sample before.
 
@@ -45,10 +50,18 @@ class Sampler:
     def __init__(self, path: str | os.PathLike[str] = "/") -> None:
         self._path = os.fspath(path)
         psutil.cpu_percent()  # the first answer is about no time at all
+        self._cpu_percent, self._looked_at = 0.0, -math.inf
         self._at, self._received, self._sent = time.monotonic(), *_network()
+
+    def look(self) -> float:
+        """How busy the processors were since the last look, in percent."""
+        self._cpu_percent, self._looked_at = _percent(psutil.cpu_percent()), time.monotonic()
+        return self._cpu_percent
 
     def sample(self) -> Sample:
         """How the machine does now."""
+        if time.monotonic() - self._looked_at >= _GLANCE_S:
+            self.look()
         now, (received, sent) = time.monotonic(), _network()
         elapsed_s = max(1e-3, now - self._at)
         # Counters begin anew when an interface does.
@@ -58,7 +71,7 @@ class Sampler:
         self._at, self._received, self._sent = now, received, sent
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(self._path)
         return Sample(
-            cpu_percent=_percent(psutil.cpu_percent()),
+            cpu_percent=self._cpu_percent,
             memory_percent=_percent(memory.percent),
             memory_bytes=memory.total,
             disk_percent=_percent(disk.percent),

@@ -429,3 +429,36 @@ def test_a_drain_outlasts_the_first_heartbeat_of_the_agent_that_was_drained(
         third.beat(publisher)
         ingest(world, names)
         assert node(world)["drain_until"] is None
+
+
+def test_what_placement_waits_for_is_told_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not half a minute later: the processors are free again, the node drains."""
+    busy = [95.0]
+    monkeypatch.setattr("collect_ops.nodes.machine.psutil.cpu_percent", lambda: busy[0])
+    monkeypatch.setattr("collect_ops.nodes.machine._GLANCE_S", 0.0)
+    monkeypatch.setattr("collect_ops.nodes.agent.LOOK_S", 0.05)
+    node = NodeIdentity(node_id="n1", name="host", version="1", slots=4)
+    running = Agent(node, world.backends, PlacementRules(), exchange=world.rules.broker.heartbeats)
+    told: list[tuple[float, bool]] = []
+    stopping = threading.Event()
+    thread = threading.Thread(
+        target=lambda: running.run(
+            stopping, beat=lambda beat, _: told.append((beat.cpu_percent, beat.draining))
+        )
+    )
+    thread.start()
+    try:
+        wait_until(lambda: len(told) == 1)
+        time.sleep(0.4)
+        assert told == [(95.0, False)]
+        busy[0] = 20.0
+        wait_until(lambda: len(told) == 2)
+        busy[0] = 90.0  # who gets work is busy: that can wait
+        time.sleep(0.4)
+        running.draining = True
+        wait_until(lambda: len(told) == 3)
+        time.sleep(0.4)
+        assert told == [(95.0, False), (20.0, False), (90.0, True)]
+    finally:
+        stopping.set()
+        thread.join()
