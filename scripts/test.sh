@@ -27,15 +27,7 @@ if [ ${#sql[@]} -gt 0 ] && [ -n "${sql[0]}" ]; then step "sqlfluff"; "$BIN/sqlfl
 if [ -n "$lint_only" ]; then exit 0; fi
 
 step "services"
-SERVICES_HOME="$STACK_HOME-services"
-beside=""
-stop() {
-  if [ -n "$beside" ]; then kill "$beside" 2>/dev/null || true; wait "$beside" 2>/dev/null || true; fi
-  local home
-  for home in "$STACK_HOME" "$SERVICES_HOME"; do
-    STACK_HOME="$home" "$BIN/python" -m stack down >/dev/null || echo "services did not stop; see make down STACK_HOME=$home" >&2
-  done
-}
+stop() { "$BIN/python" -m stack down >/dev/null || echo "the test services did not stop; see make down STACK_HOME=$STACK_HOME" >&2; }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
@@ -48,24 +40,18 @@ if [ $# -gt 0 ]; then
   exit "$status"
 fi
 
-# What has databases and virtual hosts of its own runs beside what shares the running stack and kills its services: on
-# services of its own, in two processes, and politely, so that nothing on the stack waits for it.
-STACK_HOME="$SERVICES_HOME" nice -n 10 "$BIN/python" -m stack up --only postgres,redis,rabbitmq
-"$BIN/python" -m stack up
-step "pytest: what needs no stack, in the background"
+# What has databases and virtual hosts of its own runs side by side, before Airflow is started: that takes a part of two
+# processors even when it has nothing to do. What shares the running stack, or kills its services, runs one by one.
+"$BIN/python" -m stack up --only postgres,redis,rabbitmq
+step "pytest: what needs no running stack"
 (
-  export STACK_HOME="$SERVICES_HOME"
   eval "$("$BIN/python" -m stack env)"
-  exec nice -n 10 "$BIN/python" -m pytest -m "not chaos and not stack" -n 2
-) >"$STACK_HOME/beside.log" 2>&1 &
-beside=$!
+  exec "$BIN/python" -m pytest -m "not chaos and not stack" -n 2
+) || status=$?
+"$BIN/python" -m stack up
 step "pytest: what works on the running stack, or starts one"
 (
   eval "$("$BIN/python" -m stack env)"
   exec "$BIN/python" -m pytest -m "stack and not chaos"
 ) || status=$?
-step "pytest: what needed no stack"
-wait "$beside" || status=$?
-beside=""
-cat "$STACK_HOME/beside.log"
 exit "$status"

@@ -301,6 +301,7 @@ class PagedServer:
             body=_parsed(request, body),
             at=time.monotonic(),
         )
+        request["recorded"] = recorded
         self.requests.append(recorded)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -351,7 +352,7 @@ class PagedServer:
         return web.Response(status=failure.status, headers=failure.headers, body=failure.body)
 
     def _param(self, request: web.Request, name: str, default: Any = None) -> Any:
-        body = self.requests[-1].body
+        body = request["recorded"].body  # not of the request that came last: they overlap
         if request.method == "POST" and isinstance(body, dict) and name in body:
             return body[name]
         return request.query.get(name, default)
@@ -405,7 +406,7 @@ class PagedServer:
 
     async def _token(self, request: web.Request) -> web.Response:
         """RFC 6749 4.4: a token for client credentials, in a Basic header or in the body."""
-        form = self.requests[-1].body or {}
+        form = request["recorded"].body or {}
         given = (form.get("client_id"), form.get("client_secret"))
         if "Authorization" in request.headers:
             pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
