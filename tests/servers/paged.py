@@ -57,6 +57,9 @@ class Failure:
     delay_s: float = 0
 
 
+RECORDED = web.RequestKey("recorded", Recorded)
+
+
 class Held:
     """A request that waits until it is released; then it gets its usual answer."""
 
@@ -301,7 +304,7 @@ class PagedServer:
             body=_parsed(request, body),
             at=time.monotonic(),
         )
-        request["recorded"] = recorded
+        request[RECORDED] = recorded
         self.requests.append(recorded)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -352,7 +355,7 @@ class PagedServer:
         return web.Response(status=failure.status, headers=failure.headers, body=failure.body)
 
     def _param(self, request: web.Request, name: str, default: Any = None) -> Any:
-        body = request["recorded"].body  # not of the request that came last: they overlap
+        body = request[RECORDED].body  # not of the request that came last: they overlap
         if request.method == "POST" and isinstance(body, dict) and name in body:
             return body[name]
         return request.query.get(name, default)
@@ -406,7 +409,7 @@ class PagedServer:
 
     async def _token(self, request: web.Request) -> web.Response:
         """RFC 6749 4.4: a token for client credentials, in a Basic header or in the body."""
-        form = request["recorded"].body or {}
+        form = request[RECORDED].body or {}
         given = (form.get("client_id"), form.get("client_secret"))
         if "Authorization" in request.headers:
             pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
