@@ -14,7 +14,7 @@ export JSON YES STACK_HOME
 # Walks that `make test` takes a few steps of.
 LONG_WALKS := $(addprefix tests/plugins/integration/,delivery/test_lives.py execution/test_kill_points.py execution/test_conditional.py)
 # Read by `up` when given, and remembered: make up NODES=3 WORKER_SLOTS=4 NODE_LABELS='node-1:region=eu' LISTEN=10.0.0.5
-NODE_VARIABLES := NODES WORKER_SLOTS NODE_LABELS NODE_NETWORK LISTEN
+NODE_VARIABLES := NODES WORKER_SLOTS NODE_LABELS NODE_NETWORK LISTEN EXECUTOR
 $(foreach name,$(NODE_VARIABLES),$(if $(filter-out undefined,$(origin $(name))),$(eval export $(name))))
 ifeq ($(STACK_HOME),)
 unexport STACK_HOME

@@ -8,13 +8,19 @@ Nothing here may open a socket or start a thread: the parent forks.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 
 from collect_ops.policies.task_instance import task_instance_mutation_hook
 
 __all__ = ["task_instance_mutation_hook"]
 
-FORKING_COMMANDS = ("scheduler", "celery")
+
+def forks_tasks(arguments: Sequence[str], executor: str) -> bool:
+    """Whether a command of Airflow's forks tasks: a Celery worker, and the scheduler unless it leaves that to them."""
+    return "celery" in arguments or ("scheduler" in arguments and "CeleryExecutor" not in executor)
+
 
 PRELOAD = (
     "airflow.dag_processing.dagbag",
@@ -41,6 +47,6 @@ PRELOAD = (
     "collect_ops.sources.load",
 )
 
-if any(command in sys.argv for command in FORKING_COMMANDS):
+if forks_tasks(sys.argv, os.environ.get("AIRFLOW__CORE__EXECUTOR", "")):
     for module in PRELOAD:
         importlib.import_module(module)

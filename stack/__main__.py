@@ -30,7 +30,7 @@ def up(arguments: argparse.Namespace) -> int:
     """Start and wait until healthy."""
     # What is given on the command line is what the environment would say.
     given = {"NODES": arguments.nodes, "WORKER_SLOTS": arguments.slots, "NODE_LABELS": arguments.labels}
-    given |= {"LISTEN": arguments.listen}
+    given |= {"LISTEN": arguments.listen, "EXECUTOR": arguments.executor}
     environment_ = {**os.environ, **{key: value for key, value in given.items() if value is not None}}
     stack = bring_up.up(Layout.from_environment(), names_of(arguments.only), say, environment_)
     if not arguments.only:
@@ -133,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
     )
     up_command.add_argument(
         "--listen", metavar="ADDRESS", help="also listen there, for other machines (LISTEN)"
+    )
+    up_command.add_argument(
+        "--executor", metavar="NAME", help="CeleryExecutor, or LocalExecutor for a small machine (EXECUTOR)"
     )
     command("down", down, "stop everything, leftovers of a crash included")
     command("restart", restart, "restart services").add_argument("services", nargs="?", help=services)

@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from stack import airflow, health, network, postgres, processes, supervisor
+from stack import airflow, health, network, postgres, processes, progress, supervisor
 from stack.faults import NotHealthy, PortTaken, StackError
 from stack.layout import Layout
 from stack.node_settings import check_listen
 from stack.ports import is_free, variable_of
 from stack.programs import Program, named, programs
+from stack.progress import Deadline
 from stack.settings import Stack, load, load_or_create, read_settings, remember
 
 Say = Callable[[str], None]
-# An Airflow process imports for 10 to 20 s on a slow core, and four of them do so at once.
-HEALTHY_WITHIN_S, HEALTHY_WITHIN_S_A_NODE = 240.0, 40.0
+# An Airflow process imports for 10 to 20 s on a slow core, and five of them do so at once. A slower machine gets more
+# time for as long as a service gets on with it, up to so many times this.
+HEALTHY_WITHIN_S, HEALTHY_WITHIN_S_A_NODE, MOST_EXTENSIONS = 240.0, 40.0, 5
 
 
 @contextlib.contextmanager
@@ -60,6 +62,8 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
             supervisor.start(stack)
         elif before.nodes != stack.nodes:
             stack = _change(before, stack, say)
+        elif programs(stack).keys() - supervisor.states(layout).keys():
+            supervisor.take_programs(stack)  # it was started by code that knew fewer
         wanted = named(stack, only)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
         _prepare(stack, wanted, say)
@@ -155,20 +159,22 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
         Seconds since `began`.
 
     Raises:
-        NotHealthy: it took longer than `HEALTHY_WITHIN_S`, and `HEALTHY_WITHIN_S_A_NODE` for each worker host.
+        NotHealthy: it took longer than `HEALTHY_WITHIN_S`, and `HEALTHY_WITHIN_S_A_NODE` for each worker host, and made
+            no progress any more, or has taken `MOST_EXTENSIONS` times that.
     """
     said = time.monotonic()
     patience_s = HEALTHY_WITHIN_S + HEALTHY_WITHIN_S_A_NODE * stack.nodes.count
-    deadline = said + patience_s
+    deadline = Deadline(said, patience_s, MOST_EXTENSIONS * patience_s)
     while True:
         state = supervisor.states(stack.layout)[program.name]
         complaint = health.illness(stack, program, state)
         if complaint is None:
             return time.monotonic() - began
-        if time.monotonic() > deadline:
+        deadline.note(progress.of(stack.layout, program.name, state.pid), time.monotonic())
+        if deadline.is_over(time.monotonic()):
             log = stack.layout.logs / f"{program.name}.log"
             log_tail = health.tail(log.read_text(errors="replace"))
-            raise NotHealthy(program.name, patience_s, complaint, log_tail)
+            raise NotHealthy(program.name, time.monotonic() - deadline.began, complaint, log_tail)
         if time.monotonic() - said > 10:
             said = time.monotonic()
             say(f"{program.name:<14} waiting: {complaint}")
@@ -219,7 +225,7 @@ def stop_in_order(layout: Layout, names: list[str]) -> None:
     """Stop programs: first who starts and runs tasks, while these can still report; last what all of them use."""
 
     def wave(name: str) -> int:
-        if name == "scheduler" or name.startswith("worker-"):
+        if name in ("scheduler", "worker") or name.startswith("worker-"):
             return 0
         return {"epmd": 3}.get(name, 2) if name in processes.SERVERS or name.startswith("relay-") else 1
 

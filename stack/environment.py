@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stack import env_files
 from stack.env_files import CONFIG
+from stack.node_settings import CELERY, LOCAL
 from stack.settings import HOST, Stack
 
 # What a child keeps of the caller's environment. The rest stays out: a stray AIRFLOW__* or PG* of the shell
@@ -24,6 +25,8 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STACK_MARK = "COLLECT_OPS_STACK"
 # Read by the cluster policy: the queue of tasks that must not wait on a worker host.
 CONTROL_QUEUE = "COLLECT_CONTROL_QUEUE"
+# Whether shard groups are sent to chosen nodes; without it, as soon as there are Celery workers.
+NODE_QUEUES = "COLLECT_NODE_QUEUES"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
 
 
@@ -71,15 +74,27 @@ def airflow(stack: Stack, host: str = HOST) -> dict[str, str]:
     }
 
 
-def executor(stack: Stack, places: Mapping[str, str]) -> dict[str, str]:
-    """Which executor, and what it needs: Celery's as soon as there are worker hosts."""
-    if not stack.nodes.count:
-        return {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+def watchdog(stack: Stack) -> dict[str, str]:
+    """What the watchdog gets: where the stack is; secrets it reads from their file."""
+    checkout = stack.layout.checkout
     return {
-        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "STACK_HOME": str(stack.layout.home),
+        "PYTHONPATH": f"{checkout}:{checkout / 'plugins'}",
+        **{key: os.environ[key] for key in NODE if key in os.environ},
+    }
+
+
+def executor(stack: Stack, places: Mapping[str, str]) -> dict[str, str]:
+    """Which executor, and what it needs."""
+    if not stack.nodes.celery:
+        return {"AIRFLOW__CORE__EXECUTOR": LOCAL}
+    return {
+        "AIRFLOW__CORE__EXECUTOR": CELERY,
         # Here it bounds all workers together, and forks nothing: at 8, half of 16 groups were measured to wait.
         "AIRFLOW__CORE__PARALLELISM": "64",
         CONTROL_QUEUE: "control",
+        # One worker leaves nothing to choose: its groups wait neither for its registration nor for its load.
+        **({} if stack.nodes.count else {NODE_QUEUES: "0"}),
         **env_files.celery(places),
     }
 

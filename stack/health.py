@@ -8,18 +8,22 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 
 from collect_ops.nodes.queues import node_queue
 from stack import agent, postgres, supervisor, workers
 from stack.faults import NotHealthy
+from stack.layout import Layout
 from stack.programs import Program
 from stack.settings import HOST, Stack
 
 TIMEOUT_S = 3.0
-# Airflow's own threshold for a scheduler; triggerer and dag-processor beat every 5 s as well.
+# Scheduler, triggerer and dag-processor send one every 5 s; six missed ones are no hiccup.
 HEARTBEAT_S = 30.0
+# The watchdog looks every 5 s; services that do not answer take 3 s each.
+WATCHDOG_S = 60.0
 HEARTBEAT = """
 SELECT extract(epoch FROM max(latest_heartbeat)), extract(epoch FROM now() - max(latest_heartbeat))
 FROM job WHERE job_type = %s AND state = 'running'
@@ -110,6 +114,8 @@ def _get(port: int, path: str, login: str | None) -> tuple[int, str]:
 def probe_heartbeat(stack: Stack, program: str, started: float) -> None:
     """The job's heartbeat in the metadata database is fresh, and not an earlier process's.
 
+    A scheduler sends it from its loop: one that ended its loop, or is stuck in it, sends none though its process lives.
+
     Args:
         stack: The stack.
         program: scheduler, dag-processor or triggerer.
@@ -135,6 +141,23 @@ def probe_worker(stack: Stack, queue: str) -> None:
         raise Unwell(f"queue {queue} is not there yet" if status == 404 else f"management answered {status}")
     if not json.loads(body).get("consumers"):
         raise Unwell(f"nobody consumes from queue {queue}")
+
+
+def probe_watchdog(stack: Stack, started: float) -> None:
+    """It has had a look since its start, and not long ago."""
+    try:
+        looked_at = watchdog_mark(stack.layout).stat().st_mtime
+    except FileNotFoundError:
+        looked_at = 0.0
+    if looked_at < started:
+        raise Unwell("no look since its start")
+    if time.time() - looked_at > WATCHDOG_S:
+        raise Unwell(f"last look {time.time() - looked_at:.0f} s ago")
+
+
+def watchdog_mark(layout: Layout) -> Path:
+    """The file that the watchdog touches at each look."""
+    return layout.run / "watchdog.looked"
 
 
 def probe_relay(stack: Stack, program: Program) -> None:
@@ -186,6 +209,12 @@ def _probe(stack: Stack, program: Program, started: float) -> None:
         probe_relay(stack, program)
     elif kind == "agent":
         probe_agent(stack, program.node_id)
+    elif program.name == "worker":
+        for pool in workers.local_pools():
+            for queue in pool.queues.split(","):
+                probe_worker(stack, queue)
+    elif kind == "watchdog":
+        probe_watchdog(stack, started)
     else:
         probe_worker(stack, node_queue(program.node_id) if program.node_id else workers.CONTROL_QUEUE)
 

@@ -16,6 +16,8 @@ from stack.faults import BadSetting
 MOST_NODES, MOST_SLOTS = 32, 200
 NODE_ID = re.compile(r"node-([1-9][0-9]*)")
 LABEL = re.compile(r"[A-Za-z0-9_.-]+=[^,;\s]+")
+CELERY, LOCAL = "CeleryExecutor", "LocalExecutor"
+EXECUTORS = (CELERY, LOCAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +25,14 @@ class NodeSettings:
     """What `make up NODES=…` was told, remembered from then on.
 
     Args:
-        count: Worker hosts; 0 runs everything under the scheduler (LocalExecutor).
+        count: Worker hosts; without any, one worker beside the scheduler runs everything.
         slots: Shard groups that a node runs at once; None takes as many as the lanes have.
         labels: Labels by node id.
         network: Whether nodes get network namespaces, where the machine allows it.
         subnet: Theirs, a /24; None when they have none and share this machine's network.
         listen: A further address of this machine, on which the services listen for other machines.
+        executor: What runs tasks while there are no worker hosts: Airflow's CeleryExecutor with a worker beside the
+            scheduler, or LocalExecutor, under the scheduler, which needs less memory.
     """
 
     count: int = 0
@@ -37,10 +41,13 @@ class NodeSettings:
     network: bool = True
     subnet: str | None = None
     listen: str | None = None
+    executor: str = CELERY
 
     @classmethod
     def remembered(cls, settings: Mapping[str, Any]) -> NodeSettings:
-        """From what `as_dict` gave."""
+        """From what `as_dict` gave. A stack that remembers no executor was started before there was a choice."""
+        if settings and "executor" not in settings:
+            settings = {**settings, "executor": CELERY if settings.get("count") else LOCAL}
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,9 +55,9 @@ class NodeSettings:
         return asdict(self)
 
     def overridden(self, environment: Mapping[str, str]) -> NodeSettings:
-        """These settings, with what NODES, WORKER_SLOTS, NODE_LABELS, NODE_NETWORK and LISTEN say instead.
+        """These settings, with what NODES, WORKER_SLOTS, NODE_LABELS, NODE_NETWORK, LISTEN and EXECUTOR say instead.
 
-        An empty NODE_LABELS or LISTEN takes it away; an empty NODES or WORKER_SLOTS changes nothing.
+        An empty NODE_LABELS or LISTEN takes it away; an empty one of the others changes nothing.
 
         Raises:
             BadSetting: One of them cannot be used.
@@ -66,7 +73,14 @@ class NodeSettings:
             changes["network"] = bool(_number("NODE_NETWORK", environment["NODE_NETWORK"], 0, 1))
         if "LISTEN" in environment:
             changes["listen"] = check_listen(environment["LISTEN"]) if environment["LISTEN"] else None
+        if environment.get("EXECUTOR"):
+            changes["executor"] = _executor(environment["EXECUTOR"], changes.get("count", self.count))
         return replace(self, **changes)
+
+    @property
+    def celery(self) -> bool:
+        """Whether Celery workers run the tasks; worker hosts are such."""
+        return bool(self.count) or self.executor == CELERY
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -116,6 +130,14 @@ def labels_of(text: str) -> dict[str, dict[str, str]]:
             name, _, value = pair.partition("=")
             labels.setdefault(node_id, {})[name] = value
     return labels
+
+
+def _executor(value: str, count: int) -> str:
+    if value not in EXECUTORS:
+        raise BadSetting("EXECUTOR", value, " or ".join(EXECUTORS))
+    if value == LOCAL and count:
+        raise BadSetting("EXECUTOR", value, f"{CELERY} with worker hosts; NODES=0 has none")
+    return value
 
 
 def _number(field_name: str, value: str, least: int, most: int) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stack import agent, airflow, environment, postgres, rabbitmq, redis, relay, workers
+from stack import agent, airflow, environment, postgres, rabbitmq, redis, relay, schedulers, workers
 from stack.faults import UnknownService
 from stack.settings import HOST, Stack
 
@@ -67,6 +67,7 @@ def _airflow(name: str, *arguments: str, port: Callable[[Stack], int | None] = l
         needs=("postgres",),
         is_airflow=True,
         configure=airflow.configure if name == "api-server" else None,
+        prepare=schedulers.forget_dead if name == "scheduler" else None,
     )
 
 
@@ -132,6 +133,14 @@ BASE: dict[str, Program] = {
             stop_wait_s=10,
             is_airflow=True,
         ),
+        Program(
+            name="watchdog",
+            command=lambda _: [sys.executable, "-m", "stack.watchdog"],
+            variables=environment.watchdog,
+            needs=("postgres",),
+            stop_wait_s=10,
+            is_airflow=True,
+        ),
     )
 }
 # Without worker hosts the scheduler's machine is the only node.
@@ -176,6 +185,15 @@ def _agent(node_id: str) -> Program:
     )
 
 
+LOCAL_WORKER = Program(
+    name="worker",
+    command=workers.local_command,
+    variables=workers.local_environment,
+    needs=("postgres", "rabbitmq"),
+    # Longer than what the pools give their tasks (collect_ops/nodes/forked_pools.py).
+    stop_wait_s=40,
+    is_airflow=True,
+)
 CONTROL = Program(
     name="worker-control",
     command=workers.control_command,
@@ -193,7 +211,8 @@ def programs(stack: Stack) -> dict[str, Program]:
     ]
     hosts = [make(node_id) for node_id in stack.nodes.ids for make in (_worker, _agent)]
     base = [program for program in BASE.values() if not (hosts and program.name in WITHOUT_NODES)]
-    listed = [*base, *relays, *([CONTROL] if hosts else []), *hosts]
+    worker = [CONTROL] if hosts else [LOCAL_WORKER] if stack.nodes.celery else []
+    listed = [*base, *relays, *worker, *hosts]
     return {program.name: program for program in listed}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stack import ports as port_choice
@@ -104,7 +104,11 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
         ports = Ports(**remembered["ports"]).overridden(environment)
     else:
         ports = port_choice.choose(layout.stack_id, environment)
-    nodes = NodeSettings.remembered(remembered.get("nodes", {})).overridden(environment)
+    known = remembered.get("nodes", {})
+    nodes = NodeSettings.remembered(known)
+    if "executor" not in known:
+        nodes = replace(nodes, executor=NodeSettings().executor)
+    nodes = nodes.overridden(environment)
     remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict())
     return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file), nodes=nodes)
 

@@ -1,4 +1,4 @@
-"""Worker hosts: the Celery worker and the agent of each, and the worker of control tasks.
+"""The worker beside the scheduler; worker hosts: the Celery worker and agent of each, and the worker of control tasks.
 
 Control tasks (claiming, planning, settling, sweeping) have a worker and a queue of their own, beside the
 scheduler: a worker host that is cut off or stopped must hold none of them.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.nodes.forked_pools import Pool
 from collect_ops.nodes.queues import node_queue
 from stack import airflow, environment, network
 from stack.settings import HOST, Stack
@@ -17,6 +18,8 @@ from stack.settings import HOST, Stack
 CONTROL_QUEUE = "control"
 #: Beside a node's shard groups: tasks of source DAGs and of your own, which go to the queue `default`.
 OTHER_TASKS = 2
+#: Control tasks at once. Their pool may hand out more, which then wait for some tenths of a second.
+CONTROL_TASKS = 6
 #: What only servers need: whoever has a worker's environment shall not have these secrets as well.
 FOR_SERVERS = (
     "AIRFLOW__API__HOST",
@@ -42,6 +45,30 @@ def slots(stack: Stack) -> int:
 def host_of(stack: Stack) -> str:
     """Where a node reaches the services."""
     return stack.nodes.bridge or HOST
+
+
+def local_pools() -> tuple[Pool, Pool]:
+    """The pools of the worker beside the scheduler: control tasks, and everything else."""
+    return (
+        Pool(name="control", queues=CONTROL_QUEUE, concurrency=CONTROL_TASKS),
+        Pool(name="groups", queues="default", concurrency=lane_slots() + OTHER_TASKS),
+    )
+
+
+def local_command(_: Stack) -> list[str]:
+    """The worker beside the scheduler, which runs all tasks while there are no worker hosts."""
+    return [
+        sys.executable,
+        "-m",
+        "collect_ops.policies.worker_pools",
+        "celery",
+        *(str(pool) for pool in local_pools()),
+    ]
+
+
+def local_environment(stack: Stack) -> dict[str, str]:
+    """What the worker beside the scheduler gets."""
+    return {**without_server_settings(environment.airflow(stack)), **WORKER_SETTINGS}
 
 
 def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
@@ -101,8 +128,7 @@ def control_command(stack: Stack) -> list[str]:
     return celery(
         queues=CONTROL_QUEUE,
         name=CONTROL_QUEUE,
-        # As many as LocalExecutor keeps free for them; the pool may hand out more, which then wait for some tenths.
-        concurrency=min(6, lane_rules().control.slots),
+        concurrency=CONTROL_TASKS,
         pid_file=str(stack.layout.run / "worker-control.pid"),
     )
 

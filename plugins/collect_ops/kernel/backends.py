@@ -52,10 +52,15 @@ class Backends:
             redis_url=environment["COLLECT_REDIS_URL"],
             amqp_url=environment["COLLECT_AMQP_URL"],
             rabbitmq_api_url=environment.get("COLLECT_RABBITMQ_API_URL") or None,
-            node_queues=serves_node_queues(environment.get("AIRFLOW__CORE__EXECUTOR", "")),
+            node_queues=serves_node_queues(environment.get("AIRFLOW__CORE__EXECUTOR", ""), environment),
         )
 
 
-def serves_node_queues(executor: str) -> bool:
-    """Whether an executor, by its name in Airflow's configuration, has a queue for each node."""
-    return "CeleryExecutor" in executor
+def serves_node_queues(executor: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether shard groups are sent to the queues of chosen nodes.
+
+    Args:
+        executor: Its name in Airflow's configuration: only Celery's has queues.
+        environment: COLLECT_NODE_QUEUES=0 says that one worker runs everything, and there is nothing to choose.
+    """
+    return "CeleryExecutor" in executor and environment.get("COLLECT_NODE_QUEUES") != "0"
