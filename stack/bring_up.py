@@ -170,7 +170,7 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
         complaint = health.illness(stack, program, state)
         if complaint is None:
             return time.monotonic() - began
-        deadline.note(progress.of(stack.layout, program.name, state.pid), time.monotonic())
+        deadline.note(progress.cpu_s(state.pid), time.monotonic())
         if deadline.is_over(time.monotonic()):
             log = stack.layout.logs / f"{program.name}.log"
             log_tail = health.tail(log.read_text(errors="replace"))

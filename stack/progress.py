@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import psutil
-
-from stack.layout import Layout
 
 #: Without progress for so long, a start counts as stuck.
 STALLED_S = 60.0
@@ -14,34 +10,8 @@ STALLED_S = 60.0
 STEP_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a start has come.
-
-    Args:
-        pid: The process; another one is another start.
-        cpu_s: Processor time that it and its children have taken.
-        log_bytes: Size of its log.
-    """
-
-    pid: int
-    cpu_s: float
-    log_bytes: int
-
-    def beyond(self, before: Progress) -> bool:
-        """Whether this is further than before, in the same start: one that ends and begins anew gets nowhere."""
-        if self.pid != before.pid or not self.pid:
-            return False
-        return self.cpu_s >= before.cpu_s + STEP_S or self.log_bytes > before.log_bytes
-
-
-def of(layout: Layout, name: str, pid: int) -> Progress:
-    """How far the start of a service has come."""
-    log = layout.logs / f"{name}.log"
-    return Progress(pid=pid, cpu_s=_cpu_s(pid), log_bytes=log.stat().st_size if log.exists() else 0)
-
-
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Processor time that a process and its children have taken; 0 when there is none."""
     if not pid:
         return 0.0
     try:
@@ -62,6 +32,8 @@ def _own_cpu_s(process: psutil.Process) -> float:
 class Deadline:
     """When a start has taken too long: after its time, once it makes no progress any more. Pure: times come in.
 
+    A service that ends and begins anew makes progress when it gets further than it ever did.
+
     Args:
         began: When the wait began.
         patience_s: Seconds that a start may take whatever it does.
@@ -71,15 +43,12 @@ class Deadline:
     def __init__(self, began: float, patience_s: float, longest_s: float) -> None:
         self.began = began
         self._patience_s, self._longest_s = patience_s, longest_s
-        self._furthest: Progress | None = None
-        self._progress_at = began
+        self._furthest_s, self._progress_at = 0.0, began
 
-    def note(self, progress: Progress, now: float) -> None:
-        """Take in how far the start is."""
-        if self._furthest is None or progress.pid != self._furthest.pid:
-            self._furthest = progress
-        elif progress.beyond(self._furthest):
-            self._furthest, self._progress_at = progress, now
+    def note(self, cpu_s: float, now: float) -> None:
+        """Take in how much processor time the start has taken."""
+        if cpu_s >= self._furthest_s + STEP_S:
+            self._furthest_s, self._progress_at = cpu_s, now
 
     def is_over(self, now: float) -> bool:
         """Whether to give up."""

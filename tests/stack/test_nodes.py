@@ -16,15 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collect_ops.kernel.backends import Backends
 from collect_ops.nodes.join import JoinFile
 from collect_ops.policies import task_instance
 from stack import bring_up, credentials, join, network, workers
 from stack.faults import BadSetting, StackError
 from stack.layout import Layout
-from stack.node_settings import NodeSettings, labels_of
+from stack.node_settings import CELERY, LOCAL, NodeSettings, labels_of
 from stack.ports import Ports
 from stack.programs import BASE, programs
-from stack.settings import Stack
+from stack.settings import Stack, load, load_or_create, read_settings, remember
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make network namespaces")
 
@@ -55,12 +56,39 @@ def test_what_is_told_is_taken_and_the_rest_stays() -> None:
         ({"LISTEN": "127.0.0.1"}, "LISTEN: '127.0.0.1'"),
         ({"LISTEN": "203.0.113.77"}, "LISTEN: '203.0.113.77'"),
         ({"LISTEN": "here"}, "LISTEN: 'here'"),
+        ({"EXECUTOR": "Local"}, "EXECUTOR: 'Local' cannot be used; allowed: CeleryExecutor or LocalExecutor"),
+        ({"EXECUTOR": LOCAL, "NODES": "1"}, "allowed: CeleryExecutor with worker hosts"),
     ],
 )
 def test_what_cannot_be_used_is_named(variables: dict[str, str], told: str) -> None:
     with pytest.raises(BadSetting) as caught:
         NodeSettings().overridden(variables)
     assert told in str(caught.value)
+
+
+def test_the_executor_is_remembered_and_one_from_before_there_was_a_choice_is_known() -> None:
+    assert NodeSettings().celery
+    local = NodeSettings().overridden({"EXECUTOR": LOCAL})
+    assert not local.celery
+    assert NodeSettings.remembered(local.as_dict()).overridden({"EXECUTOR": ""}) == local
+    # Worker hosts are Celery's; without them it is what it was.
+    assert local.overridden({"NODES": "2"}).celery
+    assert not local.overridden({"NODES": "2"}).overridden({"NODES": "0"}).celery
+    before = {key: value for key, value in NodeSettings().as_dict().items() if key != "executor"}
+    assert NodeSettings.remembered(before).executor == LOCAL
+    assert NodeSettings.remembered({**before, "count": 2}).executor == CELERY
+
+
+def test_an_older_stack_gets_a_worker_when_it_is_brought_up_again(tmp_path: Path) -> None:
+    layout = Layout(home=tmp_path / "stack")
+    load_or_create(layout, {})
+    known = read_settings(layout)["nodes"]
+    remember(layout, nodes={key: value for key, value in known.items() if key != "executor"})
+    assert not load(layout).nodes.celery
+    assert load_or_create(layout, {}).nodes.celery
+    assert load(layout).nodes.celery
+    assert not load_or_create(layout, {"EXECUTOR": LOCAL}).nodes.celery
+    assert not load_or_create(layout, {}).nodes.celery
 
 
 def test_an_address_of_this_machine_can_be_listened_on() -> None:
@@ -83,7 +111,8 @@ def test_labels_by_node() -> None:
 
 
 def test_programs_with_nodes_and_without() -> None:
-    assert tuple(programs(stack_with(NodeSettings()))) == tuple(BASE)
+    assert tuple(programs(stack_with(NodeSettings()))) == (*BASE, "worker")
+    assert tuple(programs(stack_with(NodeSettings(executor=LOCAL)))) == tuple(BASE)
     nodes = NodeSettings(count=2, subnet="10.64.7.0/24", listen="192.0.2.9")
     names = list(programs(stack_with(nodes)))
     assert "agent" not in names
@@ -96,7 +125,9 @@ def test_programs_with_nodes_and_without() -> None:
 def test_workers_start_when_what_they_report_to_is_there() -> None:
     stack = stack_with(NodeSettings(count=1))
     servers, hosts = bring_up.airflow_waves(list(programs(stack).values()))
-    assert [program.name for program in servers] == ["api-server", "scheduler", "dag-processor", "triggerer"]
+    assert [program.name for program in servers] == [
+        "api-server", "scheduler", "dag-processor", "triggerer", "watchdog",
+    ]  # fmt: skip
     assert [program.name for program in hosts] == ["worker-control", "worker-1", "agent-1"]
     plain = bring_up.airflow_waves(list(programs(stack_with(NodeSettings())).values()))
     assert plain[1] == []
@@ -135,6 +166,27 @@ def test_control_tasks_go_where_a_worker_is(monkeypatch: pytest.MonkeyPatch) -> 
     queue = programs(stack)["scheduler"].variables(stack)["COLLECT_CONTROL_QUEUE"]
     assert queue in workers.control_command(stack)
     assert task_instance.CONTROL_POOL == "collect_control"
+
+
+@pytest.mark.parametrize("nodes", [NodeSettings(), NodeSettings(count=2), NodeSettings(executor=LOCAL)])
+def test_no_task_goes_to_a_queue_that_nobody_serves(nodes: NodeSettings) -> None:
+    stack = stack_with(nodes)
+    variables = programs(stack)["scheduler"].variables(stack)
+    assert (variables["AIRFLOW__CORE__EXECUTOR"] == CELERY) is nodes.celery
+    sent_to_nodes = Backends.from_environment(variables).node_queues
+    assert sent_to_nodes is bool(nodes.count)
+    served = {queue for pool in workers.local_pools() for queue in pool.queues.split(",")}
+    if nodes.celery and not nodes.count:
+        assert served == {"default", variables["COLLECT_CONTROL_QUEUE"]}
+
+
+def test_a_frozen_or_full_pool_of_groups_leaves_control_tasks_their_own() -> None:
+    control, groups = workers.local_pools()
+    assert control.queues == workers.CONTROL_QUEUE
+    assert workers.CONTROL_QUEUE not in groups.queues.split(",")
+    assert groups.concurrency > workers.lane_slots(), (
+        "a lane's slots are never fewer than the processes for them"
+    )
 
 
 def test_a_join_file_is_read_by_the_other_machine() -> None:

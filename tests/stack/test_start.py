@@ -61,7 +61,7 @@ def test_each_lane_and_the_control_tasks_have_a_pool() -> None:
 
 def test_a_service_brings_what_it_needs_in_order() -> None:
     assert [program.name for program in named(PLAIN, ["rabbitmq"])] == ["epmd", "rabbitmq"]
-    assert tuple(program.name for program in named(PLAIN, [])) == tuple(BASE)
+    assert tuple(program.name for program in named(PLAIN, [])) == (*BASE, "worker")
 
 
 def test_an_unknown_service_is_named_with_what_is_allowed() -> None:
