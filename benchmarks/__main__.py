@@ -24,6 +24,7 @@ from benchmarks import (
     nodes,
     placement,
     priority,
+    recovery,
     urgent,
 )
 from benchmarks.errors import UnknownBenchmark
@@ -44,6 +45,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "urgent": urgent.run,
     "collect": collect.run,
     "nodes": nodes.run,
+    "recovery": recovery.run,
 }
 #: Of output that goes to a file: the tables need it.
 LOG_WIDTH: Final = 140

@@ -91,7 +91,7 @@ def stock_dag(settings: BenchSettings, server: DemoServer) -> Iterator[Contender
         airflow.wait_for_dag(STOCK_DAG, DAG_PARSE_TIMEOUT_S)
         airflow.unpause(STOCK_DAG)
         run = partial(_run_stock, name, settings, airflow, server)
-        yield Contender(name=name, run=run, trees=settings.scheduler_pids)
+        yield Contender(name=name, run=run, trees=settings.worker_pids)
     finally:
         shutil.rmtree(target.parent)
         airflow.delete_dag(STOCK_DAG)
@@ -151,7 +151,7 @@ def collect_ops(settings: BenchSettings, server: DemoServer) -> Iterator[Contend
     prepare_connection(settings.airflow, server)
     try:
         yield Contender(
-            name="collect-ops", run=lambda: _run_ours(settings, server), trees=settings.scheduler_pids
+            name="collect-ops", run=lambda: _run_ours(settings, server), trees=settings.worker_pids
         )
     finally:
         # The server of this run ends; the stack's own takes its place, so that the source can be collected.

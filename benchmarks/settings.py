@@ -60,12 +60,13 @@ class BenchSettings:
             row = connection.execute(f"select count(*) from {table}".encode()).fetchone()
         return int(row[0]) if row else 0
 
-    def scheduler_pids(self) -> list[int]:
-        """The process whose descendants run tasks."""
+    def worker_pids(self) -> list[int]:
+        """The processes whose descendants run tasks: the worker, or with LocalExecutor the scheduler."""
         command = [sys.executable, "-m", "stack", "status", "--json"]
         environment = {**os.environ, "STACK_HOME": str(self.stack.home)}
         status = subprocess.run(
             command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
         )
         services = json.loads(status.stdout)["services"]
-        return [line["pid"] for line in services if line["service"] == "scheduler" and line["pid"]]
+        pids = {line["service"]: line["pid"] for line in services}
+        return [pids[name] for name in ("scheduler", "worker") if pids.get(name)]

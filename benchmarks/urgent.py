@@ -102,7 +102,7 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
             "urgent task under a backlog, submit to start, p95",
             percentile(whole, 95),
             posted,
-            Target(of="ours", sign="<=", value=3.0),
+            Target(of="ours", sign="<=", value=2.5),
         ),
         row("of that, admission to start, p50", percentile(admitted, 50), inner),
         row("of that, admission to start, p95", percentile(admitted, 95), inner),
