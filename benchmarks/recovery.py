@@ -129,6 +129,7 @@ class Bench:
             priority=priority,
             request_id=f"recovery:{os.getpid()}:{time.time_ns()}",
             submitted_by="benchmark",
+            submitted_via="cli",
         )
         answer = self.admission.admit(submission)
         if not isinstance(answer, Admission) or answer.duplicate_of is not None:

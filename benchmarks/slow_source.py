@@ -52,16 +52,20 @@ def page(kind: Kind, offset: int, number: int) -> dict[str, Any]:
     return {"rows": rows, "total": total}
 
 
-def pause_s(kind: Kind, offset: int) -> float:
+def pause_s(kind: Kind, offset: int, long_page_s: float) -> float:
     """How long it takes for that."""
     if kind is Kind.WAITING:
         return WAITING_S
-    return LONG_PAGE_S if kind is Kind.LONG and offset >= PAGE_ROWS else 0.0
+    return long_page_s if kind is Kind.LONG and offset >= PAGE_ROWS else 0.0
 
 
 @contextmanager
-def serve() -> Iterator[int]:
-    """The source, for the length of the block; its port."""
+def serve(long_page_s: float = LONG_PAGE_S) -> Iterator[int]:
+    """The source, for the length of the block; its port.
+
+    Args:
+        long_page_s: How long each of the four slow pages of a long task takes.
+    """
     over = threading.Event()
 
     class Answer(BaseHTTPRequestHandler):
@@ -71,7 +75,7 @@ def serve() -> Iterator[int]:
             query = parse_qs(urlsplit(self.path).query)
             moment = datetime.fromisoformat(query["since"][0])
             kind, offset = Kind(moment.year), int(query.get("offset", ["0"])[0])
-            over.wait(pause_s(kind, offset))
+            over.wait(pause_s(kind, offset, long_page_s))
             start = datetime(moment.year, 1, 1, tzinfo=UTC)
             body = json.dumps(page(kind, offset, int((moment - start).total_seconds()))).encode()
             try:

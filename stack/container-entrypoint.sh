@@ -11,6 +11,12 @@ if [ -n "${AIRFLOW_ADMIN_PASSWORD:-}" ] && [ -n "${AIRFLOW__CORE__SIMPLE_AUTH_MA
     (umask 077 && python -m stack.env_files passwords >"$AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
 fi
 
+# A scheduler that starts again in the same container has died in it: what it had queued need not wait until Airflow
+# takes it for dead.
+if [ "${1:-}" = scheduler ]; then
+    python -m stack.schedulers
+fi
+
 # Containers have a name of their own, where machines have an id: it is what tells nodes apart.
 export COLLECT_NODE_ID="${COLLECT_NODE_ID:-${HOSTNAME,,}}"
 if [ "${1:-}" = celery ] && [ "${2:-}" = worker ]; then

@@ -25,8 +25,8 @@ HEARTBEAT_S = 30.0
 # The watchdog looks every 5 s; services that do not answer take 3 s each.
 WATCHDOG_S = 60.0
 HEARTBEAT = """
-SELECT extract(epoch FROM max(latest_heartbeat)), extract(epoch FROM now() - max(latest_heartbeat))
-FROM job WHERE job_type = %s AND state = 'running'
+SELECT extract(epoch FROM latest_heartbeat), extract(epoch FROM now() - latest_heartbeat), state
+FROM job WHERE job_type = %s ORDER BY latest_heartbeat DESC LIMIT 1
 """
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
@@ -127,6 +127,8 @@ def probe_heartbeat(stack: Stack, program: str, started: float) -> None:
         raise Unwell("no heartbeat yet")
     if float(row[0]) < started:
         raise Unwell("no heartbeat since its start")
+    if row[2] != "running":
+        raise Unwell(f"its process lives, but its job has ended as {row[2]}")
     if float(row[1]) > HEARTBEAT_S:
         raise Unwell(f"last heartbeat {float(row[1]):.0f} s ago")
 

@@ -104,5 +104,14 @@ def test_the_control_container_is_no_node(tmp_path: Path) -> None:
     assert "agent" not in calls
 
 
+def test_a_scheduler_container_marks_the_job_of_the_one_that_died_in_it(tmp_path: Path) -> None:
+    words, calls = entrypoint(tmp_path, "scheduler")
+    assert words == ["scheduler"]
+    assert "-m stack.schedulers" in calls
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "-m stack.schedulers" not in entrypoint(other, "triggerer")[1]
+
+
 def test_any_other_command_is_handed_over_as_it_is(tmp_path: Path) -> None:
     assert entrypoint(tmp_path, "scheduler")[0] == ["scheduler"]

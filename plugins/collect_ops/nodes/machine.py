@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-#: Words on a command line that tell a worker: Celery's, and the LocalExecutor's processes of a scheduler.
+#: Words on a command line that tell a worker: Celery's, and the LocalExecutor's processes under a scheduler.
 WORKER_WORDS = (("celery", "worker"), ("airflow", "scheduler"))
 _MACHINE_ID = Path("/etc/machine-id")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -84,7 +84,10 @@ class Sampler:
 
 
 def workers_bytes() -> int:
-    """Resident memory of the worker processes on this machine, those that they started included."""
+    """Memory of the worker processes on this machine, those that they started included.
+
+    What processes share by fork is counted once (PSS): a worker's pools have most of their memory in common.
+    """
     total, counted = 0, set()
     for process in psutil.process_iter(["pid", "cmdline"]):
         words = process.info["cmdline"] or []
@@ -94,10 +97,7 @@ def workers_bytes() -> int:
             if each.pid in counted:
                 continue
             counted.add(each.pid)
-            try:
-                total += each.memory_info().rss
-            except psutil.Error:  # it has ended meanwhile
-                continue
+            total += _proportional_bytes(each)
     return total
 
 
@@ -134,6 +134,16 @@ def address_towards(url: str) -> str:
             return str(probe.getsockname()[0])
     except OSError:
         return "unknown"
+
+
+def _proportional_bytes(process: psutil.Process) -> int:
+    try:
+        try:
+            return int(process.memory_full_info().pss)
+        except psutil.AccessDenied:  # another user's: its resident memory is all that is told
+            return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return 0
 
 
 def _network() -> tuple[int, int]:
