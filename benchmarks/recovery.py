@@ -85,6 +85,7 @@ def pause_scheduler(stack: Stack) -> None:
 
 
 BLOWS: Final[Mapping[str, Blow]] = {
+    "nothing": lambda _: None,
     "connections": terminate_connections,
     "pause": pause_scheduler,
     "scheduler": kill("scheduler"),
@@ -96,11 +97,12 @@ BLOWS: Final[Mapping[str, Blow]] = {
     "triggerer": kill("triggerer"),
     "dag-processor": kill("dag-processor"),
 }
-NAMES: Final = {
+SENTENCES: Final = {
+    "nothing": "nothing struck",
     "connections": "all PostgreSQL connections terminated",
     "pause": "scheduler paused for 20 s",
-    **{name: f"{name} killed" for name in BLOWS if name not in ("connections", "pause")},
 }
+NAMES: Final = {name: SENTENCES.get(name, f"{name} killed") for name in BLOWS}
 #: A restart of PostgreSQL takes what its recovery takes.
 WITHOUT_TARGET: Final = ("postgres",)
 

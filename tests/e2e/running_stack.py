@@ -183,7 +183,9 @@ class RunningStack:
         ]
         wait_for("a healthy stack", lambda: not unhealthy(), timeout_s, poll_s=1)
 
-    def command(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, module: str, *arguments: str, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run `python -m MODULE …` in the checkout, on this stack."""
         paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "plugins")])
         return subprocess.run(
@@ -198,6 +200,6 @@ class RunningStack:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout_s,
             check=False,
         )

@@ -26,8 +26,8 @@ from tests.e2e.running_stack import RunningStack, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 NUMBERS = slow_source.numbers()
-#: An urgent task's start on an idle machine takes 2 s; a busy one has these.
-SOON_S = 60.0
+#: Less than the long group has left. An urgent task's start on an idle machine takes 2 s.
+SOON_S = 90.0
 JOBS = "SELECT id, state FROM job WHERE job_type = 'SchedulerJob' ORDER BY id"
 
 
@@ -196,3 +196,16 @@ def test_connections_cut_off_under_a_long_group_hold_up_nothing_new(
     started = "SELECT 1 FROM collect.task WHERE id = %s AND started_at IS NOT NULL"
     wait_for("the start of new work", lambda: stack.rows(started, urgent), SOON_S)
     assert_untouched(stack, long_task)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("source", [3.0], indirect=True)
+def test_a_worker_that_is_restarted_hands_back_what_its_groups_have_not_done(
+    stack: RunningStack, long_task: int
+) -> None:
+    done = stack.command("stack", "restart", "worker", timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ended = "SELECT * FROM collect.task WHERE id = %s AND finished_at IS NOT NULL"
+    (task,) = wait_for("its end", lambda: stack.rows(ended, long_task), 240)
+    assert task["status"] == "COMPLETED"
+    assert (task["lost_count"], task["retry_count"]) == (0, 0), "what was handed back was not lost"
