@@ -100,12 +100,13 @@ def test_postgres_killed_under_a_long_group_holds_up_nothing_new(stack: RunningS
     assert_untouched(stack, long_task)
 
 
-@pytest.mark.parametrize("source", [12.0], indirect=True)
+@pytest.mark.parametrize("source", [20.0], indirect=True)
 def test_a_scheduler_that_was_paused_for_20_s_takes_nothing_with_it(
     stack: RunningStack, long_task: int
 ) -> None:
     before = scheduler_jobs(stack)
     pid = pid_of(stack, "scheduler")
+    assert stack.task(long_task)["status"] == "RUNNING"
     os.kill(pid, signal.SIGSTOP)
     time.sleep(20)  # the pause is what is tested
     os.kill(pid, signal.SIGCONT)
