@@ -6,7 +6,7 @@ fields are faulty themselves has nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,14 +44,17 @@ class Rule:
     faults: Callable[[Source], Iterator[Fault]]
 
 
-def faults_of(source: Source, *, unreadable: Collection[str] = ()) -> Iterator[Fault]:
+def faults_of(
+    source: Source, *, unreadable: Collection[str] = (), rules: Sequence[Rule] | None = None
+) -> Iterator[Fault]:
     """Where the parts of a source do not fit together.
 
     Args:
         source: The source.
         unreadable: Dotted fields that hold a stand-in, since what was given is faulty itself.
+        rules: What is demanded; `RULES` when not given, which hold for what was stored as well.
     """
-    for rule in RULES:
+    for rule in RULES if rules is None else rules:
         if not any(_touches(rule, field) for field in unreadable):
             yield from rule.faults(source)
 
@@ -178,6 +181,7 @@ def _merge_has_a_key(source: Source) -> Iterator[Fault]:
 
 def _key_is_there(source: Source) -> Iterator[Fault]:
     columns, key = source.target.columns, source.target.key
+    first = {name: index for index, name in reversed(list(enumerate(key)))}
     for index, name in enumerate(key):
         if columns and name not in columns:
             yield Fault(
@@ -189,7 +193,7 @@ def _key_is_there(source: Source) -> Iterator[Fault]:
             yield Fault(
                 field=f"target.key.{index}", value=name, problem="is the column of the whole document"
             )
-        if name in key[:index]:
+        if first[name] < index:
             yield Fault(field=f"target.key.{index}", value=name, problem="is named twice")
 
 
