@@ -70,7 +70,7 @@ class Expression:
         types = [node["type"] for node, _ in _nodes(self._parsed)]
         self._plain = _PATHS.issuperset(types)
         self._weight = 1 + len(types) // _NODES_A_STEP
-        self._multiplies = _copies(self._parsed) > _FEW_COPIES
+        self._multiplies = _multiplies(self._parsed)
         self._work = work
 
     def search(self, document: Json) -> Json:
@@ -190,6 +190,14 @@ def _copies(node: Node) -> float:
         case "comparator" | "not_expression" | "literal":
             return 1.0
     return min(prod(map(_copies, children)), _ENDLESS)
+
+
+def _multiplies(root: Node) -> bool:
+    """Whether a result has to be looked through; what nests too deeply to be judged has to be."""
+    try:
+        return _copies(root) > _FEW_COPIES
+    except RecursionError:
+        return True
 
 
 def _together(children: Iterable[Node]) -> float:

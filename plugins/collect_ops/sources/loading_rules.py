@@ -47,10 +47,11 @@ def _pattern_faults(source: Source) -> Iterator[Fault]:
 
 
 LOADING_RULES: tuple[Rule, ...] = (
-    *RULES,
-    *(Rule(reads=(field,), faults=partial(bounds.number_faults, field=field)) for field in bounds.NUMBERS),
+    # First, since a list that is too long has too many other faults.
     *(Rule(reads=(field,), faults=partial(bounds.length_faults, field=field)) for field in bounds.LENGTHS),
     Rule(reads=("request.params",), faults=bounds.allowed_faults),
+    *RULES,
+    *(Rule(reads=(field,), faults=partial(bounds.number_faults, field=field)) for field in bounds.NUMBERS),
     Rule(
         reads=("request.query", "request.body", "total", "shards", "dedup.identity"),
         faults=bounds.free_number_faults,

@@ -92,13 +92,17 @@ class Param(Declaration):
         if self.pattern is not None:
             self._check_pattern(self.pattern, str(fitting))
         if self.allowed and fitting not in self._allowed_values:
-            raise Unfit("is not one of the allowed values", tuple(map(text_of, self._allowed_values)))
+            raise Unfit("is not one of the allowed values", self._allowed_texts)
         return fitting
 
     @cached_property
     def _allowed_values(self) -> Mapping[Scalar, None]:
         """In the order of the declaration, canonical."""
         return dict.fromkeys(_COERCIONS[self.type](one) for one in self.allowed)
+
+    @cached_property
+    def _allowed_texts(self) -> tuple[str, ...]:
+        return tuple(map(text_of, self._allowed_values))
 
     def _check_pattern(self, pattern: str, value: str) -> None:
         try:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from collect_ops.kernel.errors import Fault
+from collect_ops.kernel.faults import MAX_FAULTS
 from collect_ops.sources.merge_rules import merge_faults
 from collect_ops.sources.model import (
     Auth,
@@ -47,16 +49,20 @@ class Rule:
 def faults_of(
     source: Source, *, unreadable: Collection[str] = (), rules: Sequence[Rule] | None = None
 ) -> Iterator[Fault]:
-    """Where the parts of a source do not fit together.
+    """Where the parts of a source do not fit together; no more faults than anybody reads.
 
     Args:
         source: The source.
         unreadable: Dotted fields that hold a stand-in, since what was given is faulty itself.
         rules: What is demanded; `RULES` when not given, which hold for what was stored as well.
     """
-    for rule in RULES if rules is None else rules:
-        if not any(_touches(rule, field) for field in unreadable):
-            yield from rule.faults(source)
+    found = (
+        fault
+        for rule in (RULES if rules is None else rules)
+        if not any(_touches(rule, field) for field in unreadable)
+        for fault in rule.faults(source)
+    )
+    return islice(found, MAX_FAULTS + 1)
 
 
 def _touches(rule: Rule, field: str) -> bool:
