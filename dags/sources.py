@@ -32,7 +32,8 @@ def source_dag(source: Source) -> DAG:
         max_active_runs=source.max_active_tasks or 4,
         render_template_as_native_obj=True,
         tags=["collect-ops", "source"],
-        doc_md=source.description or f"Collects {source.name} into landing.{source.target.table}.",
+        # Airflow opens what ends like the name of a Markdown file.
+        doc_md=f"{source.description or f'Collects {source.name} into landing.{source.target.table}.'}\n",
     ) as dag:
         CollectSubmitOperator(
             task_id="collect",

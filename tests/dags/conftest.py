@@ -15,6 +15,6 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 @pytest.fixture(scope="session")
 def dags() -> Mapping[str, DAG]:
     """Every DAG of the project."""
-    bag = DagBag(dag_folder=DAGS, safe_mode=False)
+    bag = DagBag(dag_folder=DAGS, safe_mode=True)
     assert bag.import_errors == {}
     return bag.dags

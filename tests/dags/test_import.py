@@ -96,6 +96,41 @@ def test_a_faulty_source_shows_as_an_import_error_with_its_faults(faulty_include
     assert "connection" in done.stderr
 
 
+SAFE_MODE = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.file import list_py_file_paths
+bag = DagBag(dag_folder={folder!r}, safe_mode=True)
+read = list_py_file_paths({folder!r}, safe_mode=True)
+print(json.dumps({{"errors": bag.import_errors, "dags": sorted(bag.dags), "read": read}}))
+"""
+
+
+def test_in_safe_mode_faults_are_import_errors_and_all_other_dags_are_there(faulty_include: Path) -> None:
+    """Safe mode is how Airflow runs: it skips files that do not look like those of DAGs."""
+    (faulty_include / "sources" / "key.yaml").write_text(
+        'name: key\nconnection: x\ntarget: {table: t, key: ["a b"]}\n"a\\0": 1\n'
+    )
+    done = run(SAFE_MODE.format(folder=str(CHECKOUT / "dags")), faulty_include)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {Path(path) for path in found["read"]} == set(FILES)
+    (shown,) = found["errors"].values()
+    assert [Path(path).stem for path in found["errors"]] == ["source_faults"]
+    for words in ("broken.yaml", "wrong.yaml", "key.yaml", "target.key.0"):
+        assert words in shown
+    assert "\0" not in shown  # PostgreSQL would not store it
+    assert {"source_flights", "collect_sweep"} <= {*found["dags"]}
+
+
+def test_a_source_described_by_the_name_of_a_file_takes_no_dag_down(faulty_include: Path) -> None:
+    described = faulty_include / "sources" / "described.yaml"
+    described.write_text(
+        f"name: described\nconnection: x\ntarget: {{table: t}}\ndescription: {'x' * 5000}.md\n"
+    )
+    done = run(PARSE_ALL.format(paths=[str(path) for path in FILES]), faulty_include)
+    assert json.loads(done.stdout.splitlines()[-1]) == ["source_faults"], done.stderr[-2000:]
+
+
 def test_tasks_do_not_touch_airflows_database() -> None:
     """`dag.test()` would not notice: real task processes may not use the ORM."""
     forbidden = ("airflow.models", "airflow.utils.session", "create_session", "airflow.settings")

@@ -155,9 +155,9 @@ def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[
     columns = source.target.columns
     objects = [record for record in records if isinstance(record, Mapping)]
     if columns and objects:
-        from jmespath import compile as compile_expression
+        from collect_ops.sources.expressions import compiled
 
-        paths = {name: compile_expression(column.path) for name, column in columns.items() if column.path}
+        paths = {name: compiled(column.path) for name, column in columns.items() if column.path}
         rows = [
             [_cell(paths[name].search(one) if name in paths else one.get(name)) for name in columns]
             for one in objects

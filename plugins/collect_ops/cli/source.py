@@ -9,7 +9,9 @@ import typer
 from collect_ops.cli.completion import complete_source
 
 if TYPE_CHECKING:
-    from collect_ops.kernel.errors import ValidationFailed
+    from collections.abc import Iterable
+
+    from collect_ops.kernel.errors import Fault, ValidationFailed
     from collect_ops.sources.model import Source
 
 app = typer.Typer(
@@ -71,21 +73,33 @@ def check(
     from collect_ops.cli.output import BAD_INPUT, print_error, print_json
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.load import load_source
+    from collect_ops.sources.loading_rules import warnings_of
 
     verdicts: dict[str, list[dict[str, Any]]] = {}
+    warnings: dict[str, list[dict[str, Any]]] = {}
     for path in _paths(names):
         try:
-            _check_entry_point(load_source(path))
+            source = load_source(path)
+            _check_entry_point(source)
         except ValidationFailed as failed:
             verdicts[str(path)] = _faults(failed)
             if not as_json:
                 print_error(failed)
         else:
             verdicts[str(path)] = []
+            found = warnings_of(source)
+            warnings[str(path)] = _described(found)
             if not as_json:
                 typer.echo(f"ok  {path.stem}")
+                for each in found:
+                    print_error(f"warning: source file {path.name}: {each}")
     if as_json:
-        print_json([{"file": path, "ok": not faults, "faults": faults} for path, faults in verdicts.items()])
+        print_json(
+            [
+                {"file": path, "ok": not faults, "faults": faults, "warnings": warnings.get(path, [])}
+                for path, faults in verdicts.items()
+            ]
+        )
     if any(verdicts.values()):
         raise typer.Exit(BAD_INPUT)
 
@@ -209,9 +223,13 @@ def _summary(source: Source) -> dict[str, Any]:
 
 
 def _faults(failed: ValidationFailed) -> list[dict[str, Any]]:
+    return _described(failed.faults)
+
+
+def _described(faults: Iterable[Fault]) -> list[dict[str, Any]]:
     return [
         {"field": one.field, "value": one.value, "problem": one.problem, "allowed": list(one.allowed)}
-        for one in failed.faults
+        for one in faults
     ]
 
 

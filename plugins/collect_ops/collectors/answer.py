@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import jmespath
-from jmespath.exceptions import JMESPathError
-
 from collect_ops.collectors import json_body
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
@@ -31,6 +28,7 @@ from collect_ops.collectors.paging import kind_of
 from collect_ops.collectors.quota_headers import allowance
 from collect_ops.collectors.retry import retry_after_s
 from collect_ops.collectors.totals import total_of
+from collect_ops.sources.expressions import ExpressionFails, compiled
 from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Source, UnknownTotal
 
 # 501 and 505 say "never", all other 5xx "not now"; 408 and 425 are the server's own "again, please".
@@ -184,8 +182,8 @@ def search(field: str, expression: str, document: Json, shown: str) -> Json:
         ExpressionFailed: It cannot be applied to this document.
     """
     try:
-        return jmespath.search(expression, document)
-    except JMESPathError as error:
+        return compiled(expression).search(document)
+    except ExpressionFails as error:
         raise ExpressionFailed(shown, field, expression, str(error)) from error
 
 

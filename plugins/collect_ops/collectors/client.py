@@ -20,7 +20,13 @@ from collect_ops import __version__
 from collect_ops.collectors.answer import Answer, beginning_of, document_of, refusal
 from collect_ops.collectors.conditional import fingerprint
 from collect_ops.collectors.credentials import Credentials
-from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
+from collect_ops.collectors.decoding import (
+    MAX_MEMBERS,
+    BrokenEncoding,
+    OverLimit,
+    TooManyMembers,
+    decoder_for,
+)
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
@@ -35,6 +41,7 @@ from collect_ops.collectors.errors import (
     RedirectRefused,
     RequestTimedOut,
     TokenUnusable,
+    TooManyGzipMembers,
     UrlRefused,
 )
 from collect_ops.collectors.gate import Gate, LocalGate, Turn
@@ -54,6 +61,8 @@ _READ_BUFFER_BYTES = 256 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 _ERROR_BODY_BYTES = 4096
 _MAX_TOKEN_BYTES = 64 * 1024
+# What an encoding may add to a body.
+_ENCODING_BYTES = 64 * 1024
 _SHOWN_HEADERS = (
     "content-type",
     "content-encoding",
@@ -443,12 +452,18 @@ async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) 
     try:
         async for piece in response.content.iter_any():
             wire_bytes += len(piece)
+            if wire_bytes > limit_bytes + _ENCODING_BYTES:
+                break  # an encoded body that never becomes anything has no end
             decoder.feed(piece)
-        return decoder.finish(), wire_bytes
+        else:
+            return decoder.finish(), wire_bytes
     except OverLimit as error:
         raise PageTooLarge(shown, limit_bytes, None) from error
+    except TooManyMembers as error:
+        raise TooManyGzipMembers(shown, MAX_MEMBERS) from error
     except BrokenEncoding as error:
         raise ConnectionBroken(shown, f"content encoding {encoding}: {error}") from error
+    raise PageTooLarge(shown, limit_bytes, None)
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:

@@ -18,6 +18,14 @@ class OverLimit(ValueError):
     """The decoded body is larger than allowed."""
 
 
+class TooManyMembers(ValueError):
+    """A gzip body is made of more parts than any server makes."""
+
+
+#: Members of one gzip body. BGZF, the one format that has many, makes one for each 64 KB.
+MAX_MEMBERS = 20_000
+
+
 class Decoder(Protocol):
     """Takes wire bytes, keeps decoded ones."""
 
@@ -27,6 +35,7 @@ class Decoder(Protocol):
         Raises:
             OverLimit: More decoded bytes than the limit.
             BrokenEncoding: The piece cannot be decoded.
+            TooManyMembers: A gzip body has more than `MAX_MEMBERS`.
         """
 
     def finish(self) -> bytes:
@@ -69,10 +78,15 @@ class _Zlib:
         self._room = limit_bytes
         self._gzip = gzip
         self._inflate: zlib._Decompress | None = None
+        self._members = 0
 
     def feed(self, piece: bytes) -> None:
         while piece:
             if self._inflate is None or (self._inflate.eof and self._gzip):
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    # What is left of a piece is copied for each: millions of empty members would take hours.
+                    raise TooManyMembers
                 self._inflate = zlib.decompressobj(self._window_bits(piece))
             if self._inflate.eof:
                 return  # What follows a deflate stream is not part of the body.

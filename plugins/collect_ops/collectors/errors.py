@@ -290,6 +290,14 @@ class EncodingUnknown(CollectorError, Permanent):
         super().__init__(url, f"the body is encoded as {encoding!r}; allowed: gzip, deflate, identity")
 
 
+class TooManyGzipMembers(CollectorError, Permanent):
+    """A gzip body in more parts than any server makes; reading stopped there."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(url, f"the gzip body has more than {limit:,} members")
+
+
 class PageTooLarge(CollectorError, Permanent):
     """The (decompressed) body is over the limit; reading stopped there."""
 

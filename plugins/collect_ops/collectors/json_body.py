@@ -8,6 +8,7 @@ by both.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -30,6 +31,12 @@ class TooDeep(ValueError):
     """The document nests deeper than allowed."""
 
 
+# What Python has among its codecs and is no character set: some fail on every text, some take for ever on a long one
+# (punycode, idna), some give other texts. Codecs that are not from bytes to text (hex, rot13) are refused by decode().
+_NO_CHARSETS = frozenset(
+    {"idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+)
+_MAX_CHARSET = 40
 _BOM = b"\xef\xbb\xbf"
 _DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _INTEGER = re.compile(rb'(?<!["\d.eE+\-])-?\d{19,}(?!["\d.eE])')
@@ -68,16 +75,27 @@ def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
 def _parse_slowly(body: bytes, charset: str | None) -> Json:
     if not body.strip():
         raise Unreadable("the body is empty")
-    try:
-        text = body.decode(charset or json.detect_encoding(body))
-    except (UnicodeDecodeError, LookupError) as error:
-        raise Unreadable(f"not text: {error}") from error
+    text = _decoded(body, charset or json.detect_encoding(body))
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:
         raise TooDeep from error
     except ValueError as error:
         raise Unreadable(str(error)) from error
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    try:
+        return body.decode(_codec(charset))
+    except (LookupError, ValueError) as error:
+        raise Unreadable(f"not text: {error}") from error
+
+
+def _codec(charset: str) -> str:
+    codec = codecs.lookup(charset[:_MAX_CHARSET]).name
+    if codec in _NO_CHARSETS:
+        raise LookupError(f"{charset!r} is not a character set")
+    return codec
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import jmespath
-from jmespath.exceptions import JMESPathError
 from typing_extensions import override
 from yarl import URL
 
@@ -23,6 +21,7 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.links import next_link
 from collect_ops.collectors.page import Json, Position, Span
+from collect_ops.sources.expressions import ExpressionFails, compiled
 from collect_ops.sources.model import (
     CursorPaging,
     LinkHeaderPaging,
@@ -391,8 +390,8 @@ def _step_url(field: str, value: Json, reply: Reply) -> Step:
 
 def _search(field: str, expression: str, reply: Reply) -> Json:
     try:
-        return jmespath.search(expression, reply.document)
-    except JMESPathError as error:
+        return compiled(expression).search(reply.document)
+    except ExpressionFails as error:
         raise ExpressionFailed(reply.shown, field, expression, str(error)) from error
 
 

@@ -15,7 +15,7 @@ from collect_ops.delivery.dead_model import Edit, LetterState, NoSuchLetter, Not
 from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
-from collect_ops.sources.request import check_params, render
+from collect_ops.sources.request import checked_request, render
 from collect_ops.storage import Connection, Json, Jsonb, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -185,8 +185,7 @@ def _wanted(task: Mapping[str, Any], admitted: Source, source: Source, edit: Edi
     if faults:
         raise ValidationFailed(subject, faults)
     try:
-        checked = check_params(source, params)
-        request = render(source, checked, path)
+        checked, request = checked_request(source, params, path)
     except ValidationFailed as error:
         raise ValidationFailed(subject, error.faults) from error
     version = _version(source)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 #: Characters of a faulty value in a message.
 _MAX_SHOWN = 500
+#: Characters of a word, and known words, that are compared to find what was meant.
+_MAX_WORD = 200
+_MAX_COMPARED = 1000
 
 
 class CollectOpsError(Exception):
@@ -81,6 +85,12 @@ def _shown(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word closest to `word`, or None when none is close (difflib's ratio, at least 0.6)."""
-    found = difflib.get_close_matches(word, list(known), n=1)
+    """The known word closest to `word`, or None when none is close (difflib's ratio, at least 0.6).
+
+    A word that nobody types is close to none, and of a list that nobody reads only the beginning is compared: both
+    would take minutes.
+    """
+    if len(word) > _MAX_WORD:
+        return None
+    found = difflib.get_close_matches(word, islice(known, _MAX_COMPARED), n=1)
     return found[0] if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
@@ -18,6 +18,15 @@ from collect_ops.kernel.errors import Fault, did_you_mean
 Annotation: TypeAlias = Any
 
 _QUOTED = re.compile(r"'([^']*)'")
+
+#: Faults of one file that are reported, and characters of all of them.
+MAX_FAULTS = 100
+MAX_CHARS = 16_000
+_MAX_FIELD = 200
+_MAX_PROBLEM = 500
+_MAX_ALLOWED = 50
+_MAX_WORD = 60
+_MAX_BITS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +48,65 @@ class Place:
 
 
 def faults_from(error: ValidationError, root: type[BaseModel]) -> list[Fault]:
-    """The faults that a validation of `root` found; one a field."""
+    """The faults that a validation of `root` found; one a field, and no more than anybody reads (`MAX_FAULTS`)."""
     found: dict[str, Fault] = {}
     for detail in error.errors(include_url=False):
         for fault in _faults(detail, place_of(detail["loc"], root)):
             found.setdefault(fault.field, fault)
+            if len(found) > MAX_FAULTS:
+                return list(found.values())
     return list(found.values())
+
+
+def capped(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults of one file, of a size that logs, tables and people can take; the last one says when there are more.
+
+    Fields and problems come from the file: they are made printable, since a database that is given a NUL character or
+    a lone surrogate refuses the whole message.
+    """
+    kept: list[Fault] = []
+    size = 0
+    for fault in faults:
+        if len(kept) == MAX_FAULTS or size > MAX_CHARS:
+            problem = f"has more faults than the {len(kept)} that are shown"
+            return (*kept, Fault(field="file", value=None, problem=problem))
+        kept.append(_cut(fault))
+        size += len(str(kept[-1]))
+    return tuple(kept)
+
+
+def _cut(fault: Fault) -> Fault:
+    allowed = fault.allowed
+    if len(allowed) > _MAX_ALLOWED:
+        # What was probably meant must not be among those that are left out.
+        close = did_you_mean(fault.value, allowed) if isinstance(fault.value, str) else None
+        shown = (*([close] if close else []), *(word for word in allowed[:_MAX_ALLOWED] if word != close))
+        allowed = (*shown[:_MAX_ALLOWED], f"and {len(fault.allowed) - _MAX_ALLOWED} more")
+    value = fault.value
+    return Fault(
+        field=_text(fault.field, _MAX_FIELD),
+        value=_text(value, _MAX_FIELD) if isinstance(value, str) else _small(value),
+        problem=_text(fault.problem, _MAX_PROBLEM),
+        allowed=tuple(_text(word, _MAX_WORD) for word in allowed),
+    )
+
+
+def _text(text: str, limit: int) -> str:
+    """Text in which nothing is left that cannot be stored or printed."""
+    escaped = "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text[: limit + 1]
+    )
+    return escaped if len(escaped) <= limit else f"{escaped[:limit]}…"
+
+
+def _small(value: object) -> object:
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _MAX_BITS else f"a number of {value.bit_length()} bits"
+    shown = _shown(value)
+    return _text(shown, _MAX_FIELD) if isinstance(shown, str) else shown
 
 
 def place_of(location: Sequence[str | int], root: type[BaseModel]) -> Place:

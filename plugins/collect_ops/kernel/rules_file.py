@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collect_ops.kernel.errors import ValidationFailed
-from collect_ops.kernel.faults import faults_from
+from collect_ops.kernel.faults import capped, faults_from
 from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 
@@ -16,7 +16,7 @@ from collect_ops.kernel.yaml_text import read_yaml
 class Rules(BaseModel):
     """Base of what such files hold: frozen, unknown fields are faults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def load_rules(path: Path, model: type[RulesT]) -> RulesT:
     subject = f"rules {path.name}"
     value, faults = read_yaml(path.read_bytes())
     if faults:
-        raise ValidationFailed(subject, faults)
+        raise ValidationFailed(subject, capped(faults))
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
-        raise ValidationFailed(subject, faults_from(error, model)) from error
+        raise ValidationFailed(subject, capped(faults_from(error, model))) from error

@@ -14,16 +14,25 @@ import yaml
 from collect_ops.kernel.errors import Fault
 
 MAX_BYTES = 1024 * 1024
+#: Levels of nesting. What reads a declaration later (pydantic, orjson, JSONB) has limits of its own, all above this.
+MAX_DEPTH = 100
+#: What neither PostgreSQL nor UTF-8 can hold.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class _TooDeep(Exception):
+    """Nested deeper than `MAX_DEPTH`."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, less what surprises; notes duplicate keys as faults."""
+    """PyYAML's safe loader, less what surprises; notes duplicate keys and what cannot be stored as faults."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.faults: list[Fault] = []
+        self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -33,7 +42,24 @@ class _StrictLoader(yaml.SafeLoader):
             )
         if getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _TooDeep
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            self._check_text(node)
+        return node
+
+    def _check_text(self, node: yaml.ScalarNode) -> None:
+        if _UNSTORABLE.search(node.value) is None:
+            return
+        # JSON is YAML, and escapes what lies beyond 16 bits as a pair: one character.
+        paired = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if paired.count("\ufffd") > node.value.count("\ufffd") or "\0" in paired:
+            problem = "must not hold NUL characters or lone surrogates: they cannot be stored"
+            self.faults.append(Fault(field=_place(node.start_mark), value=None, problem=problem))
+        node.value = paired.replace("\0", "\ufffd")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = True) -> dict[Any, Any]:  # noqa: ARG002, FBT001, FBT002
         seen: dict[str, int] = {}
@@ -90,20 +116,40 @@ def read_yaml(content: bytes) -> tuple[Any, list[Fault]]:
     if len(content) > MAX_BYTES:
         return None, [Fault(field="file", value=len(content), problem=f"must have at most {MAX_BYTES} bytes")]
     try:
-        loader = _StrictLoader(content.decode("utf-8-sig"))
-        return loader.get_single_data(), loader.faults
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return None, [Fault(field=f"byte {error.start}", value=None, problem="must be UTF-8")]
+    try:
+        loader = _StrictLoader(text)
+    except yaml.YAMLError as error:
+        return None, [Fault(field="file", value=None, problem=" ".join(str(error).split()))]
+    return _loaded(loader)
+
+
+def _loaded(loader: _StrictLoader) -> tuple[Any, list[Fault]]:
+    try:
+        return loader.get_single_data(), loader.faults
     except yaml.MarkedYAMLError as error:
         return None, [_marked(error)]
     except yaml.YAMLError as error:
         return None, [Fault(field="file", value=None, problem=" ".join(str(error).split()))]
-    except RecursionError:
-        return None, [Fault(field="file", value=None, problem="is nested too deeply")]
+    except (_TooDeep, RecursionError):
+        problem = f"is nested too deeply: {MAX_DEPTH} levels at most"
+        return None, [Fault(field="file", value=None, problem=problem)]
+    except (ValueError, OverflowError):
+        # PyYAML looks at neither the escapes that it makes characters of (\UFFFFFFFF) nor the length of a version.
+        mark = loader.get_mark()
+        return None, [
+            Fault(field=_place(mark), value=None, problem="holds an escape or a number out of range")
+        ]
 
 
 def _marked(error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+    place = _place(mark) if mark else "file"
     problem = ", ".join(part for part in (error.context, error.problem) if part)
     return Fault(field=place, value=None, problem=f"is not YAML: {problem}")
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"

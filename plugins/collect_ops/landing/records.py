@@ -8,11 +8,10 @@ from collections.abc import Callable
 from operator import methodcaller
 from typing import Final
 
-import jmespath
 import orjson
-from jmespath.exceptions import JMESPathError
 
 from collect_ops.landing.model import Json
+from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails
 from collect_ops.sources.model import Column
 
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -38,12 +37,12 @@ def extractor(name: str, column: Column) -> Extract:
     field = field_of(name, column)
     if field is not None:
         return methodcaller("get", field)
-    compiled = jmespath.compile(column.path or name)
+    expression = Expression(column.path or name, work=RECORD_WORK)
 
     def search(record: Json) -> Json:
         try:
-            return compiled.search(record)
-        except JMESPathError as error:
+            return expression.search(record)
+        except ExpressionFails as error:
             raise RowFault(
                 f"{name}: its path {column.path} does not work on this record ({error})"
             ) from error

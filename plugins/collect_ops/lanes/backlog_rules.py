@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
+from collect_ops.kernel.faults import capped
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 from collect_ops.lanes.backlog import Load
 from collect_ops.lanes.policy import PACK
@@ -17,7 +19,8 @@ from collect_ops.lanes.rules import LaneRules, Positive, lane_rules
 
 Kind = Literal["lane", "source"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
-Above = Annotated[float, Field(ge=0)]
+#: Tasks or seconds; a double counts whole numbers up to here one by one.
+Above = Annotated[float, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 #: A lane's collect DAG runs at most four runs a slot of lanes.yaml.
@@ -128,7 +131,7 @@ class SlowAdmission(Rules):
     """
 
     retry_after_s: Seconds = 60
-    per_s: Annotated[float, Field(gt=0)] | None = None
+    per_s: Annotated[float, Field(ge=1e-5, le=1_000_000)] | None = None
 
 
 class Shed(Rules):
@@ -140,7 +143,7 @@ class Shed(Rules):
     """
 
     below_priority: Annotated[int, Field(ge=1, le=10)]
-    keep: Annotated[int, Field(ge=0)]
+    keep: Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Actions(Rules):
@@ -163,9 +166,9 @@ class BacklogRule(Rules):
     name: Name
     scope: Scope
     when: When
-    for_s: Annotated[float, Field(ge=0)] = 0
+    for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0
     clear: Clear
-    clear_for_s: Annotated[float, Field(ge=0)] = 0
+    clear_for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0
     actions: Actions
 
     @model_validator(mode="after")
@@ -209,12 +212,12 @@ class BacklogRules(Rules):
     """All rules, and how long samples are kept."""
 
     keep_samples_h: Annotated[float, Field(gt=0, le=24 * 366)] = 48
-    rules: Annotated[tuple[BacklogRule, ...], BeforeValidator(_empty_list)] = ()
+    rules: Annotated[tuple[BacklogRule, ...], BeforeValidator(_empty_list), Field(max_length=1000)] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [rule.name for rule in self.rules]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        names = Counter(rule.name for rule in self.rules)
+        if twice := sorted(name for name, times in names.items() if times > 1):
             raise ValueError(f"names must be unique, given twice: {', '.join(twice)}")
         return self
 
@@ -235,7 +238,7 @@ def load_backlog_rules(path: Path, lanes: LaneRules) -> BacklogRules:
     """
     rules = load_rules(path, BacklogRules)
     if found := tuple(lane_faults(rules, lanes)):
-        raise ValidationFailed(f"rules {path.name}", found)
+        raise ValidationFailed(f"rules {path.name}", capped(found))
     return rules
 
 

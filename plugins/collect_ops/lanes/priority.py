@@ -6,15 +6,25 @@ import math
 from functools import cache
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
+from collect_ops.sources.bounds import NUMBERS
 from collect_ops.sources.priority_formula import Ageing, PriorityFormula, RetryBoost
 
 LOWEST, HIGHEST = 0, 10
 Boost = Annotated[int, Field(ge=0, le=10)]
 #: Seconds between two passes of the sweep, which evaluates waiting tasks anew.
 EVALUATED_EVERY_S = 60.0
+
+
+def _bounded(ageing: Ageing) -> Ageing:
+    """What a source's declaration is held to where it is loaded holds for the installation's file as well."""
+    for name in ("first_after_s", "every_s"):
+        bound, value = NUMBERS[f"priority_formula.ageing.{name}"], getattr(ageing, name)
+        if not (bound.least or 0) <= value <= bound.most:
+            raise ValueError(f"{name} must be {bound.least:g} to {bound.most:,} seconds")
+    return ageing
 
 
 class PriorityRules(Rules):
@@ -30,7 +40,7 @@ class PriorityRules(Rules):
     base: Boost
     emergency: Boost
     retry: RetryBoost
-    ageing: Ageing
+    ageing: Annotated[Ageing, AfterValidator(_bounded)]
 
     def for_source(self, override: PriorityFormula | None) -> PriorityRules:
         """The formula with what a source sets otherwise."""
@@ -72,7 +82,9 @@ def ageing_boost(ageing: Ageing, waited_s: float) -> int:
     """What waiting adds: nothing up to `first_after_s`, a step once it is longer, another after each `every_s`."""
     if waited_s <= ageing.first_after_s:
         return 0
-    return ageing.boost * math.ceil((waited_s - ageing.first_after_s) / ageing.every_s)
+    # Cut before it becomes a whole number: a task may have been admitted with steps that are shorter than any clock's.
+    steps = min((waited_s - ageing.first_after_s) / ageing.every_s, HIGHEST)
+    return ageing.boost * math.ceil(steps)
 
 
 def seconds_until_highest(formula: PriorityRules, base: int) -> float:

@@ -12,7 +12,16 @@ from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 
 #: Heartbeats older than this tell nothing any more.
 HEARTBEAT_TTL_S = 600
-Positive = Annotated[int, Field(ge=1)]
+#: A number of slots, groups, requests: what pools (32 bits) and counters bear many times over.
+Positive = Annotated[int, Field(ge=1, le=10_000)]
+#: RabbitMQ takes times to live in milliseconds, in 32 bits.
+QueueSeconds = Annotated[int, Field(ge=1, le=4_294_967)]
+#: A time that is waited, by PostgreSQL's clock: a millisecond to 30 days.
+Seconds = Annotated[float, Field(ge=0.001, le=2_592_000)]
+#: The name of a pool, an exchange or a queue; AMQP's names have 255 bytes, and ours add to them.
+ResourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
+#: A lane's name is part of those, and of its DAGs' ids.
+LaneName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 
 
 class LaneRule(Rules):
@@ -21,35 +30,35 @@ class LaneRule(Rules):
     priorities: tuple[Annotated[int, Field(ge=0, le=10)], Annotated[int, Field(ge=0, le=10)]]
     slots: Positive
     groups_per_task: Positive
-    message_ttl_s: Positive
+    message_ttl_s: QueueSeconds
 
 
 class ControlRule(Rules):
     """The pool of claiming, planning, settling and sweeping."""
 
-    pool: str
+    pool: ResourceName
     slots: Positive
 
 
 class BrokerRule(Rules):
     """Names and arguments of the broker topology."""
 
-    exchange: str
-    retry_exchange: str
-    dead_queue: str
-    inbox: str
-    heartbeats: str = "collect.heartbeats"
+    exchange: ResourceName
+    retry_exchange: ResourceName
+    dead_queue: ResourceName
+    inbox: ResourceName
+    heartbeats: ResourceName = "collect.heartbeats"
     queue_type: Literal["classic", "quorum"]
     max_priority: Annotated[int, Field(ge=1, le=255)]
-    retry_ladder_s: tuple[Positive, ...]
+    retry_ladder_s: Annotated[tuple[QueueSeconds, ...], Field(min_length=1, max_length=100)]
 
 
 class RetryRule(Rules):
     """Delay before retry n: `base_s * 2^(n-1)`, plus a share drawn from [0, jitter], capped."""
 
-    base_s: Annotated[float, Field(gt=0)]
+    base_s: Seconds
     jitter: Annotated[float, Field(ge=0, le=1)]
-    max_delay_s: Annotated[float, Field(gt=0)]
+    max_delay_s: Seconds
 
 
 class HostRule(Rules):
@@ -61,21 +70,21 @@ class HostRule(Rules):
     """
 
     failures: Positive = 5
-    window_s: Annotated[float, Field(gt=0)] = 60
-    min_requests: Positive = 20
+    window_s: Seconds = 60
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    hold_s: Annotated[float, Field(gt=0)] = 30
-    factor: Annotated[float, Field(ge=1)] = 2
-    max_hold_s: Annotated[float, Field(gt=0)] = 3600
-    max_pause_s: Annotated[float, Field(gt=0)] = 86_400
+    hold_s: Seconds = 30
+    factor: Annotated[float, Field(ge=1, le=100)] = 2
+    max_hold_s: Seconds = 3600
+    max_pause_s: Seconds = 86_400
     probes: Positive = 1
-    probe_s: Annotated[float, Field(gt=0)] = 60
+    probe_s: Seconds = 60
 
 
 class LaneRules(Rules):
     """All lanes, the control pool, the broker, hosts and the retries."""
 
-    lanes: dict[str, LaneRule]
+    lanes: Annotated[dict[LaneName, LaneRule], Field(max_length=11)]
     control: ControlRule
     broker: BrokerRule
     retry: RetryRule

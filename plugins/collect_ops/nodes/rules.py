@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 
-Seconds = Annotated[float, Field(gt=0)]
+#: A time that is waited, by PostgreSQL's clock or Redis's: a millisecond to 30 days.
+Seconds = Annotated[float, Field(ge=0.001, le=2_592_000)]
+Points = Annotated[float, Field(ge=0, le=1_000_000)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 
@@ -46,7 +48,7 @@ class PlaceableRule(Rules):
 class FlappingRule(Rules):
     """A node that was lost and came back `changes` times within `window_s` must stay alive for `damped_s`."""
 
-    changes: Annotated[int, Field(ge=1)] = 3
+    changes: Annotated[int, Field(ge=1, le=10_000)] = 3
     window_s: Seconds = 600
     damped_s: Seconds = 300
 
@@ -54,9 +56,9 @@ class FlappingRule(Rules):
 class FailureRule(Rules):
     """After so many failed dispatches in a row a node is held back for `hold_s * factor^n`, at most `max_hold_s`."""
 
-    failures: Annotated[int, Field(ge=1)] = 3
+    failures: Annotated[int, Field(ge=1, le=10_000)] = 3
     hold_s: Seconds = 30
-    factor: Annotated[float, Field(ge=1)] = 2
+    factor: Annotated[float, Field(ge=1, le=100)] = 2
     max_hold_s: Seconds = 1800
 
 
@@ -71,11 +73,11 @@ class PlacementRule(Rules):
     """Which of the nodes that can take a shard group gets it: the one with the lowest score."""
 
     policy: PolicyName = PolicyName.LEAST_LOADED
-    per_group: Annotated[float, Field(ge=0)] = 10
-    spread: Annotated[float, Field(ge=0)] = 15
-    affinity: Annotated[float, Field(ge=0)] = 25
+    per_group: Points = 10
+    spread: Points = 15
+    affinity: Points = 25
     press_from: Annotated[int, Field(ge=0, le=11)] = 8
-    press_after_s: Annotated[float, Field(ge=0)] = 60
+    press_after_s: Annotated[float, Field(ge=0, le=2_592_000)] = 60
 
 
 class DispatchRule(Rules):
@@ -99,7 +101,7 @@ class PlacementRules(Rules):
     failures: FailureRule = FailureRule()
     placement: PlacementRule = PlacementRule()
     dispatch: DispatchRule = DispatchRule()
-    keep_samples_days: Annotated[float, Field(gt=0)] = 7
+    keep_samples_days: Annotated[float, Field(gt=0, le=3660)] = 7
 
     @model_validator(mode="after")
     def _placing_is_stricter(self) -> Self:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from collect_ops.kernel.errors import Fault
+from collect_ops.kernel.faults import capped
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -38,5 +39,5 @@ def misfit(problem: str, *, allowed: Iterable[str] = ()) -> PydanticCustomError:
 def misfits(faults: Iterable[Fault]) -> PydanticCustomError:
     """The error a model's validator raises: several faults, their fields relative to the model."""
     found = tuple(faults)
-    text = "; ".join(map(str, found))
+    text = "; ".join(map(str, capped(found)))
     return PydanticCustomError("misfits", "{text}", {"text": text, "faults": found})

@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed, did_you_mean
-from collect_ops.kernel.faults import faults_from, meant_field, place_of
+from collect_ops.kernel.faults import MAX_FAULTS, capped, faults_from, meant_field, place_of
 from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.declaration import Json
+from collect_ops.sources.loading_rules import LOADING_RULES
 from collect_ops.sources.model import Source
 
 
@@ -65,14 +67,24 @@ def load_source(path: Path) -> Source:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise ValidationFailed(subject, [Fault(field="file", value=path.name, problem=problem)]) from error
+    try:
+        source, faults = _read(content, path)
+    except Exception as error:
+        # Whatever a file does to what reads it is a fault of this file, and takes no other down.
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+        fault = Fault(field="file", value=path.name, problem=problem)
+        raise ValidationFailed(subject, capped([fault])) from error
+    if source is None or faults:
+        raise ValidationFailed(subject, capped(faults))
+    return source
+
+
+def _read(content: bytes, path: Path) -> tuple[Source | None, list[Fault]]:
     data, text_faults = read_yaml(content)
     if data is None and text_faults:
-        raise ValidationFailed(subject, text_faults)
+        return None, text_faults
     source, faults = _validated(data)
-    faults = [*text_faults, *faults, *_name_faults(data, path)]
-    if source is None or faults:
-        raise ValidationFailed(subject, faults)
-    return source
+    return source, [*text_faults, *faults, *_name_faults(data, path)]
 
 
 def load_sources(directory: Path | None = None) -> Loaded:
@@ -160,18 +172,19 @@ def _validated(data: Json) -> tuple[Source | None, list[Fault]]:
     """The source, or all that is wrong with it.
 
     Pydantic looks at a source as a whole only when every field is right. So faulty fields are taken out until
-    what is left holds; the rules between fields that look at none of them then have their say.
+    what is left holds; the rules between fields that look at none of them then have their say. It ends: every round
+    takes something out, and the last one is the round that cannot.
     """
     left = copy.deepcopy(data)
     unreadable: set[str] = set()
     faults: list[Fault] = []
     while True:
+        context = {"unreadable": frozenset(unreadable), "rules": LOADING_RULES}
         try:
-            source = Source.model_validate(left, context={"unreadable": frozenset(unreadable)})
+            source = Source.model_validate(left, context=context)
         except ValidationError as error:
-            found = [one for one in faults_from(error, Source) if one.field not in unreadable]
-            faults += found
-            if not _take_out(left, error, unreadable):
+            faults += [one for one in faults_from(error, Source) if one.field not in unreadable]
+            if len(faults) > MAX_FAULTS or not _take_out(left, error, unreadable):
                 return None, faults
         else:
             return (None if faults else source), faults
@@ -182,18 +195,31 @@ _STAND_INS: dict[str, Json] = {"name": "stand_in", "connection": "stand_in", "ta
 
 
 def _take_out(data: Json, error: ValidationError, unreadable: set[str]) -> bool:
-    """Take what is faulty out of the input; False when nothing is left to take."""
-    places = [
-        (place_of(one["loc"], Source), one["type"]) for one in error.errors(include_url=False) if one["loc"]
-    ]
-    for place, kind in places:
-        steps = _replaceable(place.steps, missing=kind == "missing")
-        unreadable.add(".".join(map(str, steps)))
-        unreadable.add(place.dotted)
-        if kind == "extra_forbidden" and (meant := meant_field(place)):
-            unreadable.add(".".join(map(str, (*place.steps[:-1], meant))))
-        _replace(data, steps)
-    return bool(places)
+    """Take what is faulty out of the input; False when nothing could be taken."""
+    parts: list[tuple[str | int, ...]] = []
+    for one in error.errors(include_url=False):
+        place = place_of(one["loc"], Source)
+        if not place.steps:
+            continue
+        missing, unknown = one["type"] == "missing", one["type"] == "extra_forbidden"
+        parts.append(_replaceable(place.steps, missing=missing))
+        unreadable |= {_dotted(parts[-1]), place.dotted}
+        if unknown and (meant := meant_field(place)):
+            unreadable.add(_dotted((*place.steps[:-1], meant)))
+    if _replace_all(data, parts):
+        return True
+    outer = {steps[:1] for steps in parts}
+    unreadable |= set(map(_dotted, outer))
+    return _replace_all(data, outer)
+
+
+def _replace_all(data: Json, parts: Iterable[tuple[str | int, ...]]) -> bool:
+    """Take out every part that is there; whether any was."""
+    return sum(_replace(data, steps) for steps in parts) > 0
+
+
+def _dotted(steps: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, steps))
 
 
 def _replaceable(steps: tuple[str | int, ...], *, missing: bool) -> tuple[str | int, ...]:
@@ -203,21 +229,31 @@ def _replaceable(steps: tuple[str | int, ...], *, missing: bool) -> tuple[str | 
     return steps[:-1] if missing and len(steps) > 1 else steps
 
 
-def _replace(data: Json, steps: tuple[str | int, ...]) -> None:
-    for step in steps[:-1]:
+def _replace(data: Json, steps: tuple[str | int, ...]) -> bool:
+    """Take a part out, or the list that it is in; whether there was anything to take."""
+    for depth, step in enumerate(steps[:-1], start=1):
         # A part further out may be gone already.
         if not (isinstance(data, dict) and step in data):
-            return
+            return False
+        if not isinstance(data[step], dict):
+            return _take(data, steps[:depth])
         data = data[step]
+    return isinstance(data, dict) and _take(data, steps)
+
+
+def _take(holder: dict[Any, Json], steps: tuple[str | int, ...]) -> bool:
     last = steps[-1]
-    if not isinstance(data, dict):
-        return
+    before = holder.get(last, _NOTHING)
     if len(steps) == 1 and last in _STAND_INS:
-        data[last] = _STAND_INS[last]
-    elif steps[:2] == ("request", "params") and len(steps) == 3:
-        data[last] = {}  # its name is still there to be used
-    else:
-        data.pop(last, None)
+        holder[last] = copy.deepcopy(_STAND_INS[str(last)])
+        return bool(holder[last] != before)
+    if steps[:2] == ("request", "params") and len(steps) == 3 and before not in ({}, _NOTHING):
+        holder[last] = {}  # its name is still there to be used
+        return True
+    return holder.pop(last, _NOTHING) is not _NOTHING
+
+
+_NOTHING = object()
 
 
 def is_sheddable(name: str) -> bool:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
+from collect_ops.sources.expressions import expression_problem
 from collect_ops.sources.params import Param, ParamType
 from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.sources.texts import (
     COLUMN_TYPES,
     column_type,
     entry_point_problem,
-    expression_problem,
     has_control_characters,
     header_name_problem,
     path_problem,
@@ -615,7 +615,8 @@ class Source(Declaration):
     def _fits_together(self, info: ValidationInfo) -> Self:
         from collect_ops.sources.rules import faults_of
 
-        unreadable = (info.context or {}).get("unreadable", ())
-        if faults := tuple(faults_of(self, unreadable=unreadable)):
+        context = info.context or {}
+        found = faults_of(self, unreadable=context.get("unreadable", ()), rules=context.get("rules"))
+        if faults := tuple(found):
             raise misfits(faults)
         return self

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Self
 
 from pydantic import model_validator
 
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent
 from collect_ops.sources.declaration import Declaration, Scalar, misfits
+from collect_ops.sources.patterns import PatternTooSlow, matches, pattern_problem
 from collect_ops.sources.templates import text_of
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
@@ -87,11 +89,28 @@ class Param(Declaration):
         """
         fitting = _COERCIONS[self.type](value)
         self._check_range(fitting)
-        if self.pattern is not None and not re.fullmatch(self.pattern, str(fitting)):
-            raise Unfit(f"must match the pattern {self.pattern}")
-        if self.allowed and fitting not in (values := [_COERCIONS[self.type](one) for one in self.allowed]):
-            raise Unfit("is not one of the allowed values", tuple(map(text_of, values)))
+        if self.pattern is not None:
+            self._check_pattern(self.pattern, str(fitting))
+        if self.allowed and fitting not in self._allowed_values:
+            raise Unfit("is not one of the allowed values", self._allowed_texts)
         return fitting
+
+    @cached_property
+    def _allowed_values(self) -> Mapping[Scalar, None]:
+        """In the order of the declaration, canonical."""
+        return dict.fromkeys(_COERCIONS[self.type](one) for one in self.allowed)
+
+    @cached_property
+    def _allowed_texts(self) -> tuple[str, ...]:
+        return tuple(map(text_of, self._allowed_values))
+
+    def _check_pattern(self, pattern: str, value: str) -> None:
+        try:
+            fits = matches(pattern, value)
+        except PatternTooSlow as error:
+            raise Unfit(str(error)) from error
+        if not fits:
+            raise Unfit(f"must match the pattern {pattern}")
 
     def _check_range(self, value: Scalar) -> None:
         if not isinstance(value, int | float):
@@ -123,10 +142,10 @@ def _integer(value: object) -> Scalar:
 def _number(value: object) -> Scalar:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = int(value) if _INTEGER.fullmatch(value) else float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Unfit("must be a finite number")
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return _integer(value)
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise Unfit("must be a finite number")
     return int(value) if value.is_integer() and abs(value) <= _EXACT_FLOAT else value
 
 
@@ -192,11 +211,8 @@ def _misplaced(param: Param) -> list[Fault]:
 def _pattern_faults(param: Param) -> list[Fault]:
     if param.type is not ParamType.STRING:
         return [Fault(field="pattern", value=param.pattern, problem="is for type string only")]
-    try:
-        re.compile(param.pattern or "")
-    except re.error as error:
-        return [Fault(field="pattern", value=param.pattern, problem=f"is not a regular expression: {error}")]
-    return []
+    problem = pattern_problem(param.pattern or "")
+    return [Fault(field="pattern", value=param.pattern, problem=problem)] if problem else []
 
 
 def _unfit_own_values(param: Param) -> list[Fault]:

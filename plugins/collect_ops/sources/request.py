@@ -15,8 +15,9 @@ from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
 from collect_ops.sources.declaration import Scalar
 from collect_ops.sources.model import AskedRange, RequestTotal, Source
 from collect_ops.sources.params import Unfit
+from collect_ops.sources.shard_faults import asked_range_of
 from collect_ops.sources.templates import ABSENT, fill_text, fill_value, placeholders, text_of
-from collect_ops.sources.texts import has_control_characters, path_problem
+from collect_ops.sources.texts import climbing_problem, has_control_characters, path_problem
 
 # What may stand in a path as it is (RFC 3986 pchar and "/"); "%" because a declared path may hold escapes.
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
@@ -77,13 +78,16 @@ def render(source: Source, params: Mapping[str, object], path: str | None = None
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
-    return checked_request(source, params, path)[1]
+    return _requested(source, params, path)[1]
 
 
 def checked_request(
     source: Source, given: Mapping[str, object], path: str | None = None
 ) -> tuple[dict[str, Scalar], RenderedRequest]:
-    """`check_params` and `render` in one.
+    """`check_params` and `render` in one, for what somebody asks for now.
+
+    Stricter than `render`, which also reads what was admitted under older rules: no path is taken that another server
+    might read as one above the base URL.
 
     Args:
         source: The source.
@@ -93,6 +97,26 @@ def checked_request(
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
+    values, request = _requested(source, given, path)
+    paths = {"path": request.path}
+    if request.total is not None:
+        paths["total.path"] = request.total.path
+    asked = asked_range_of(source)
+    if asked is not None:
+        paths["shards.range.path"] = _path(asked.path, values)
+    faults = [
+        Fault(field=field, value=rendered, problem=f"{problem}, once filled")
+        for field, rendered in paths.items()
+        if (problem := climbing_problem(rendered))
+    ]
+    if faults:
+        raise ValidationFailed(f"request of source {source.name}", faults)
+    return values, request
+
+
+def _requested(
+    source: Source, given: Mapping[str, object], path: str | None
+) -> tuple[dict[str, Scalar], RenderedRequest]:
     values, faults = _checked(source, given)
     template = source.request.path if path is None else path
     faults += _template_faults(source, template)

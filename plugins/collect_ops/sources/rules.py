@@ -6,11 +6,13 @@ fields are faulty themselves has nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from collect_ops.kernel.errors import Fault
+from collect_ops.kernel.faults import MAX_FAULTS
 from collect_ops.sources.merge_rules import merge_faults
 from collect_ops.sources.model import (
     Auth,
@@ -44,16 +46,23 @@ class Rule:
     faults: Callable[[Source], Iterator[Fault]]
 
 
-def faults_of(source: Source, *, unreadable: Collection[str] = ()) -> Iterator[Fault]:
-    """Where the parts of a source do not fit together.
+def faults_of(
+    source: Source, *, unreadable: Collection[str] = (), rules: Sequence[Rule] | None = None
+) -> Iterator[Fault]:
+    """Where the parts of a source do not fit together; no more faults than anybody reads.
 
     Args:
         source: The source.
         unreadable: Dotted fields that hold a stand-in, since what was given is faulty itself.
+        rules: What is demanded; `RULES` when not given, which hold for what was stored as well.
     """
-    for rule in RULES:
-        if not any(_touches(rule, field) for field in unreadable):
-            yield from rule.faults(source)
+    found = (
+        fault
+        for rule in (RULES if rules is None else rules)
+        if not any(_touches(rule, field) for field in unreadable)
+        for fault in rule.faults(source)
+    )
+    return islice(found, MAX_FAULTS + 1)
 
 
 def _touches(rule: Rule, field: str) -> bool:
@@ -178,6 +187,7 @@ def _merge_has_a_key(source: Source) -> Iterator[Fault]:
 
 def _key_is_there(source: Source) -> Iterator[Fault]:
     columns, key = source.target.columns, source.target.key
+    first = {name: index for index, name in reversed(list(enumerate(key)))}
     for index, name in enumerate(key):
         if columns and name not in columns:
             yield Fault(
@@ -189,7 +199,7 @@ def _key_is_there(source: Source) -> Iterator[Fault]:
             yield Fault(
                 field=f"target.key.{index}", value=name, problem="is the column of the whole document"
             )
-        if name in key[:index]:
+        if first[name] < index:
             yield Fault(field=f"target.key.{index}", value=name, problem="is named twice")
 
 

@@ -6,10 +6,11 @@ Each `..._problem` returns half a sentence saying what is wrong, or None.
 from __future__ import annotations
 
 import re
+import unicodedata
+from datetime import UTC, datetime
 from functools import cache
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-import jmespath
 from croniter import croniter  # type: ignore[import-untyped]
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -69,6 +70,8 @@ _SYNONYMS = {
     "timestamp without time zone": "timestamp",
     "time without time zone": "time",
 }
+_MAX_SCHEDULE = 200
+_ANY_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _SIZED = re.compile(r"(numeric|varchar) ?\( ?([0-9]{1,8}) ?(?:, ?([0-9]{1,4}) ?)?\)")
 _MAX_PRECISION = 1000
 _MAX_LENGTH = 10_485_760
@@ -92,6 +95,48 @@ def path_problem(path: str) -> str | None:
     if {".", ".."} & set(re.split(r"[/\\]", unquote(path))):
         return "must not hold the segments . or .."
     return None
+
+
+def climbing_problem(path: str) -> str | None:
+    """Why some server on the way might take a path for one that leads out of the base URL.
+
+    Servers and proxies decode once or twice, cut a segment at its first `;` (`..;/`), and take overlong UTF-8, `%u002e`
+    and letters that look like dots and slashes for them. A path is refused when any of them would see a `.` or `..`.
+    """
+    text = path
+    for _ in range(_MAX_DECODINGS):
+        if any(_is_dots(segment) for segment in _SLASHES.split(text)):
+            return "must not hold the segments . or .., in whatever spelling"
+        decoded = _decoded(text)
+        if decoded == text:
+            return None
+        text = decoded
+    return f"is encoded more than {_MAX_DECODINGS} times over"
+
+
+#: How often a path may be encoded. Twice happens by mistake.
+_MAX_DECODINGS = 5
+_SLASHES = re.compile(r"[/\\]")
+# The beginnings of UTF-8 that is longer than need be, of one ASCII character: C0 AE, E0 80 AE, F0 80 80 AE.
+_OVERLONG = re.compile(rb"(?:[\xc0\xc1]|\xe0[\x80\x81]|\xf0\x80[\x80\x81])[\x80-\xbf]")
+_U_ESCAPE = re.compile(rb"%u([0-9a-fA-F]{4})")
+
+
+def _is_dots(segment: str) -> bool:
+    name = segment.partition(";")[0]
+    return "".join(one for one in name if one > " " and one != "\x7f") in (".", "..")
+
+
+def _decoded(text: str) -> str:
+    """A text with its escapes undone once, as the most generous server would."""
+    raw = unquote_to_bytes(text.encode("utf-8", "surrogatepass"))
+    raw = _OVERLONG.sub(lambda found: bytes([_last_character(found[0])]), raw)
+    raw = _U_ESCAPE.sub(lambda found: chr(int(found[1], 16)).encode("utf-8", "surrogatepass"), raw)
+    return unicodedata.normalize("NFKC", raw.decode("utf-8", "replace"))
+
+
+def _last_character(overlong: bytes) -> int:
+    return (overlong[-2] & 0x01) << 6 | overlong[-1] & 0x3F
 
 
 def token_url_problem(text: str) -> str | None:
@@ -123,15 +168,6 @@ def header_name_problem(name: str) -> str | None:
     return None
 
 
-def expression_problem(expression: str) -> str | None:
-    """Why a text is not a JMESPath expression."""
-    try:
-        jmespath.compile(expression)
-    except jmespath.exceptions.JMESPathError as error:
-        return f"is not a JMESPath expression: {' '.join(str(error).split())}"
-    return None
-
-
 @cache
 def schedule_problem(schedule: str) -> str | None:
     """Why a text is not a schedule that Airflow takes."""
@@ -141,6 +177,23 @@ def schedule_problem(schedule: str) -> str | None:
     if schedule.startswith("@") or len(schedule.split()) != 5:
         return wanted
     return None if croniter.is_valid(schedule) else wanted
+
+
+@cache
+def schedule_never_problem(schedule: str) -> str | None:
+    """Why a schedule that Airflow takes would start nothing (30 February), or starts anew whenever it is read."""
+    if schedule in SCHEDULE_PRESETS:
+        return None
+    if len(schedule) > _MAX_SCHEDULE:
+        return f"must have at most {_MAX_SCHEDULE} characters, has {len(schedule)}"
+    try:
+        following = croniter(schedule, _ANY_DAY)
+        following.get_next(datetime)
+        following.get_prev(datetime)
+    except (ValueError, KeyError, OverflowError) as error:
+        return f"names no moment that comes: {error}"
+    # croniter's own: R is drawn anew by each process that reads it, H needs a name.
+    return "must not be random (R, H)" if re.search("(?<![a-z])[rh](?![a-z])", schedule.lower()) else None
 
 
 def column_type(text: str) -> str | None:

@@ -36,14 +36,15 @@ class Window:
         if found is None:
             raise ValueError(f"{text!r} is not an ISO 8601 duration")
         parts = {name: float(number) for name, number in found.groupdict().items() if number is not None}
-        months = int(12 * parts.pop("years", 0) + parts.pop("months", 0))
         try:
-            length = timedelta(**parts)
-        except OverflowError as error:
-            raise ValueError(f"{text!r} is longer than any calendar") from error
-        if months > _MAX_MONTHS:
-            raise ValueError(f"{text!r} is longer than any calendar")
-        return cls(months=months, length=length)
+            months = int(12 * parts.pop("years", 0) + parts.pop("months", 0))
+            window = cls(months=min(months, _MAX_MONTHS), length=timedelta(**parts))
+            too_long = months > _MAX_MONTHS or window.least > timedelta.max / 2
+        except OverflowError:
+            too_long = True
+        if too_long:
+            raise ValueError(f"{text[:100]!r} is longer than any calendar")
+        return window
 
     @property
     def least(self) -> timedelta:

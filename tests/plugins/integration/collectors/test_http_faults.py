@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gzip
 import ipaddress
 import resource
 import socket
@@ -42,6 +43,7 @@ from collect_ops.collectors.errors import (
     RequestRefused,
     RequestTimedOut,
     ServerFailed,
+    TooManyGzipMembers,
     TruncatedBody,
     UrlNotFound,
     UrlRefused,
@@ -543,3 +545,70 @@ async def test_waiting_for_its_turn_after_a_redirect_is_not_the_hosts_time() -> 
         async with collecting, aclosing(collecting.pages(Span())) as pages:
             with pytest.raises(RequestTimedOut):
                 await anext(pages)
+
+
+EMPTY_BLOCKS = b"\x00\x00\x00\xff\xff" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (
+            Failure(status=200, headers={"Content-Encoding": "gzip"}, body=gzip.compress(b"") * 500_000),
+            TooManyGzipMembers,
+            "more than 20,000 members",
+        ),
+        (
+            # A stream that never becomes anything: blocks without content, and no end.
+            Failure(status=200, headers={"Content-Encoding": "deflate"}, body=EMPTY_BLOCKS * 20),
+            PageTooLarge,
+            "limits.max_page_bytes",
+        ),
+        (
+            Failure(
+                status=200,
+                headers={"Content-Type": "application/json; charset=undefined"},
+                body=b'{"rows": ["\xfc"]}',
+            ),
+            NotJson,
+            "'undefined' is not a character set",
+        ),
+        (
+            Failure(
+                status=200,
+                headers={"Content-Type": "application/json; charset=hex"},
+                body=b'{"rows": ["\xfc"]}',
+            ),
+            NotJson,
+            "not a text encoding",
+        ),
+    ],
+    ids=["members", "empty blocks", "undefined", "hex"],
+)
+async def test_what_an_encoding_hides_is_a_clear_error_soon(
+    answer: Failure, kind: type[CollectorError], says: str
+) -> None:
+    declared = source(limits={"max_page_bytes": 1024 * 1024 if kind is PageTooLarge else 64 * 1024 * 1024})
+    with PagedServer(rows=3) as server:
+        server.fail_next("/single", answer)
+        async with asyncio.timeout(60):
+            text = await failure(server.base_url, declared, kind)
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"records": "@" + "|[@,@][]" * 40}, "records"),
+        ({"records": "rows[::0]"}, "records"),
+        ({"records": "rows | [?contains('a', `1`)]"}, "records"),
+        ({"total": {"type": "body", "path": "ceil(to_number('1e999'))"}}, "total.path"),
+        ({"paging": {"type": "cursor", "cursor": "rows[::0]"}}, "cursor"),
+    ],
+)
+async def test_an_expression_that_fails_otherwise_than_by_jmespath_names_its_field(
+    changes: dict[str, Any], field: str
+) -> None:
+    with PagedServer(rows=3) as server:
+        text = await failure(server.base_url, source(**changes), ExpressionFailed)
+    assert field in text

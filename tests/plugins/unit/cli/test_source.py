@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from collect_ops.cli import main
 
+PLUGINS = Path(__file__).resolve().parents[4] / "plugins"
 GOOD = "name: good\ndescription: Fine.\nconnection: api\ntarget: {table: good}\n"
 
 
@@ -140,3 +143,49 @@ def test_check_asks_whether_the_function_is_there(
     assert "json:lods" in printed
     assert run(monkeypatch, "source", "list", "--json") == 0, "loading imports nothing"
     assert json.loads(capsys.readouterr().out)["sources"][0]["shards"] == "entry_point"
+
+
+HANGING = (
+    "request: {params: {from-date: {type: string}}}",
+    'target: {table: a, key: ["a b"]}',
+    "target: {table: a, key: [Id]}",
+    'description: "\\UFFFFFFFF"',
+    "request: {params: {p: {pattern: 'a{99999999999999999999}'}}}",
+    "records: '" + "[" * 3000 + "'",
+)
+
+
+@pytest.mark.parametrize("command", ["check", "list"])
+def test_a_faulty_file_ends_as_a_fault_and_the_others_are_looked_at(sources: Path, command: str) -> None:
+    for number, text in enumerate(HANGING):
+        target = "" if "target:" in text else "target: {table: a}\n"
+        (sources / f"bad{number}.yaml").write_text(f"name: bad{number}\nconnection: a\n{target}{text}\n")
+    (sources / "last.yaml").write_text(GOOD.replace("good", "last"))
+    done = subprocess.run(
+        [sys.executable, "-m", "collect_ops.cli", "source", command, "--json"],
+        env={**os.environ, "COLLECT_OPS_INCLUDE": str(sources.parent), "PYTHONPATH": str(PLUGINS)},
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    printed = json.loads(done.stdout)
+    if command == "check":
+        assert done.returncode == 2
+        assert [Path(one["file"]).stem for one in printed if one["ok"]] == ["good", "last"]
+    else:
+        assert [one["name"] for one in printed["sources"]] == ["good", "last"]
+        assert len(printed["faulty"]) == len(HANGING)
+
+
+def test_check_warns_of_what_is_taken_and_slow(
+    sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = "request: {query: {q: '{p}'}, params: {p: {pattern: '(?!x)[a-z]+'}}}\n"
+    (sources / "good.yaml").write_text(GOOD + params)
+    assert run(monkeypatch, "source", "check") == 0
+    printed = capsys.readouterr()
+    assert printed.out == "ok  good\n"
+    assert "request.params.p.pattern" in printed.err
+    assert run(monkeypatch, "source", "check", "--json") == 0
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert verdict["ok"]
+    assert [one["field"] for one in verdict["warnings"]] == ["request.params.p.pattern"]

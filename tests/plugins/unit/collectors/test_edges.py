@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, decoder_for
+from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, TooManyMembers, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import HostBusy, NotJson, ServerFailed, TotalUnusable
 from collect_ops.collectors.links import next_link
@@ -21,6 +21,7 @@ from collect_ops.collectors.retry import retry_after_s, wait_before_retry
 from collect_ops.collectors.totals import total_of
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.sources.model import Retries
+from tests.plugins.unit.cpu_deadline import ends_within
 
 
 @pytest.mark.parametrize(
@@ -228,3 +229,19 @@ def test_when_it_is_not_tried_again() -> None:
     assert wait_before_retry(HostBusy("u", 429, 30), 1, retries, lambda: 0.5) == 30
     assert wait_before_retry(HostBusy("u", 429, 10), 1, retries, lambda: 0.5) == 10.25
     assert wait_before_retry(HostBusy("u", 429, None), 1, retries, lambda: 0.5) == 0.25
+
+
+def test_a_gzip_body_of_many_members_is_refused_before_it_takes_for_ever() -> None:
+    body = gzip.compress(b"") * 500_000
+    decoder = decoder_for("gzip", 1024)
+    assert decoder is not None
+    pieces = [body[start : start + 256 * 1024] for start in range(0, len(body), 256 * 1024)]
+    with ends_within(20), pytest.raises(TooManyMembers):
+        list(map(decoder.feed, pieces))
+
+
+def test_a_gzip_body_of_some_members_is_read() -> None:
+    decoder = decoder_for("gzip", 10_000)
+    assert decoder is not None
+    decoder.feed(gzip.compress(b"ab") * 2000)
+    assert decoder.finish() == b"ab" * 2000

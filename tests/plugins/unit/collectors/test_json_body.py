@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.collectors.json_body import TooDeep, Truncated, Unreadable, parse
+from tests.plugins.unit.cpu_deadline import ends_within
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -121,3 +122,26 @@ def test_deep_documents_are_refused(size: int) -> None:
         parse(b"[" * size + b"]" * size, max_depth=64)
     with pytest.raises(TooDeep):
         parse(b'[{"a":"[[[[]]]]"},' + b'{"a":' * size + b"1" + b"}" * size + b"]", max_depth=64)
+
+
+# What orjson refuses, so that the charset counts.
+NOT_UTF8 = '["\u00fc"]'.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [
+        "undefined", "hex", "rot13", "base64", "zlib", "bz2", "idna", "punycode", "unicode_escape",
+        "raw_unicode_escape", "utf-7", "mbcs", "no-such-charset", "a\0b", "../../etc/passwd", "\u00e9", "x" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_charset_that_is_none_is_a_clear_error(charset: str) -> None:
+    with pytest.raises(Unreadable, match="not text"):
+        parse(NOT_UTF8, max_depth=9, charset=charset)
+
+
+def test_no_charset_takes_for_ever_on_a_long_text() -> None:
+    long = b'["' + b"\xfca-" * 500_000 + b'"]'
+    for charset in ("punycode", "idna", "undefined"):
+        with ends_within(5), pytest.raises(Unreadable):
+            parse(long, max_depth=9, charset=charset)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from collect_ops.kernel.errors import ValidationFailed
-from collect_ops.sources.request import check_params, render
+from collect_ops.sources.request import check_params, checked_request, render
+from collect_ops.sources.texts import climbing_problem
 from tests.plugins.unit.sources.factories import make_requesting, make_source
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
@@ -162,3 +163,55 @@ def test_the_count_request_is_filled_as_well() -> None:
     with pytest.raises(ValidationFailed, match="segments"):
         render(source, {"k": ".."})
     assert render(make_source(), {}).total is None
+
+
+CLIMBING = [
+    "/a/../b", "/a/..;/b", "/a/..;x=1/b", "/a/.;/b", "/a/%2e%2e/b", "/a/%252e%252e/b", "/a/%25252e%25252e/b",
+    "/a/%2e%2e%2fb", "/a/%252e%252e%252fb", "/a/..%2fb", "/a/..%5cb", "/a/..%255cb", "/a/%c0%ae%c0%ae/b",
+    "/a/%c0%ae%c0%ae%c0%afb", "/a/..%c1%9cb", "/a/%e0%80%ae%e0%80%ae/b", "/a/%f0%80%80%ae%f0%80%80%ae/b",
+    "/a/%25c0%25ae%25c0%25ae/b", "/a/%25u002e%25u002e/b", "/a/%ef%bc%8e%ef%bc%8e/b", "/a/\uff0e\uff0e/b", "/a/\u2025/b",
+    "/a/..%20/b", "/a/..%00/b", "/a/%09../b", "/a/%2e%2e%3b/b", "/a/%" + "25" * 20 + "2e/b", "/..;", "..;/a",
+    "/a/b;/../../c",
+]  # fmt: skip
+STAYING = [
+    "/a/b", "/v1.2/x.json", "/a/...", "/a/.well-known/x", "/a/b..c", "/a;v=1/b", "/a/;x/b", "/%E9/é/x%20y", "/100%25",
+    "/a/%2525", "/a%2Fb", "/a/b:c@d", "/~me/x", "/a/1..9", "/a/%7Bid%7D",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CLIMBING)
+def test_a_path_that_some_server_reads_as_climbing_is_refused_where_it_comes_in(path: str) -> None:
+    assert climbing_problem(path) is not None
+    with pytest.raises(ValidationFailed) as failed:
+        checked_request(make_source(), {}, path)
+    assert {fault.field for fault in failed.value.faults} == {"path"}
+
+
+@pytest.mark.parametrize("path", STAYING)
+def test_a_path_that_climbs_for_nobody_is_taken(path: str) -> None:
+    assert climbing_problem(path) is None
+    assert checked_request(make_source(), {}, path)[1] == render(make_source(), {}, path)
+
+
+@pytest.mark.parametrize(
+    "value", ["..;", "%2e%2e", "%252e%252e", "..;/admin", "%c0%ae%c0%ae", "x/..;/y", "\uff0e\uff0e"]
+)
+def test_a_value_that_some_server_reads_as_climbing_is_refused_where_it_comes_in(value: str) -> None:
+    with pytest.raises(ValidationFailed) as failed:
+        checked_request(IN_PATH, {"id": value}, None)
+    assert {fault.field for fault in failed.value.faults} == {"path"}
+    total = {"type": "request", "path": "/n/{k}", "value": "n"}
+    counted = make_source(request={"query": {"k": "{k}"}, "params": {"k": {"required": True}}}, total=total)
+    with pytest.raises(ValidationFailed, match=r"total\.path"):
+        checked_request(counted, {"k": value}, None)
+
+
+def test_what_was_admitted_with_such_a_path_is_still_rendered() -> None:
+    assert render(make_source(), {}, "/a/..;/b").path == "/a/..;/b"
+    assert render(IN_PATH, {"id": "%2e%2e"}).path == "/v1/%252e%252e/rows"
+
+
+@given(TEXT)
+def test_no_path_takes_for_ever(path: str) -> None:
+    problem = climbing_problem(path)
+    assert problem is None or problem

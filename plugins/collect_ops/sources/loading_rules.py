@@ -1,0 +1,85 @@
+"""What is demanded of a declaration when its file is loaded, and of nothing that was stored before. Pure.
+
+The model reads what tasks were admitted with, years ago perhaps: a rule that is added there would end tasks that are
+under way. So what is refused from now on is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from collect_ops.kernel.errors import Fault
+from collect_ops.sources import bounds, expressions, patterns
+from collect_ops.sources.model import Source
+from collect_ops.sources.rules import RULES, Rule
+from collect_ops.sources.texts import climbing_problem, schedule_never_problem
+
+_EXPRESSIONS = (
+    "records", "paging.cursor", "paging.next_url", "total.value", "shards.range.low", "shards.range.high",
+)  # fmt: skip
+_PATHS = ("request.path", "shards.range.path")
+
+
+def _text_faults(source: Source, *, field: str, problem_of: Callable[[str], str | None]) -> Iterator[Fault]:
+    text = bounds.value_at(source, field)
+    if isinstance(text, str) and (problem := problem_of(text)):
+        yield Fault(field=field, value=text, problem=problem)
+
+
+def _total_path_faults(source: Source) -> Iterator[Fault]:
+    """`total.path` is a request's path, or an expression."""
+    is_path = source.total.type == "request"
+    problem_of = climbing_problem if is_path else expressions.unbounded_problem
+    yield from _text_faults(source, field="total.path", problem_of=problem_of)
+
+
+def _column_faults(source: Source) -> Iterator[Fault]:
+    for name, column in source.target.columns.items():
+        if column.path is not None and (problem := expressions.unbounded_problem(column.path)):
+            yield Fault(field=f"target.columns.{name}.path", value=column.path, problem=problem)
+
+
+def _pattern_faults(source: Source) -> Iterator[Fault]:
+    for name, param in source.request.params.items():
+        if param.pattern is not None and (problem := patterns.unbounded_problem(param.pattern)):
+            yield Fault(field=f"request.params.{name}.pattern", value=param.pattern, problem=problem)
+
+
+LOADING_RULES: tuple[Rule, ...] = (
+    # First, since a list that is too long has too many other faults.
+    *(Rule(reads=(field,), faults=partial(bounds.length_faults, field=field)) for field in bounds.LENGTHS),
+    Rule(reads=("request.params",), faults=bounds.allowed_faults),
+    *RULES,
+    *(Rule(reads=(field,), faults=partial(bounds.number_faults, field=field)) for field in bounds.NUMBERS),
+    Rule(
+        reads=("request.query", "request.body", "total", "shards", "dedup.identity"),
+        faults=bounds.free_number_faults,
+    ),
+    *(
+        Rule(
+            reads=(field,),
+            faults=partial(_text_faults, field=field, problem_of=expressions.unbounded_problem),
+        )
+        for field in _EXPRESSIONS
+    ),
+    *(
+        Rule(reads=(field,), faults=partial(_text_faults, field=field, problem_of=climbing_problem))
+        for field in _PATHS
+    ),
+    Rule(reads=("total",), faults=_total_path_faults),
+    Rule(reads=("target.columns",), faults=_column_faults),
+    Rule(reads=("request.params",), faults=_pattern_faults),
+    Rule(
+        reads=("schedule",), faults=partial(_text_faults, field="schedule", problem_of=schedule_never_problem)
+    ),
+)
+
+
+def warnings_of(source: Source) -> tuple[Fault, ...]:
+    """What people should know of a source that is taken as it is."""
+    return tuple(
+        Fault(field=f"request.params.{name}.pattern", value=param.pattern, problem=warning)
+        for name, param in source.request.params.items()
+        if param.pattern is not None and (warning := patterns.slow_warning(param.pattern))
+    )
