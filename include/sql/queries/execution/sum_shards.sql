@@ -7,6 +7,10 @@ SELECT
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'down') AS host_down,
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'sick') AS host_sick,
     (array_agg(error ->> 'message') FILTER (WHERE status = 'PENDING' AND (error ->> 'deferred')::boolean))[1] AS deferred,
+    -- Of this run: what an earlier attempt met is no reason not to count that this one was lost.
+    (array_agg(error ->> 'message') FILTER (
+        WHERE status = 'PENDING' AND (error ->> 'outage')::boolean AND run_id = %(run_id)s
+    ))[1] AS outage,
     max((error ->> 'retry_after_s')::float8) FILTER (WHERE status = 'FAILED') AS retry_after_s,
     coalesce(sum(rows_fetched), 0)::bigint AS rows_fetched,
     coalesce(sum(rows_landed), 0)::bigint AS rows_landed,

@@ -81,6 +81,27 @@ def blocks_read(connection: Connection, name: str, values: Mapping[str, Any]) ->
     return int(figures.get("hit", 0)) + int(figures.get("read", 0)), plan
 
 
+LETTERS = 20_000
+GROUPS = 5
+
+
+def test_groups_of_dead_letters_are_told_of_without_reading_the_letters(filled: Connection) -> None:
+    with filled.transaction(force_rollback=True):
+        filled.execute(
+            "INSERT INTO collect.dead_letter (message_key, error_message, retry_count, state, source, fingerprint, "
+            "pattern, failed_at) SELECT decode(md5(n::text), 'hex'), 'error ' || n, 0, 'OPEN', 's' || n %% 10, "
+            "'group-' || n %% %s, 'error N', now() - n * interval '1 second' FROM generate_series(1, %s) AS n",
+            (GROUPS, LETTERS),
+        )
+        filled.execute("ANALYZE collect.dead_letter")
+        filled.execute(query("delivery/sum_up_dead_groups"))
+        rows = filled.execute(query("delivery/select_dead_groups"), {"limit": 50}).fetchall()
+        blocks, plan = blocks_read(filled, "delivery/select_dead_groups", {"limit": 50})
+    assert [row["letters"] for row in rows] == [LETTERS // GROUPS] * GROUPS
+    assert {len(row["sources"]) for row in rows} == {2}
+    assert blocks <= FEW_BLOCKS, plan
+
+
 REPUBLISH = {
     "lane": "normal",
     "ttl_s": 7200,
