@@ -164,7 +164,7 @@ def _settle(
         # Anybody who may start a collect run can write another run's tasks into its conf.
         if task is None or run_id not in (None, task["run_id"]):
             return None, _NOTHING
-        sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id, "run_id": task["run_id"]})
+        sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
