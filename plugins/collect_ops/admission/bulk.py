@@ -59,7 +59,8 @@ class Job:
         emergency: Whether they are.
         force: Admit even when an equal task holds the dedup key.
         deadline: When the rows are needed at the latest.
-        name: Told apart by it, the same file is submitted once more; None: once for good.
+        name: Told apart by it, the same file is submitted once more, and its lines' request ids begin with it; None:
+            once for good.
     """
 
     source: str
@@ -336,7 +337,10 @@ def _request_prefix(file: BinaryIO, job: Job) -> str:
     ]
     # ASCII, whatever a command line holds; what cannot be stored is a fault of each line.
     content.update(json.dumps(beside, sort_keys=True, default=str).encode())
-    return f"file:{content.hexdigest()[:32]}"
+    if job.name is None:
+        return f"file:{content.hexdigest()[:32]}"
+    # What the caller named stands in front: it is what they look for.
+    return f"{job.name}:{content.hexdigest()[:12]}"
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int]:

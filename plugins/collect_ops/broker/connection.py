@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pika
 import pika.data
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPConnectionError, AMQPError
 
-from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage
 
 # pika tells at INFO, in eight lines, of every connection it opens and closes: half of a short task's log.
 logging.getLogger("pika").setLevel(logging.WARNING)
+
+
+class _Quiet(logging.Filter):
+    """Drops what pika's loggers say in a thread while it is told to, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = threading.local()
+
+    def filter(self, _record: logging.LogRecord) -> bool:
+        return not getattr(self.here, "quiet", False)
+
+
+_quiet = _Quiet()
+for _name in [name for name in logging.root.manager.loggerDict if name.startswith("pika.")]:
+    logging.getLogger(_name).addFilter(_quiet)
+
+
+@contextmanager
+def pika_quiet() -> Iterator[None]:
+    """Keep pika from logging in this thread: it tells of a refused connection in five to eight lines, at ERROR.
+
+    Whoever uses it says in one line of its own, or raises, what has become of the connection.
+    """
+    before = getattr(_quiet.here, "quiet", False)
+    _quiet.here.quiet = True
+    try:
+        yield
+    finally:
+        _quiet.here.quiet = before
+
+
+OwnOutage.register(AMQPConnectionError)
 
 _decode_value = pika.data.decode_value
 
@@ -35,7 +71,7 @@ def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
 pika.data.decode_value = _decode_any_value
 
 
-class BrokerUnavailable(CollectOpsError, Transient):
+class BrokerUnavailable(CollectOpsError, OwnOutage):
     """RabbitMQ did not accept a connection, or closed it."""
 
     def __init__(self, reason: object) -> None:
@@ -60,6 +96,7 @@ def connect_blocking(amqp_url: str) -> pika.BlockingConnection:
         BrokerUnavailable: RabbitMQ did not accept it.
     """
     try:
-        return pika.BlockingConnection(parameters(amqp_url))
+        with pika_quiet():
+            return pika.BlockingConnection(parameters(amqp_url))
     except (AMQPError, OSError) as error:
         raise BrokerUnavailable(error) from error

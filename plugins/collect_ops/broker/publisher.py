@@ -19,7 +19,7 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.frame import Method
 
-from collect_ops.broker.connection import BrokerUnavailable, parameters
+from collect_ops.broker.connection import BrokerUnavailable, parameters, pika_quiet
 from collect_ops.broker.message import OutgoingMessage
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,8 @@ class Publisher:
         self._batch = batch = _Batch(messages)
         finished = False
         try:
-            self._run(batch)
+            with pika_quiet():  # what fails is in `failure`
+                self._run(batch)
             finished = batch.failure is None
         except (AMQPError, OSError, BrokerUnavailable) as error:
             batch.failure, batch.lost = repr(error), True

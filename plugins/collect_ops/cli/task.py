@@ -28,6 +28,9 @@ GOOD_ENDS = frozenset({"COMPLETED"})
 _MANY = "Many from a file"
 
 TaskId = Annotated[int, typer.Argument(help="Number of the collect task.", min=1)]
+AnyTaskId = Annotated[
+    str, typer.Argument(help="Number of the collect task, or the request id that it was submitted with.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 
 
@@ -184,7 +187,7 @@ def _refuse_mixed(
         raise ValidationFailed("command line", faults)
 
 
-def status(task: TaskId, as_json: AsJson = False) -> None:
+def status(task: AnyTaskId, as_json: AsJson = False) -> None:
     """Show where a task stands: progress, result, and how it came there."""
     from dataclasses import asdict
 
@@ -192,9 +195,10 @@ def status(task: TaskId, as_json: AsJson = False) -> None:
     from collect_ops.storage import query
 
     with _database() as connection:
-        progress = _progress(connection, task)
-        log = connection.execute(query("tasks/select_log"), {"task_id": task}).fetchall()
-        result = connection.execute(query("tasks/select_result"), {"task_id": task}).fetchone() or {}
+        task_id = _task_of(connection, task)
+        progress = _progress(connection, task_id)
+        log = connection.execute(query("tasks/select_log"), {"task_id": task_id}).fetchall()
+        result = connection.execute(query("tasks/select_result"), {"task_id": task_id}).fetchone() or {}
     if as_json:
         print_json({**asdict(progress), **result, "log": log})
         return
@@ -347,6 +351,21 @@ def _database() -> Connection:
     from collect_ops.storage import connect
 
     return connect(Backends.from_environment().postgres_dsn, application_name="collect-ops cli")
+
+
+def _task_of(connection: Connection, named: str) -> int:
+    """The task that a number or a request id means."""
+    from collect_ops.cli.output import BAD_INPUT, print_error
+    from collect_ops.storage import query
+
+    if named.isascii() and named.isdigit() and len(named) < 19:
+        return int(named)
+    row = connection.execute(query("admission/select_answers"), {"request_ids": [named]}).fetchone()
+    if row is None:
+        print_error(f"{named!r} is neither the number of a task nor a request id that is known")
+        raise typer.Exit(BAD_INPUT)
+    task_id: int = row["task_id"]
+    return task_id
 
 
 def _progress(connection: Connection, task_id: int) -> Progress:

@@ -6,9 +6,16 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from collect_ops.kernel.errors import OwnOutage
 
 __all__ = ["RedisError", "connect", "connect_async"]
+
+OwnOutage.register(RedisConnectionError)
+OwnOutage.register(RedisTimeoutError)
 
 _OPTIONS: dict[str, Any] = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0, "health_check_interval": 15}
 

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect_async
-from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage
 from collect_ops.kernel.paths import include_dir
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ TIMEOUT_S = 1.0
 _US = 1_000_000
 
 
-class LimiterAway(CollectOpsError, Transient):
+class LimiterAway(CollectOpsError, OwnOutage):
     """Redis does not answer."""
 
     def __init__(self, reason: object) -> None:

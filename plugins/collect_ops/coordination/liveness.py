@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
-from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
 
 #: Renews the key of a node, unless another machine has it, or a later start of this node's agent.
 #: KEYS: the node's key. ARGV: machine, boot id, lifetime in ms, 1 at the first time. Returns who has it, else nil.
@@ -30,7 +30,7 @@ return 0
 """
 
 
-class LivenessUnknown(CollectOpsError, Transient):
+class LivenessUnknown(CollectOpsError, OwnOutage):
     """Redis did not answer."""
 
     def __init__(self, reason: object) -> None:

@@ -81,6 +81,7 @@ def run_once(backends: Backends, rules: LaneRules, *, time_limit_s: float = TIME
                     break
         done.read = read_letters(connection)
         done.settled = settle_redriven(connection)
+        sum_up_groups(connection)
     if done.messages or done.read or done.settled:
         log.info("dead letters: %s", done)
     return done
@@ -174,6 +175,11 @@ def read_letters(connection: Connection) -> int:
                 },
             )
         count += len(rows)
+
+
+def sum_up_groups(connection: Connection) -> None:
+    """Sum up what has been counted of groups since the last time: telling of them reads it all."""
+    connection.execute(query("delivery/sum_up_dead_groups"))
 
 
 def settle_redriven(connection: Connection) -> int:

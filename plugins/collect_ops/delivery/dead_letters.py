@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from collect_ops.delivery.dead_drain import read_letters, settle_redriven
+from collect_ops.delivery.dead_drain import read_letters, settle_redriven, sum_up_groups
 from collect_ops.delivery.dead_edit import Edited, edit_letter
 from collect_ops.delivery.dead_message import shown_body
 from collect_ops.delivery.dead_model import (
@@ -76,10 +76,7 @@ class DeadLetters:
     def groups(self, selection: Selection, *, limit: int = 50) -> list[Group]:
         """Dead letters by fault, the largest group first; without a state in the selection the open ones."""
         with _looking(self._backends) as connection:
-            ids = _ids(connection, selection, _OPEN)
-            rows = connection.execute(
-                query("delivery/group_dead_letters"), {"ids": ids, "limit": limit}
-            ).fetchall()
+            rows = _groups(connection, selection, limit)
         return [
             Group(
                 **{
@@ -215,6 +212,7 @@ def _looking(backends: Backends) -> Iterator[Connection]:
     with connect(backends.postgres_dsn, application_name="collect-ops dead letters") as connection:
         read_letters(connection)
         settle_redriven(connection)
+        sum_up_groups(connection)
         yield connection
 
 
@@ -258,6 +256,13 @@ def _ids(
 ) -> list[int]:
     values = {**selection.values(states), "limit": limit, "before": before}
     return [row["id"] for row in connection.execute(query("delivery/select_dead_ids"), values).fetchall()]
+
+
+def _groups(connection: Connection, selection: Selection, limit: int) -> list[dict[str, Any]]:
+    if selection in (Selection(), Selection(state=LetterState.OPEN)):
+        return connection.execute(query("delivery/select_dead_groups"), {"limit": limit}).fetchall()
+    ids = _ids(connection, selection, _OPEN)
+    return connection.execute(query("delivery/group_dead_letters"), {"ids": ids, "limit": limit}).fetchall()
 
 
 def _take_back(connection: Connection, ids: Sequence[int], *, actor: str, reason: str) -> list[int]:

@@ -176,6 +176,7 @@ def _overdue(
             "grace_s": GRACE_S,
             # An unknown depth counts as not empty: then the message's TTL is what we wait for.
             "queue_empty": depths is not None and depths.get(rules.queue(lane)) == 0,
+            "strict": rules.strict_priorities,
             "actor": actor,
         }
         found.extend(connection.execute(query("delivery/republish_overdue"), values).fetchall())

@@ -30,6 +30,7 @@ from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, Shard
 from collect_ops.execution.stealing import Stealing, handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.errors import OwnOutage
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import PageMemory
 from collect_ops.lanes.hosts import read_host_async
@@ -200,6 +201,8 @@ class _GroupRun:
             self._concurrency = started["concurrency"]
             self._stealing.enabled &= started["others"]
             await self._with_database(lambda connection: self._load(connection, stack, started))
+            if started["draining"]:
+                self._heed(started)
             saying = asyncio.create_task(self._say_alive())
             try:
                 async with asyncio.TaskGroup() as group:
@@ -296,14 +299,27 @@ class _GroupRun:
                 if task_id not in self._kits:
                     kit = await self._kit(connection, stack, definitions[row["version"]], row, started)
                     self._kits[task_id] = kit
+            except _GONE:
+                raise  # waited for
             except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides on retry or dead letter
                 unfit[task_id] = shard
                 self._unfit.add(task_id)
-                await self._fail_task(connection, shard, error)
+                if isinstance(error, OwnOutage):
+                    await self._put_task_back(connection, shard, error)
+                else:
+                    await self._fail_task(connection, shard, error)
             else:
                 self._waiting.append(shard)
         for shard in unfit.values():
             await self._settle_if_final(connection, shard)
+
+    async def _put_task_back(self, connection: AsyncConnection, shard: ShardTask, error: Exception) -> None:
+        """Put back what this group has of a task that it cannot run now: nothing of it has failed."""
+        log.warning("task %s cannot be run now, it is put back: %s", shard.task_id, error)
+        described = describe_failure(error)
+        values = {**self._key, "task_id": shard.task_id, "attempt": shard.attempt, "error": Jsonb(described)}
+        put_back = await connection.execute(query("execution/defer_group_shards"), values)
+        self._result.deferred += put_back.rowcount
 
     async def _fail_task(self, connection: AsyncConnection, shard: ShardTask, error: Exception) -> None:
         """Fail what this group has of a task it cannot run: its connection was deleted, its declaration is too old.

@@ -19,6 +19,7 @@ from collect_ops.execution.rules import sharding_rules
 from collect_ops.execution.sizing import History
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
+from collect_ops.kernel.errors import OwnOutage
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import effective, used_slots
 from collect_ops.lanes.hosts import read_host
@@ -325,7 +326,7 @@ def _open_group(
 
 def _record_failure(connection: Connection, row: dict[str, Any], error: Exception, duration_s: float) -> None:
     described = describe_failure(error)
-    if isinstance(error, HostHeld):
+    if isinstance(error, HostHeld | OwnOutage):
         log.info("task %s is not planned now: %s", row["id"], error)
     else:
         log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)

@@ -19,6 +19,10 @@ MAX_LOST = 10
 MAX_LOST_DELAY_S = 32.0
 
 
+#: Seconds before an attempt that met an outage of our own runs again, and up to as many again.
+OUTAGE_DELAY_S = 30.0
+
+
 #: Shards of a task at most: each is a row, and all of them pass through the memory of the planning process.
 MAX_SHARDS = 100_000
 
@@ -154,6 +158,7 @@ class ShardSums:
         host_down: Of the failed ones those that failed because nobody answers at the host.
         host_sick: Those that failed because it answered that it cannot.
         deferred: Why shards were put back, None when none was.
+        outage: Which service of ours was away, so that shards were put back; None when none was.
     """
 
     shards: int
@@ -169,6 +174,7 @@ class ShardSums:
     host_down: int = 0
     host_sick: int = 0
     deferred: str | None = None
+    outage: str | None = None
 
     @property
     def final(self) -> bool:
@@ -257,9 +263,13 @@ def settle_outcome(
     """
     if (reason := _deferred(attempt, sums)) is not None:
         return Outcome(status=TaskStatus.HELD, reason=reason)
+    if (reason := _outage(attempt, sums)) is not None:
+        delay_s = OUTAGE_DELAY_S * (1 + chance)
+        return Outcome(status=TaskStatus.QUEUED, reason=reason, delay_s=delay_s, counted=False)
     if attempt.plan_error is not None:
         return _plan_failed(attempt, attempt.plan_error, retry, base_s=base_s, chance=chance)
-    if not attempt.planned or not (sums.final or (sums.deferred and sums.failed)):
+    put_back = sums.deferred or sums.outage
+    if not attempt.planned or not (sums.final or (put_back and sums.failed)):
         return _lost(attempt, sums, loss)
     if sums.failed == 0:
         return _all_done(attempt, sums)
@@ -287,6 +297,18 @@ def _deferred(attempt: Attempt, sums: ShardSums) -> str | None:
     return sums.deferred or f"host of its connection is held: {_message(sums.first_error)}"
 
 
+def _outage(attempt: Attempt, sums: ShardSums) -> str | None:
+    """Which outage of our own the attempt met, when nothing else is the matter with it; None when it met none.
+
+    It counts neither as a retry nor as a loss: nobody's fault, however long it lasts.
+    """
+    if attempt.plan_error is not None:
+        met = f"planning: {_message(attempt.plan_error)}" if attempt.plan_error.get("outage") else None
+    else:
+        met = sums.outage if attempt.planned and sums.failed == 0 and not sums.final else None
+    return None if met is None else f"not counted, runs again: {met}"
+
+
 def _some_failed(
     attempt: Attempt, sums: ShardSums, retry: RetryRule, *, base_s: float | None, chance: float
 ) -> Outcome:
@@ -301,7 +323,7 @@ def _some_failed(
     if sums.failed > attempt.max_failed_shards:
         return Outcome(status=TaskStatus.DEAD, reason=reason)
     if not sums.final:  # the others were put back: they are fetched when their host goes on
-        return Outcome(status=TaskStatus.HELD, reason=f"{sums.deferred}; {reason}")
+        return Outcome(status=TaskStatus.HELD, reason=f"{sums.deferred or sums.outage}; {reason}")
     return Outcome(status=TaskStatus.PARTIAL, reason=reason)
 
 

@@ -392,6 +392,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         host_down=row["host_down"],
         host_sick=row["host_sick"],
         deferred=row["deferred"],
+        outage=row["outage"],
     )
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,7 +20,7 @@ from collect_ops.coordination.lease import Lease
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.stealing import handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
-from collect_ops.kernel.errors import CollectOpsError, Permanent
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
 from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import Epoch, PageMemory
@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 
 #: Tries of a page whose keys collide with those of pages that land beside it.
 LANDING_ATTEMPTS = 5
+#: Seconds that a page may still take once its node drains, however long its request would wait: for its turn, between
+#: two tries, or for a slow host.
+LAST_PAGE_S = 5.0
+#: How often a page that is waited for looks whether its node drains, in seconds.
+_LOOK_S = 0.5
 #: How often a shard begins to ask conditionally again, when what was remembered of a page does not hold any more.
 RECALL_ATTEMPTS = 3
 
@@ -202,9 +207,6 @@ class ShardRun:
                 self._shard.task_id,
             )
             return ShardEnd.FENCED
-        except HostHeld as held:
-            await self._put_back(held)
-            return ShardEnd.DEFERRED
         except _Leaving:
             await self._fetchone(
                 "execution/release_shard", {**self._key, "token": self._token, "error": None}
@@ -214,9 +216,15 @@ class ShardRun:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
             if isinstance(error, errors.OperationalError | errors.InterfaceError | DatabaseUnavailable):
                 raise
-            await self._fail(error)
-            return ShardEnd.FAILED
+            return await self._ended_by(error)
         return ShardEnd.DONE
+
+    async def _ended_by(self, error: Exception) -> ShardEnd:
+        if isinstance(error, HostHeld | OwnOutage):
+            await self._put_back(error)
+            return ShardEnd.DEFERRED
+        await self._fail(error)
+        return ShardEnd.FAILED
 
     async def _take(self) -> dict[str, Any] | None:
         attempt = {"task_id": self._shard.task_id, "attempt": self._shard.attempt, "actor": self._actor}
@@ -262,7 +270,7 @@ class ShardRun:
         recall = self._epoch.recall if self._epoch is not None and conditional else None
         walk = self._kit.collector.pages(self._shard.span, self._position, request, recall=recall)
         async with contextlib.aclosing(walk) as found:
-            async for page in found:
+            while (page := await self._next_page(found)) is not None:
                 fetch_s = time.perf_counter() - asked
                 self._lease.progressed()
                 origin = Origin(
@@ -280,6 +288,26 @@ class ShardRun:
                     raise _Leaving
                 asked = time.perf_counter()
         return finished
+
+    async def _next_page(self, walk: AsyncGenerator[Page]) -> Page | None:
+        """The next page, None after the last one.
+
+        Raises:
+            _Leaving: The node drains, and the page has not come for `LAST_PAGE_S` since.
+        """
+        fetching = asyncio.ensure_future(anext(walk, None))
+        ends_at: float | None = None
+        try:
+            while not (await asyncio.wait({fetching}, timeout=_LOOK_S))[0]:
+                if ends_at is None and self._leaving():
+                    ends_at = time.monotonic() + LAST_PAGE_S
+                if ends_at is not None and time.monotonic() >= ends_at:
+                    raise _Leaving
+        finally:
+            if not fetching.done():
+                fetching.cancel()
+                await asyncio.wait({fetching})
+        return fetching.result()
 
     async def _land_surely(self, page: Page, origin: Origin, fetch_s: float) -> None:
         """Land a page; one that collided with another page's keys lands in its next transaction."""
@@ -403,7 +431,7 @@ class ShardRun:
         if row is None:
             raise _Fenced
 
-    async def _put_back(self, held: HostHeld) -> None:
+    async def _put_back(self, held: Exception) -> None:
         """Nothing has failed: the shard waits, and goes on from its last committed page."""
         log.info("shard %s of task %s is put back: %s", self._shard.shard_no, self._shard.task_id, held)
         values = {**self._key, "token": self._token, "error": Jsonb(describe_failure(held))}

@@ -7,12 +7,11 @@ from urllib.parse import quote
 
 from airflow.sdk import Connection
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.hooks.connections import connection_of
 from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
 from collect_ops.kernel.backends import Backends, serves_node_queues
-from collect_ops.kernel.errors import CollectOpsError, Transient
 from collect_ops.lanes.rest_runs import RestRuns
 
 POSTGRES_CONN_ID = "collect_postgres"
@@ -21,27 +20,14 @@ RABBITMQ_CONN_ID = "collect_rabbitmq"
 AIRFLOW_CONN_ID = "collect_airflow"
 
 
-class ConnectionMissing(CollectOpsError, Transient):
-    """A source's Airflow connection cannot be read.
-
-    Transient: Airflow answers the same when its api-server was away for a moment.
-    """
-
-    def __init__(self, connection_id: str) -> None:
-        self.connection_id = connection_id
-        super().__init__(
-            f"connection {connection_id!r} is not defined, or Airflow could not be asked for it; to define it: "
-            f"airflow connections add {connection_id} --conn-type http --conn-host HOST, or Admin > Connections"
-        )
-
-
 def backends() -> Backends:
     """Backends from the connections collect_postgres, collect_redis and collect_rabbitmq.
 
     Raises:
-        AirflowNotFoundException: One of them is not defined.
+        ConnectionMissing: One of them is not defined.
+        AirflowAway: Airflow could not be asked.
     """
-    return backends_of(Connection.get)
+    return backends_of(connection_of)
 
 
 async def backends_of_async() -> Backends:
@@ -67,7 +53,7 @@ def backends_of(get: Callable[[str], Connection]) -> Backends:
 
 def rest_runs() -> RestRuns:
     """Airflow's REST API as the user of the connection collect_airflow."""
-    connection = Connection.get(AIRFLOW_CONN_ID)
+    connection = connection_of(AIRFLOW_CONN_ID)
     host = connection.host or "127.0.0.1"
     base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
     return RestRuns(
@@ -82,12 +68,10 @@ def endpoint(connection_id: str) -> Endpoint:
 
     Raises:
         ConnectionMissing: The connection is not defined.
+        AirflowAway: Airflow could not be asked.
         ValidationFailed: It cannot be used for HTTP.
     """
-    try:
-        connection = Connection.get(connection_id)
-    except AirflowNotFoundException as error:
-        raise ConnectionMissing(connection_id) from error
+    connection = connection_of(connection_id)
     return Endpoint.from_mapping(
         {
             "conn_type": connection.conn_type,

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from collect_ops.kernel.errors import CollectOpsError, Transient, Unanswered
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Transient, Unanswered
 from collect_ops.kernel.masking import mask
 from collect_ops.storage import AsyncConnection, Connection, query
 
@@ -68,7 +68,8 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     """`describe_error`, with what settling decides by.
 
     That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
-    counts against the host), `deferred` (nothing failed: the host is held), and `retry_after_s` where it asked for it.
+    counts against the host), `deferred` (nothing failed: the host is held), `outage` (nothing failed: a service of
+    ours was away), and `retry_after_s` where it asked for it.
     """
     return {
         **describe_error(error),
@@ -77,6 +78,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "retry_after_s": getattr(error, "retry_after_s", None),
         "host_fault": getattr(error, "host_fault", None),
         "deferred": getattr(error, "deferred", False),
+        "outage": isinstance(error, OwnOutage),
     }
 
 

@@ -7,6 +7,7 @@ One base class, one class a case. Two mix-ins decide what happens next: what is 
 from __future__ import annotations
 
 import difflib
+from abc import ABCMeta
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,13 @@ class Transient:
 
 class Unanswered(Transient):
     """Mix-in: the other side did not answer at all; whoever asks it next will not be answered either."""
+
+
+class OwnOutage(Transient, metaclass=ABCMeta):
+    """Mix-in: a service of ours did not answer. Nobody has failed: what met it goes on later, and is not counted.
+
+    Errors of drivers that say so are registered as such where the driver is imported.
+    """
 
 
 class Permanent:

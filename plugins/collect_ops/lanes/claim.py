@@ -24,7 +24,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import effective, room
 from collect_ops.lanes.hosts import down_hosts, note_probes
 from collect_ops.lanes.placing import NodeNeeds, Placing
-from collect_ops.lanes.policy import Candidate, Sorted
+from collect_ops.lanes.policy import Candidate, Sorted, passed_over
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunsUnavailable, collect_dag_id, wake
@@ -166,6 +166,7 @@ class _Claim:
         self._orphans: list[int] = []
         self._busy: list[int] = []
         self._contested: set[str] = set()  # sources whose limit another lane's claim is counting
+        self._returned: list[Candidate] = []  # of those sources
         self._malformed: list[tuple[Delivery, MalformedMessage]] = []
 
     def locked(self) -> bool:
@@ -203,6 +204,7 @@ class _Claim:
         self._hold()
         note_probes(self._connection, self._sorted.probed, self._rules.host)
         rows = self._move()
+        self._record_progress()
         self._result.claimed = len(rows)
         self._result.held = len(self._sorted.hold) + len(self._sorted.nowhere)
         self._result.deferred = len(self._sorted.defer)
@@ -241,6 +243,7 @@ class _Claim:
         )
         active = self._active(candidates)
         contested = [candidate for candidate in candidates if candidate.source in self._contested]
+        self._returned.extend(contested)
         self._busy.extend(self._deliveries.pop(candidate.task_id).tag for candidate in contested)
         self._sorted.sort([c for c in candidates if c.source not in self._contested], active)
 
@@ -327,6 +330,22 @@ class _Claim:
                 "actor": self._actor,
             },
         ).fetchall()
+
+    def _record_progress(self) -> None:
+        """Record how far the lane has come, and what it passed over on purpose: what is older and neither is lost."""
+        claimed = [candidate for run in self._sorted.runs for candidate in run]
+        if not claimed:
+            return
+        values = {
+            "lane": self._lane,
+            "priorities": [candidate.priority for candidate in claimed],
+            "queued_at": [candidate.queued_at for candidate in claimed],
+        }
+        self._connection.execute(query("lanes/record_progress"), values)
+        passed = passed_over(claimed, [*self._sorted.leave, *self._returned])
+        if passed:
+            task_ids = [candidate.task_id for candidate in passed]
+            self._connection.execute(query("lanes/mark_passed"), {"task_ids": task_ids})
 
     def _nodes(self, placement: Placement | None) -> Sequence[str]:
         """Where a run's groups will be: where they are sent; beside us, when the executor has no nodes' queues."""
@@ -432,6 +451,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         max_active_tasks=row["max_active_tasks"],
         connection=row["connection"],
         needs=NodeNeeds.of(row),
+        queued_at=row["queued_at"],
+        in_queue_at=row["in_queue_at"],
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from collect_ops.lanes.placing import ANYTHING, NodeNeeds, Placing
 from collect_ops.nodes.placement import Obstacle, Placement
@@ -11,6 +12,7 @@ from collect_ops.nodes.placement import Obstacle, Placement
 #: Small tasks that share a run at most: they share one shard group, so its length is bounded. A backlog rule may
 #: set more.
 PACK = 50
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,8 @@ class Candidate:
         max_active_tasks: The source's limit, None for none.
         connection: The source's connection, which stands for its host.
         needs: What it asks of a node.
+        queued_at: When it was published.
+        in_queue_at: When its message was last known to be in its queue.
     """
 
     task_id: int
@@ -36,6 +40,32 @@ class Candidate:
     max_active_tasks: int | None
     connection: str = ""
     needs: NodeNeeds = ANYTHING
+    queued_at: datetime = LONG_AGO
+    in_queue_at: datetime = LONG_AGO
+
+
+def passed_over(claimed: Iterable[Candidate], returned: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates that go back to the queue while one of no higher priority, published later, was claimed.
+
+    Without a record of it they would be taken for lost: a queue delivers by priority and age, so what waits while later
+    ones are claimed is not in it.
+
+    Args:
+        claimed: What was claimed.
+        returned: What is given back.
+    """
+    youngest: dict[int, datetime] = {}
+    for each in claimed:
+        youngest[each.priority] = max(each.queued_at, youngest.get(each.priority, each.queued_at))
+    return [
+        candidate
+        for candidate in returned
+        if any(
+            queued_at > candidate.in_queue_at
+            for priority, queued_at in youngest.items()
+            if priority <= candidate.priority
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

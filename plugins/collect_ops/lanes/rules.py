@@ -116,6 +116,11 @@ class LaneRules(Rules):
         """The routing key of a lane on the task and retry exchanges."""
         return f"lane.{lane}"
 
+    @property
+    def strict_priorities(self) -> bool:
+        """Whether the lanes' queues deliver a higher priority always first: quorum queues know two levels only."""
+        return self.broker.queue_type == "classic"
+
     def rung(self, delay_s: float) -> int:
         """The largest rung of the retry ladder that is not above a delay; the smallest for shorter delays."""
         fitting = [rung for rung in self.broker.retry_ladder_s if rung <= delay_s]

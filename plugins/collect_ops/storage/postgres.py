@@ -12,7 +12,7 @@ from psycopg import errors, pq, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Json, Jsonb, set_json_dumps, set_json_loads
 
-from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage
 
 __all__ = [
     "AsyncConnection",
@@ -33,6 +33,10 @@ AsyncConnection = psycopg.AsyncConnection[dict[str, Any]]
 set_json_dumps(orjson.dumps)
 set_json_loads(orjson.loads)
 
+# The connection is gone, the server ends, has no room left, or a lock was not to be had.
+OwnOutage.register(psycopg.OperationalError)
+OwnOutage.register(psycopg.InterfaceError)
+
 # A dead server must be noticed in seconds, not after the kernel's two hours; a statement that waits for a
 # lock for a minute is a fault to see, not to sit out. The server is told to notice a dead client as fast: one whose
 # machine vanished in the middle of a landing holds its shard's lock until then.
@@ -48,7 +52,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class DatabaseUnavailable(CollectOpsError, Transient):
+class DatabaseUnavailable(CollectOpsError, OwnOutage):
     """PostgreSQL did not accept a connection."""
 
     def __init__(self, reason: str) -> None:

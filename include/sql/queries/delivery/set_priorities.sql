@@ -6,9 +6,13 @@ SET
     priority = n.priority, lane = n.lane, base_priority = n.base_priority, emergency = n.emergency, pinned = n.pinned,
     aged_from = CASE WHEN n.anew THEN now() ELSE t.aged_from END,
     generation = t.generation + 1, moved_by = %(actor)s, queued_at = now(), progress_at = now(),
-    -- HELD tasks say on why they are held, and are published when they are released.
+    -- HELD and RETRYING tasks say on why they are; HELD ones are published when they are released.
     reason = CASE
-        WHEN t.status = 'HELD' THEN split_part(coalesce(t.reason, ''), ' | ', 1) || ' | ' || %(reason)s
+        WHEN t.status IN ('HELD', 'RETRYING') THEN concat_ws(
+            ' | ',
+            nullif(regexp_replace(coalesce(t.reason, ''), ' \| priority set to [0-9]+: .*$', ''), ''),
+            'priority set to ' || n.priority || ': ' || %(reason)s
+        )
         ELSE %(reason)s
     END,
     confirmed_generation = CASE WHEN t.status = 'HELD' THEN t.generation + 1 ELSE t.confirmed_generation END

@@ -2,7 +2,10 @@
 -- moves. The caller holds the locks (lock_cancelled). Primary key; a second withdrawal changes nothing. Returns them.
 WITH withdrawn AS (
     UPDATE collect.task
-    SET withdrawn_at = now(), reason = %(reason)s, moved_by = %(actor)s
+    SET
+        withdrawn_at = now(), moved_by = %(actor)s,
+        -- What is set aside or waits for a retry says on why; withdrawn_at and the log tell of the rest.
+        reason = CASE WHEN status IN ('HELD', 'RETRYING', 'DISPATCH_FAILED') THEN reason ELSE %(reason)s END
     WHERE
         id = ANY(%(task_ids)s::bigint[])
         AND withdrawn_at IS NULL

@@ -1,5 +1,5 @@
--- What a shard group has not begun with of a task whose host is held: settling sees from it that the attempt was ended on
--- purpose. Index shard_by_group.
+-- What a shard group has not begun with of a task whose host is held, or that an outage of our own keeps it from:
+-- settling sees from it that nothing has failed and nothing was lost. Index shard_by_group.
 UPDATE collect.shard AS s
 SET error = %(error)s
 FROM collect.task AS t

@@ -1,4 +1,7 @@
 -- What the shards of a task have come to. Primary key prefix.
+WITH present AS (
+    SELECT run_id AS current_run FROM collect.task WHERE id = %(task_id)s
+)
 SELECT
     count(*) AS shards,
     count(*) FILTER (WHERE status = 'DONE') AS done,
@@ -7,6 +10,10 @@ SELECT
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'down') AS host_down,
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'sick') AS host_sick,
     (array_agg(error ->> 'message') FILTER (WHERE status = 'PENDING' AND (error ->> 'deferred')::boolean))[1] AS deferred,
+    -- Of this run: what an earlier attempt met is no reason not to count that this one was lost.
+    (array_agg(error ->> 'message') FILTER (
+        WHERE status = 'PENDING' AND (error ->> 'outage')::boolean AND run_id = current_run
+    ))[1] AS outage,
     max((error ->> 'retry_after_s')::float8) FILTER (WHERE status = 'FAILED') AS retry_after_s,
     coalesce(sum(rows_fetched), 0)::bigint AS rows_fetched,
     coalesce(sum(rows_landed), 0)::bigint AS rows_landed,
@@ -29,4 +36,5 @@ SELECT
     (array_agg(error ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_error,
     (array_agg(shard_no ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_failed
 FROM collect.shard
+CROSS JOIN present
 WHERE task_id = %(task_id)s

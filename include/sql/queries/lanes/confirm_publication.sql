@@ -10,6 +10,6 @@ WITH named AS (
     FOR NO KEY UPDATE OF t SKIP LOCKED
 )
 UPDATE collect.task AS t
-SET confirmed_generation = named.generation
+SET confirmed_generation = named.generation, in_queue_at = now()
 FROM named
 WHERE t.id = named.id

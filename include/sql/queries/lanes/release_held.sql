@@ -3,27 +3,41 @@
 -- hold has passed, to see whether it answers: one that was tried least, so that a task which fails by itself does not
 -- stand for the others. Of a source and of a host, or all. Rows that another pass has in hand are skipped. Index
 -- task_open. Returns them.
-WITH active AS (
-    SELECT source, count(*) AS n FROM collect.task
-    WHERE status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
-    GROUP BY source
-),
-ranked AS (
+WITH held AS MATERIALIZED (
     SELECT
-        t.id, t.attempt, t.priority, h.held_until,
+        t.id, t.source, t.attempt, t.priority, h.held_until,
         v.definition ->> 'connection' AS connection,
-        row_number() OVER (PARTITION BY t.source ORDER BY t.priority DESC, t.id)
-        + coalesce(a.n, 0) AS place,
-        coalesce((v.definition ->> 'max_active_tasks')::int, 2147483647) AS room
+        (v.definition ->> 'max_active_tasks')::int AS max_active
     FROM collect.task AS t
     JOIN collect.source_version AS v ON v.hash = t.source_version
-    LEFT JOIN active AS a ON a.source = t.source
     LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
     WHERE
         t.status = 'HELD' AND t.held_for IS NULL
         AND (h.paused_until IS NULL OR h.paused_until <= now())
         AND (h.held_until IS NULL OR h.held_until <= now())
         AND (%(source)s::text IS NULL OR t.source = %(source)s OR v.definition ->> 'connection' = %(connection)s::text)
+),
+limited AS (
+    SELECT source, max(max_active) AS most FROM held WHERE max_active IS NOT NULL GROUP BY source
+),
+active AS MATERIALIZED (
+    -- Of the limited sources alone, and no further than to the limit: this runs with every task that ends.
+    SELECT l.source, count(*) AS n
+    FROM limited AS l
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM collect.task AS o
+        WHERE o.source = l.source AND o.status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
+        LIMIT l.most -- noqa: AM09
+    ) AS u
+    GROUP BY l.source
+),
+ranked AS (
+    SELECT
+        h.id, h.attempt, h.priority, h.held_until, h.connection,
+        row_number() OVER (PARTITION BY h.source ORDER BY h.priority DESC, h.id) + coalesce(a.n, 0) AS place,
+        coalesce(h.max_active, 2147483647) AS room
+    FROM held AS h
+    LEFT JOIN active AS a ON a.source = h.source
 ),
 fitting AS (
     SELECT

@@ -90,6 +90,23 @@ def test_many(world: World, collect_ops: Run, moments: Path, tmp_path: Path) -> 
     assert not list(tmp_path.glob("*.errors.ndjson"))
 
 
+def test_answers_of_a_file_are_looked_up_by_their_request_ids(
+    world: World, collect_ops: Run, moments: Path, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.ndjson"
+    arguments = ("submit", SOURCE, "--params-file", moments, "--request-id", "nightly", "--answers", answers)
+    assert collect_ops(*arguments)[0] == 0
+    first, *_ = (json.loads(line) for line in answers.read_text().splitlines())
+    assert first["request_id"].startswith("nightly:")
+    code, out, _ = collect_ops("status", first["request_id"], "--json")
+    assert (code, json.loads(out)["task_id"]) == (0, first["task_id"])
+    code, out, _ = collect_ops("status", str(first["task_id"]), "--json")
+    assert (code, json.loads(out)["task_id"]) == (0, first["task_id"])
+    code, _, err = collect_ops("status", "nightly:nobody:1")
+    assert code == 2
+    assert "'nightly:nobody:1'" in err
+
+
 def test_bad_lines(world: World, collect_ops: Run, moments: Path) -> None:
     with moments.open("a") as file:
         file.write("yesterday\na,b\n")

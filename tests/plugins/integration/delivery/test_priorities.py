@@ -170,10 +170,28 @@ def test_held_tasks_change_without_a_message_and_say_on_why_they_are_held(world:
     assert done.moved == (held["id"],)
     reason = world.task(held["id"])["reason"]
     assert reason.startswith("source things has 1 active tasks, max_active_tasks is 1")
-    assert reason.endswith("| the boss wants it")
+    assert reason.endswith(" | priority set to 6: the boss wants it")
     set_to(world, [held["id"]], 7)
-    assert world.task(held["id"])["reason"] == reason
+    assert world.task(held["id"])["reason"] == reason.replace("set to 6", "set to 7")
     assert world.claim().claimed == 0
+
+
+def test_a_retry_says_on_why_it_failed(world: World) -> None:
+    """However often its priority changes, and whatever its error holds."""
+    failed = "1 of 1 shards failed; shard 0: http://host/a: answered 500; it begins 'a | b'"
+    (task_id,) = submit(world)
+    for status in ("CLAIMED", "RETRYING"):
+        world.rows(
+            "UPDATE collect.task SET status = %s, reason = %s, due_at = now() + interval '1 hour' RETURNING id",
+            status,
+            failed,
+        )
+    set_to(world, [task_id], 6)
+    promote(world, [task_id])
+    assert age(world, 3) == 1
+    row = world.task(task_id)
+    assert row["status"] == "RETRYING"
+    assert row["reason"] == f"{failed} | priority set to {row['priority']}: has waited long"
 
 
 def test_what_is_under_way_ended_or_unknown_is_left(world: World) -> None:

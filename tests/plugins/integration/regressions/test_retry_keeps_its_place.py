@@ -18,8 +18,8 @@ def test_a_due_retry_behind_a_backlog(world: World, db: Connection) -> None:
     )
 
     def overdue(*, queue_empty: bool) -> list[int]:
-        values = {"lane": "normal", "ttl_s": 7200, "grace_s": 60, "queue_empty": queue_empty, "actor": "test"}
-        rows = db.execute(query("delivery/republish_overdue"), values).fetchall()
+        values = {"lane": "normal", "ttl_s": 7200, "grace_s": 60, "queue_empty": queue_empty, "strict": True}
+        rows = db.execute(query("delivery/republish_overdue"), {**values, "actor": "test"}).fetchall()
         db.execute(  # five minutes later
             "UPDATE collect.task SET queued_at = queued_at - interval '5 minutes', "
             "due_at = due_at - interval '5 minutes'"

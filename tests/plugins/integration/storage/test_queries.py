@@ -15,9 +15,9 @@ from tests.plugins.integration.databases import new_database
 FILES = sorted(path for path in queries_dir().rglob("*.sql") if "-- Template:" not in path.read_text())
 #: Statements that run for every message, page or minute, and the indexes of which one must carry them.
 HOT = {
-    "lanes/lock_named": ("task_pkey", "task_open"),
+    "lanes/lock_named": ("task_pkey", "task_open", "task_waiting"),
     "lanes/select_others": ("task_pkey",),
-    "lanes/claim_tasks": ("task_pkey", "task_open"),
+    "lanes/claim_tasks": ("task_pkey", "task_open", "task_waiting"),
     "lanes/select_room": ("shard_group_open",),
     "lanes/select_hosts": ("host_pkey",),
     "lanes/lock_quota": ("host_quota_pkey",),
@@ -35,9 +35,9 @@ HOT = {
     "landing/vouch_page": ("page_validator_pkey",),
     "landing/forget_page": ("page_validator_pkey",),
     "landing/prune_validators": ("page_validator_seen",),
-    "delivery/select_unconfirmed": ("task_unconfirmed", "task_open"),
+    "delivery/select_unconfirmed": ("task_outbox",),
     "delivery/select_stalled": ("task_open",),
-    "delivery/republish_overdue": ("task_pkey", "task_open"),
+    "delivery/republish_overdue": ("task_waiting",),
     "execution/lock_running": ("task_pkey",),
     "admission/select_answers": ("submission_pkey",),
     "admission/select_holders": ("dedup_pkey",),

@@ -407,7 +407,14 @@ class TaskMachine(RuleBasedStateMachine):
             "UPDATE collect.task SET queued_at = now() - interval '2 minutes', due_at = now() - interval '2 minutes' "
             "WHERE status IN ('QUEUED', 'RETRYING')"
         )
-        values = {"lane": "normal", "ttl_s": 7200, "grace_s": 60, "queue_empty": True, "actor": "test"}
+        values = {
+            "lane": "normal",
+            "ttl_s": 7200,
+            "grace_s": 60,
+            "queue_empty": True,
+            "strict": True,
+            "actor": "test",
+        }
         found = {row["id"] for row in self._run("delivery/republish_overdue", **values)}
         assert found == {task.id for task in self._tasks.values() if task.status in WAITING}
         for task_id in found:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from collect_ops.execution.policy import (
     MAX_LOST,
+    OUTAGE_DELAY_S,
     Attempt,
     ShardSums,
     group,
@@ -90,8 +91,8 @@ def test_a_retry_waits_within_its_bounds(number: int, chance: float, after: floa
         assert delay_s <= least * 1.2
 
 
-def error(*, transient: bool) -> dict[str, Any]:
-    return {"message": "no", "transient": transient}
+def error(*, transient: bool, outage: bool = False) -> dict[str, Any]:
+    return {"message": "no", "transient": transient, "outage": outage}
 
 
 attempts = st.builds(
@@ -102,7 +103,9 @@ attempts = st.builds(
     lost_count=st.integers(0, MAX_LOST),
     named_total=st.none() | st.integers(0, 100),
     max_failed_shards=st.integers(0, 3),
-    plan_error=st.none() | st.booleans().map(lambda transient: error(transient=transient)),
+    plan_error=st.none()
+    | st.builds(error, transient=st.booleans())
+    | st.builds(error, transient=st.booleans(), outage=st.just(True)),
 )
 
 
@@ -120,6 +123,7 @@ def sums(draw: st.DrawFn) -> ShardSums:
         first_failed=0 if failed else None,
         first_error=error(transient=True) if failed else None,
         deferred=draw(st.none() | st.just("held")) if other else None,
+        outage=draw(st.none() | st.just("Redis is away")) if other else None,
     )
 
 
@@ -143,10 +147,28 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
         assert shards.final, "nothing that could still be fetched is given up"
     if outcome.status is TaskStatus.RETRYING:
         assert attempt.retry_count < attempt.max_retries
-    if outcome.status is TaskStatus.QUEUED:
+    if outcome.status is TaskStatus.QUEUED and outcome.counted:
         assert attempt.lost_count + 1 < MAX_LOST
         assert outcome.delay_s == (min(32, 2**attempt.lost_count) if attempt.lost_count else 0)
         assert attempt.plan_error is None
+
+
+@given(attempt=attempts, shards=sums(), chance=st.floats(0, 1, exclude_max=True))
+def test_an_outage_of_our_own_is_neither_a_retry_nor_a_loss(
+    attempt: Attempt, shards: ShardSums, chance: float
+) -> None:
+    """Whatever the attempt has behind it: max_retries 0, the last loss that it may have."""
+    planning = replace(attempt, plan_error=error(transient=True, outage=True))
+    running = (
+        replace(attempt, planned=True, plan_error=None),
+        replace(shards, failed=0, deferred=None, outage="x"),
+    )
+    for met, found in ((planning, shards), running):
+        outcome = settle_outcome(met, found, RULE, base_s=None, chance=chance)
+        if found.final and met is not planning:
+            continue
+        assert (outcome.status, outcome.counted) == (TaskStatus.QUEUED, False)
+        assert OUTAGE_DELAY_S <= outcome.delay_s < 2 * OUTAGE_DELAY_S
 
 
 def test_a_mismatch_names_both_numbers() -> None:
