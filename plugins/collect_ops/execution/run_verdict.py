@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 NOTE_CHARS = 1000
 #: Of a reason, when several tasks share the note, and when one has it to itself.
 REASON_CHARS, LONE_REASON_CHARS = 160, 600
+#: Of a reason, however long a person's words are; and what stands around it.
+LEAST_REASON_CHARS, FRAME_CHARS = 40, 320
 #: What our part of a note begins with; what stands before it is a person's.
 HEADING = "collect-ops:"
 
@@ -86,6 +88,7 @@ class RunVerdict:
     def _lines(self, room: int) -> str:
         lines = [self._heading()]
         most = LONE_REASON_CHARS if len(self.ends) == 1 else REASON_CHARS
+        most = max(LEAST_REASON_CHARS, min(most, room - FRAME_CHARS))
         for place, end in enumerate(self.ends):
             line = _line(end, most)
             left = len(self.ends) - place

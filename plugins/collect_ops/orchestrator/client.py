@@ -108,7 +108,7 @@ class AirflowClient:
         return self._token[0]
 
     def _timeout(self) -> httpx.Timeout:
-        """What is left for one request: half of it to connect, half to wait for the answer."""
+        """What is left for one request: a quarter of it to connect, the rest to wait for the answer."""
         if self._until is None:
             return httpx.Timeout(30)
         left = self._until - time.monotonic()
@@ -116,7 +116,7 @@ class AirflowClient:
             raise AirflowUnavailable(
                 f"Airflow's REST API at {self._client.base_url} took all the time there was"
             )
-        return httpx.Timeout(max(_LEAST_S, left / 2))
+        return httpx.Timeout(max(_LEAST_S, left / 4), read=max(_LEAST_S, left * 3 / 4))
 
 
 def detail_of(answer: httpx.Response) -> str:
