@@ -9,11 +9,13 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.e2e.running_stack import RunningStack
-from tests.e2e.test_browser import PATIENCE_MS, logged_in, screenshots
+from tests.e2e.test_browser import logged_in, screenshots
 
 __all__ = ["logged_in", "screenshots"]
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
+#: Airflow's page draws a form of many fields slowly on a busy machine.
+PATIENCE_MS = 90_000
 #: The fields that must be filled in, and a source that must be offered, by form.
 FORMS = {
     "collect_submit": ["Source"],

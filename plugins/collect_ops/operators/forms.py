@@ -93,10 +93,10 @@ def _range(param: SourceParam) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def _description(param: SourceParam) -> str:
+def _description(param: SourceParam) -> str | None:
     parts = [param.description.rstrip(".")] if param.description else []
     if param.pattern is not None:
         parts.append(f"must match {param.pattern}")
     if param.required:
         parts.append("must be given")
-    return "; ".join(parts) or f"A {param.type}, as the source declares it"
+    return "; ".join(parts) or None
