@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.forms import choice, optional, source_filter
 from collect_ops.operators.priority import ACTIONS, CollectPriorityOperator
 
 # As one object: what is a text stays one, also when it reads like a number. Empty lists mean nothing.
@@ -33,41 +34,37 @@ with DAG(
             title="Action",
             description="adjust: set the priority; promote: make it an emergency; cancel: nothing lands any more",
         ),
-        "ids": Param(
+        "ids": optional(
+            "array",
             [],
-            type="array",
             items={"type": "integer", "minimum": 1},
             title="Collect tasks",
             description="Their numbers, as a JSON list; empty: those that the fields below choose",
         ),
-        "source": Param(None, type=["null", "string"], title="Source"),
-        "lane": Param(None, type=["null", "string"], enum=[None, *lane_rules().lanes], title="Lane"),
-        "status": Param(
-            [], type="array", items={"type": "string", "enum": _WAITING}, title="In these states"
+        "source": source_filter(),
+        "lane": choice(*lane_rules().lanes, empty="every lane", title="Lane"),
+        "status": optional(
+            "array",
+            [],
+            items={"type": "string", "enum": _WAITING},
+            examples=_WAITING,
+            title="In these states",
+            description="Empty: in every state of a task that waits or runs",
         ),
-        "priority_min": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10, title="Of this priority or above"
-        ),
-        "priority_max": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10, title="Of this priority or below"
-        ),
-        "submitted_by": Param(None, type=["null", "string"], title="Submitted by"),
-        "older_than_s": Param(
-            None, type=["null", "number"], minimum=0, title="Waiting for longer than", description="Seconds"
-        ),
-        "params": Param({}, type="object", title="Parameters", description="Tasks with these among theirs"),
-        "priority": Param(
-            None,
-            type=["null", "integer"],
+        "priority_min": optional("integer", minimum=0, maximum=10, title="Of this priority or above"),
+        "priority_max": optional("integer", minimum=0, maximum=10, title="Of this priority or below"),
+        "submitted_by": optional("string", title="Submitted by"),
+        "older_than_s": optional("number", minimum=0, title="Waiting for longer than", description="Seconds"),
+        "params": optional("object", {}, title="Parameters", description="Tasks with these among theirs"),
+        "priority": optional(
+            "integer",
             minimum=0,
             maximum=10,
             title="Priority",
             description="0 to 10, for adjust: 8-10 urgent, 4-7 normal, 0-3 bulk",
         ),
         # Null, not "": the form takes an empty text for a missing one, and lets nobody trigger.
-        "reason": Param(
-            None, type=["null", "string"], title="Reason", description="Kept in the log of each task"
-        ),
+        "reason": optional("string", title="Reason", description="Kept in the log of each task"),
     },
 ) as dag:
     CollectPriorityOperator(

@@ -7,6 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.forms import optional
 from collect_ops.operators.submit import MAX_BATCH, CollectSubmitOperator
 from collect_ops.sources.load import source_names
 
@@ -19,7 +20,8 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["collect-ops", "submit"],
     doc_md="Admits one collect task, or a batch. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `merged_into`, "
-    "`message`; of a batch counts, and these in `tasks`; of a dry run what would be done, in `would`.",
+    "`message`; of a batch counts, and these in `tasks`; of a dry run what would be done, in `would`; of what is "
+    "rejected `error` and `faults`.",
     params={
         "source": Param(
             None,
@@ -28,56 +30,54 @@ with DAG(
             title="Source",
             description="A file of include/sources, without .yaml",
         ),
-        "params": Param(
+        "params": optional(
+            "object",
             {},
-            type="object",
             title="Parameters",
-            description="Values for the parameters that the source declares, as JSON",
+            description="Values for the parameters that the source declares, as JSON; the form of the DAG source_NAME "
+            "has a field for each",
         ),
-        "path": Param(
-            None,
-            type=["null", "string"],
+        "path": optional(
+            "string",
             title="Path",
             description="Instead of the source's path, relative to its connection",
         ),
-        "priority": Param(
-            None,
-            type=["null", "integer"],
+        "priority": optional(
+            "integer",
             minimum=0,
             maximum=10,
             title="Priority",
             description="0 to 10; empty takes the source's",
         ),
-        "emergency": Param(
+        "emergency": optional(
+            "boolean",
             default=False,
-            type="boolean",
             title="Emergency",
             description="Raises the priority, by 3 as shipped",
         ),
-        "force": Param(
+        "force": optional(
+            "boolean",
             default=False,
-            type="boolean",
             title="Force",
             description="Admit even when an equal task is under way or was collected within the source's window",
         ),
-        "deadline": Param(
-            None,
-            type=["null", "string"],
+        "deadline": optional(
+            "string",
             format="date-time",
             title="Deadline",
             description="When the rows are needed at the latest, with an offset from UTC",
         ),
-        "batch": Param(
-            None,
-            type=["null", "array"],
+        "batch": optional(
+            "array",
+            [],
             items={"type": "object"},
             maxItems=MAX_BATCH,
             title="Batch",
             description="Several submissions at once: a list of objects like Parameters, instead of it",
         ),
-        "dry_run": Param(
+        "dry_run": optional(
+            "boolean",
             default=False,
-            type="boolean",
             title="Dry run",
             description="Tell what would be duplicate, merged or admitted, and at which priority; change nothing",
         ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from collect_ops.lanes.rules import lane_rules
-from collect_ops.operators.dead_letters import ACTIONS, DeadLettersOperator
+from collect_ops.operators.dead_letters import ACTIONS, USUAL_LIMIT, DeadLettersOperator
+from collect_ops.operators.forms import choice, optional, source_filter
 
 _STATES = ["OPEN", "REDRIVEN", "SETTLED", "FAILED", "DISCARDED"]
 # As one object: what is a text stays one, also when it reads like a number.
@@ -32,56 +33,49 @@ with DAG(
             title="Action",
             description="groups: the same fault in a line; redrive: send again; take_back: undo what was not claimed",
         ),
-        "ids": Param(
+        "ids": optional(
+            "array",
             [],
-            type="array",
             items={"type": "integer", "minimum": 1},
             title="Dead letters",
             description="Their numbers, as a JSON list; empty: those that the fields below choose",
         ),
-        "fingerprint": Param(
-            None, type=["null", "string"], pattern="^[0-9a-f]{16}$", title="Group", description="See groups"
-        ),
-        "source": Param(None, type=["null", "string"], title="Source"),
-        "task_id": Param(None, type=["null", "integer"], minimum=1, title="Collect task"),
-        "text": Param(
-            None, type=["null", "string"], title="Text", description="In the error, or in a message's body"
-        ),
-        "since": Param(None, type=["null", "string"], format="date-time", title="Failed since"),
-        "until": Param(None, type=["null", "string"], format="date-time", title="Failed before"),
-        "state": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, *_STATES],
+        "fingerprint": optional("string", pattern="^[0-9a-f]{16}$", title="Group", description="See groups"),
+        "source": source_filter(),
+        "task_id": optional("integer", minimum=1, title="Collect task"),
+        "text": optional("string", title="Text", description="In the error, or in a message's body"),
+        "since": optional("string", format="date-time", title="Failed since"),
+        "until": optional("string", format="date-time", title="Failed before"),
+        "state": choice(
+            *_STATES,
+            empty="those that the action is for",
             title="State",
             description="Empty: open ones; with take_back those that were redriven or discarded",
         ),
-        "edit": Param(
+        "edit": optional(
+            "object",
             {},
-            type="object",
             title="Edit",
             description='Before a redrive of one letter: {"params": {}, "path": "", "priority": 5, "redeclare": true}; '
             "of a message without a task: body, exchange, routing_key",
         ),
-        "rate_per_s": Param(
-            None,
-            type=["null", "number"],
+        "rate_per_s": optional(
+            "number",
             exclusiveMinimum=0,
             title="Rate",
             description="Letters a second at most",
         ),
-        "redrive_id": Param(
-            None,
-            type=["null", "integer"],
+        "redrive_id": optional(
+            "integer",
             minimum=1,
             title="Redrive",
             description="For status and cancel; with the others: letters that are part of it",
         ),
         # Null, not "": the form takes an empty text for a missing one, and lets nobody trigger.
-        "reason": Param(
-            None, type=["null", "string"], title="Reason", description="Needed for all that changes something"
+        "reason": optional("string", title="Reason", description="Needed for all that changes something"),
+        "limit": optional(
+            "integer", USUAL_LIMIT, minimum=1, maximum=1000, title="Limit", description="Lines at most"
         ),
-        "limit": Param(50, type="integer", minimum=1, maximum=1000, title="Limit"),
     },
 ) as dag:
     DeadLettersOperator(

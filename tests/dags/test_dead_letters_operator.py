@@ -53,7 +53,7 @@ def act(world: World, dags: Mapping[str, DAG], monkeypatch: pytest.MonkeyPatch) 
         Wakeups(world.backends.redis_url).begin(lane)
 
     def run(**conf: Any) -> Any:
-        ti = SimpleNamespace(dag_id="dead_letters", run_id="r1", task_id="act")
+        ti = SimpleNamespace(dag_id="dead_letters", run_id="r1", task_id="act", xcom_push=lambda *_: None)
         context = {"ti": ti, "dag_run": SimpleNamespace(conf=conf)}
         return rendered(dags, **conf).execute(context)  # type: ignore[arg-type]
 

@@ -25,6 +25,7 @@ def test_there_is_a_dag_for_everything(dags: Mapping[str, DAG]) -> None:
         "collect_submit",
         "collect_sweep",
         "dead_letters",
+        "landing_tables",
     }
     wanted |= {f"{kind}_{lane}" for kind in ("lane", "collect") for lane in LANES}
     wanted |= {f"source_{name}" for name in load_sources().sources}
@@ -88,7 +89,61 @@ def test_the_form_of_collect_submit_is_typed(dags: Mapping[str, DAG]) -> None:
     assert (priority["minimum"], priority["maximum"]) == (0, 10)
 
 
-def test_a_source_dag_waits_without_a_slot_and_emits_its_asset(dags: Mapping[str, DAG]) -> None:
+def test_a_source_dag_waits_without_a_slot_and_claims_no_asset(dags: Mapping[str, DAG]) -> None:
+    """The table's event comes with its rows: a second one from here would start every consumer twice."""
     task = dags["source_flights"].get_task("collect")
     assert task.wait_for_completion
-    assert [asset.name for asset in task.outlets] == ["landing.flights"]
+    assert (task.outlets, task.inlets) == ([], [])
+
+
+def test_every_landing_table_is_an_asset_that_airflow_knows(dags: Mapping[str, DAG]) -> None:
+    tables = {source.target.table for source in load_sources().sources.values()}
+    known = dags["landing_tables"].get_task("tables").outlets
+    assert {(asset.name, asset.uri) for asset in known} == {
+        (f"landing.{table}", f"collect://landing/{table}") for table in tables
+    }
+
+
+def test_a_source_dag_links_to_the_runs_of_its_source(dags: Mapping[str, DAG]) -> None:
+    dag = dags["source_flights"]
+    assert "/dag_runs?conf_contains=%22flights%22" in str(dag.doc_md)
+    (link,) = dag.get_task("collect").operator_extra_links
+    found = link.get_link(dag.get_task("collect"), ti_key=None)
+    assert found.endswith("/dag_runs?conf_contains=%22flights%22")
+
+
+def test_a_source_dags_form_has_a_field_for_each_parameter(dags: Mapping[str, DAG]) -> None:
+    for name, source in load_sources().sources.items():
+        assert set(dags[f"source_{name}"].params) == set(source.request.params), name
+    params = dags["source_example_cursor"].params
+    assert params.get_param("even").schema["type"] == ["null", "boolean"]
+    assert params["even"] is True
+    assert params.get_param("region").schema["enum"] == [None, "north", "south"]
+    assert dags["source_example_offset"].params.get_param("since").schema["format"] == "date-time"
+
+
+#: What nobody can do without.
+REQUIRED = {"collect_submit": {"source"}, "collect_priority": {"action"}, "dead_letters": {"action"}}
+
+
+def test_forms_star_what_is_required_and_nothing_else(dags: Mapping[str, DAG]) -> None:
+    for dag in dags.values():
+        fields = {name: dag.params.get_param(name).schema for name in dag.params}
+        starred = {name for name, schema in fields.items() if "null" not in schema["type"]}
+        assert starred == REQUIRED.get(dag.dag_id, set()), dag.dag_id
+
+
+def test_no_form_shows_the_word_null(dags: Mapping[str, DAG]) -> None:
+    for dag in dags.values():
+        for name in dag.params:
+            schema = dag.params.get_param(name).schema
+            if None in schema.get("enum", ()):
+                assert schema["values_display"]["null"], (dag.dag_id, name)
+            if "array" in schema["type"]:  # an empty editor shows an object
+                assert dag.params[name] == [], (dag.dag_id, name)
+
+
+def test_forms_propose_the_sources(dags: Mapping[str, DAG]) -> None:
+    for dag_id in ("collect_submit", "collect_priority", "dead_letters"):
+        schema = dags[dag_id].params.get_param("source").schema
+        assert "flights" in (schema.get("enum") or schema["examples"]), dag_id

@@ -193,7 +193,14 @@ def sweep() -> None:
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rest_runs import RestRuns
     from collect_ops.lanes.rules import lane_rules
+    from collect_ops.orchestrator.rest_reports import RestReports
 
     runs = RestRuns.from_environment()
-    done = sweep_once(Backends.from_environment(), lane_rules(), runs, actor=_actor())
+    done = sweep_once(
+        Backends.from_environment(),
+        lane_rules(),
+        runs,
+        actor=_actor(),
+        open_reports=RestReports.from_environment,
+    )
     print_json(done.as_counts())

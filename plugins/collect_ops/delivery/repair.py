@@ -161,7 +161,9 @@ def _conf(connection: Connection, row: dict[str, Any], backends: Backends) -> di
     members = connection.execute(query("delivery/select_run_tasks"), {"run_id": row["run_id"]}).fetchall()
     priority = max((member["priority"] for member in members), default=row["priority"])
     nodes = members[0]["nodes"] if members and backends.node_queues else ()
-    return run_conf([(member["id"], member["attempt"]) for member in members], priority, row["lane"], nodes)
+    sources = {member["source"] for member in members}
+    attempts = [(member["id"], member["attempt"]) for member in members]
+    return run_conf(attempts, priority, row["lane"], nodes, sources)
 
 
 def _overdue(

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import declare
 from collect_ops.coordination.wakeups import Wakeups
-from collect_ops.delivery import ageing, dead_drain, dispatch, merging, outbox, redrive, repair
+from collect_ops.delivery import (
+    ageing,
+    dead_drain,
+    dispatch,
+    merging,
+    outbox,
+    redrive,
+    repair,
+    run_notes,
+    table_events,
+)
 from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.dispatch import Dispatched
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
+from collect_ops.delivery.run_notes import Delivered
+from collect_ops.delivery.table_events import Sent
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing import memory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
 from collect_ops.nodes.rules import placement_rules
+from collect_ops.orchestrator.port import Reports
 from collect_ops.storage import connect
 
 log = logging.getLogger(__name__)
@@ -42,6 +55,8 @@ class Swept:
     woken: tuple[str, ...]
     inbox_woken: bool
     forgotten_pages: int = 0
+    run_notes: Delivered = field(default_factory=Delivered)
+    table_events: Sent = field(default_factory=Sent)
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -55,17 +70,27 @@ class Swept:
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
             "forgotten_pages": self.forgotten_pages,
+            "run_notes": self.run_notes.as_counts(),
+            "table_events": self.table_events.as_counts(),
         }
 
 
-def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, old pages.
+def sweep(
+    backends: Backends,
+    rules: LaneRules,
+    runs: Runs,
+    *,
+    actor: str,
+    open_reports: Callable[[], Reports] | None = None,
+) -> Swept:
+    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, reports, pages.
 
     Args:
         backends: Where the services are.
         rules: Lane rules.
         runs: Airflow's runs.
         actor: Who sweeps, for the task log.
+        open_reports: Opens the way to report to Airflow; None leaves run notes and table events where they are.
 
     Raises:
         ExceptionGroup: Some passes failed; the others were made, since each mends something else.
@@ -90,6 +115,10 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
+    noted = sent = None
+    if open_reports is not None:
+        noted = attempt(lambda: run_notes.run_once(backends, open_reports))
+        sent = attempt(lambda: table_events.run_once(backends, open_reports))
     forgotten = attempt(lambda: memory.prune(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if (
@@ -111,6 +140,8 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),
         forgotten_pages=forgotten or 0,
+        run_notes=noted or Delivered(),
+        table_events=sent or Sent(),
     )
 
 

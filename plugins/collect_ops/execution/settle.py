@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 
 _PUBLISHED = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
 _AGAIN = _PUBLISHED | {TaskStatus.HELD, TaskStatus.DISPATCH_FAILED}
+#: Ends with which a table has its new rows.
+_LANDED = frozenset({TaskStatus.COMPLETED, TaskStatus.PARTIAL})
+#: Ends that Airflow has to show, although the run's own tasks went well.
+_NOTED = frozenset({TaskStatus.DEAD, TaskStatus.PARTIAL})
 MAX_REASON_CHARS = 1000
 
 
@@ -177,6 +181,8 @@ def _settle(
         moved = _move(
             connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers, refused=refused
         )
+        if outcome.status in _LANDED:
+            _record_table_event(connection, task, sums_row)
         if callers is not None:
             error = task["plan_error"] or sums.first_error
             settle_merged(connection, task, callers, outcome, error=error, actor=actor)
@@ -201,6 +207,21 @@ def _settle(
         host=task["definition"]["connection"],
         items=items,
         unit=_telling_unit(task, sums_row),
+    )
+
+
+def _record_table_event(connection: Connection, task: Mapping[str, Any], sums_row: Mapping[str, Any]) -> None:
+    """Tell those who wait for the table: also when the task's own caller has withdrawn, the rows are there."""
+    target = task["definition"]["target"]
+    connection.execute(
+        query("execution/insert_table_event"),
+        {
+            "table_name": target["table"],
+            "task_id": task["id"],
+            "source": task["source"],
+            "rows_landed": sums_row["rows_landed"],
+            "replaces": target.get("disposition") == Disposition.REPLACE,
+        },
     )
 
 
@@ -322,6 +343,8 @@ def _move(
                 "retry_count": moved["retry_count"],
             },
         )
+    if outcome.status in _NOTED:
+        connection.execute(query("execution/insert_run_note"), {"task_id": task["id"]})
     if run_over and task["run_id"]:
         connection.execute(query("execution/close_groups"), {"run_id": task["run_id"]})
     return moved

@@ -9,10 +9,12 @@ from airflow.sdk import Connection
 from airflow.sdk.configuration import conf
 
 from collect_ops.collectors.endpoint import Endpoint
-from collect_ops.hooks.connections import connection_of
+from collect_ops.hooks.connections import AirflowAway, ConnectionMissing, connection_of
 from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
 from collect_ops.kernel.backends import Backends, serves_node_queues
 from collect_ops.lanes.rest_runs import RestRuns
+from collect_ops.orchestrator.errors import AirflowUnavailable
+from collect_ops.orchestrator.rest_reports import RestReports
 
 POSTGRES_CONN_ID = "collect_postgres"
 REDIS_CONN_ID = "collect_redis"
@@ -53,10 +55,29 @@ def backends_of(get: Callable[[str], Connection]) -> Backends:
 
 def rest_runs() -> RestRuns:
     """Airflow's REST API as the user of the connection collect_airflow."""
+    return RestRuns(*_airflow_account())
+
+
+def reports(*, limit_s: float | None = None) -> RestReports:
+    """What is reported to Airflow, by the same account.
+
+    Args:
+        limit_s: Seconds that all of it may take, counted from now.
+
+    Raises:
+        AirflowUnavailable: The connection is not defined, or could not be asked for.
+    """
+    try:
+        return RestReports(*_airflow_account(), limit_s=limit_s)
+    except (ConnectionMissing, AirflowAway) as error:
+        raise AirflowUnavailable(str(error)) from error
+
+
+def _airflow_account() -> tuple[str, str, str]:
     connection = connection_of(AIRFLOW_CONN_ID)
     host = connection.host or "127.0.0.1"
     base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
-    return RestRuns(
+    return (
         f"{base}:{connection.port}" if connection.port else base,
         connection.login or "",
         connection.password or "",

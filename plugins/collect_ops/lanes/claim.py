@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,9 +124,13 @@ def start_runs(runs_to_start: Sequence[ClaimedRun], runs: Runs) -> None:
 
 
 def run_conf(
-    tasks: Sequence[tuple[int, int]], priority: int, lane: str, nodes: Sequence[str] = ()
+    tasks: Sequence[tuple[int, int]],
+    priority: int,
+    lane: str,
+    nodes: Sequence[str] = (),
+    sources: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The conf of a collect run: ids and what the cluster policy needs, nothing large.
+    """The conf of a collect run: ids, what the cluster policy needs and what people filter runs by, nothing large.
 
     Args:
         tasks: Task ids with their attempts.
@@ -134,9 +138,12 @@ def run_conf(
         lane: Lane name.
         nodes: Whose queues the shard groups go to, in order, again from the first one after the last; none: on any
             worker.
+        sources: Names of the tasks' sources.
     """
     named = [{"task_id": task_id, "attempt": attempt} for task_id, attempt in tasks]
     conf: dict[str, Any] = {"tasks": named, "priority": priority, "lane": lane}
+    if of := sorted(set(sources)):
+        conf["sources"] = of
     return {**conf, "nodes": list(nodes)} if nodes else conf
 
 
@@ -374,6 +381,7 @@ class _Claim:
                     max(row["priority"] for row in members),
                     self._lane,
                     members[0]["nodes"] if self._sorted.placing is not None else (),
+                    {row["source"] for row in members},
                 ),
             )
             for run_id, members in by_run.items()

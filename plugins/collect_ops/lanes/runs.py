@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from collect_ops.coordination.wakeups import Wakeups
-from collect_ops.kernel.errors import CollectOpsError
+from collect_ops.orchestrator.errors import AirflowUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class RunState(StrEnum):
     MISSING = "missing"
 
 
-class RunsUnavailable(CollectOpsError):
-    """Airflow did not start a run or did not tell its state: it was away, or it refused."""
+#: Airflow did not start a run or did not tell its state.
+RunsUnavailable = AirflowUnavailable
 
 
 class Runs(Protocol):

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
 
 from collect_ops.delivery import redrive
 from collect_ops.delivery.dead_letters import DeadLetters
@@ -16,12 +15,15 @@ from collect_ops.delivery.dead_model import RedriveProgress, Selection, edit_of,
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed
+from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.lanes.waking import wake_waiting
 from collect_ops.operators.actor import actor_of
-from collect_ops.operators.conf import refuse_unknown, rendered
+from collect_ops.operators.conf import NOTHING, refuse_unknown, rendered
+from collect_ops.operators.refusal import refuse
 
+#: How many letters or groups are told when nobody says how many.
+USUAL_LIMIT = 50
 #: Seconds for which a task drives a redrive; the sweep goes on with what is left.
 DRIVE_S = 40.0
 ACTIONS = ("list", "groups", "show", "edit", "redrive", "discard", "take_back", "status", "cancel")
@@ -53,7 +55,7 @@ class DeadLettersOperator(BaseOperator):
         rate_per_s: float | str | None = None,
         redrive_id: int | str | None = None,
         reason: str = "",
-        limit: int | str = 50,
+        limit: int | str | None = USUAL_LIMIT,
         conf_keys: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -80,9 +82,7 @@ class DeadLettersOperator(BaseOperator):
             act = self._action()
             done = act(DeadLetters(backends(), lane_rules()), actor_of(context))
         except CollectOpsError as error:
-            if isinstance(error, Permanent):
-                raise AirflowFailException(str(error)) from error
-            raise
+            refuse(context, error)
         result = orjson.loads(orjson.dumps(done, default=str, option=orjson.OPT_NON_STR_KEYS))
         for line in result if isinstance(result, list) else [result]:
             self.log.info("%s", orjson.dumps(line).decode())
@@ -96,10 +96,10 @@ class DeadLettersOperator(BaseOperator):
         return act
 
     def _list(self, letters: DeadLetters, _actor: str) -> Any:
-        return letters.search(self._selected(), limit=int(self.limit))
+        return letters.search(self._selected(), limit=self._most())
 
     def _groups(self, letters: DeadLetters, _actor: str) -> Any:
-        return [asdict(group) for group in letters.groups(self._selected(), limit=int(self.limit))]
+        return [asdict(group) for group in letters.groups(self._selected(), limit=self._most())]
 
     def _show(self, letters: DeadLetters, _actor: str) -> Any:
         return letters.show(self._only_letter())
@@ -136,7 +136,7 @@ class DeadLettersOperator(BaseOperator):
         number = _number(self.redrive_id)
         if number is not None:
             return self._told(redrive.progress_of(int(number), own), own)
-        return [asdict(progress) for progress in redrive.list_redrives(own, limit=int(self.limit))]
+        return [asdict(progress) for progress in redrive.list_redrives(own, limit=self._most())]
 
     def _cancel(self, _letters: DeadLetters, actor: str) -> Any:
         number = _number(self.redrive_id)
@@ -147,8 +147,11 @@ class DeadLettersOperator(BaseOperator):
         return self._told(redrive.cancel(int(number), own, actor=actor), own)
 
     def _told(self, progress: RedriveProgress, own: Backends) -> dict[str, Any]:
-        skipped = redrive.skipped_items(progress.id, own, limit=int(self.limit))
+        skipped = redrive.skipped_items(progress.id, own, limit=self._most())
         return {**asdict(progress), "message": progress.sentence(), "skipped_letters": skipped}
+
+    def _most(self) -> int:
+        return USUAL_LIMIT if self.limit in NOTHING else int(self.limit or USUAL_LIMIT)
 
     def _selected(self) -> Selection:
         return selection_of(_object("selection", self.selection))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
 
 from collect_ops.delivery import intervene, priorities
 from collect_ops.delivery.intervene import Intervened
@@ -14,11 +13,12 @@ from collect_ops.delivery.selection import Selection, find, selection_of
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed
+from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.lanes.waking import wake_waiting
 from collect_ops.operators.actor import actor_of
 from collect_ops.operators.conf import as_object, refuse_unknown, rendered
+from collect_ops.operators.refusal import refuse
 
 ACTIONS = ("adjust", "promote", "cancel")
 #: Task ids in the result at most, a kind: it goes to XCom.
@@ -75,9 +75,7 @@ class CollectPriorityOperator(BaseOperator):
                 refuse_unknown(context["dag_run"].conf, self.conf_keys, "priority")
             done = self._act(selection_of(as_object("selection", self.selection)), own, actor_of(context))
         except CollectOpsError as error:
-            if isinstance(error, Permanent):
-                raise AirflowFailException(str(error)) from error
-            raise
+            refuse(context, error)
         wake_waiting(done.lanes, own, lane_rules(), TaskRuns())
         self.log.info("%s: %d tasks, %d left as they are", self.action, len(done.moved), len(done.left))
         return {

@@ -9,13 +9,12 @@ from typing import Any
 import pydantic
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
 
 from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.admission.service import AdmissionService
 from collect_ops.hooks.backends import backends
 from collect_ops.hooks.task_runs import TaskRuns
-from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent, ValidationFailed
+from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.conf import (
@@ -27,6 +26,8 @@ from collect_ops.operators.conf import (
     refuse_unknown,
     rendered,
 )
+from collect_ops.operators.links import SourceRunsLink
+from collect_ops.operators.refusal import refuse
 from collect_ops.triggers.collect import CollectTaskTrigger, demand
 
 #: Submissions of one batch at most, since their answers go to XCom. Files and the inbox take more.
@@ -75,6 +76,7 @@ class CollectSubmitOperator(BaseOperator):
         "preview",
     )
     ui_color = "#e8e0f5"
+    operator_extra_links = (SourceRunsLink(),)
 
     def __init__(
         self,
@@ -83,12 +85,12 @@ class CollectSubmitOperator(BaseOperator):
         collect_params: Mapping[str, Any] | str | None = None,
         path: str | None = None,
         priority: int | None = None,
-        emergency: bool | str = False,
-        force: bool | str = False,
+        emergency: bool | str | None = False,
+        force: bool | str | None = False,
         identity: Mapping[str, Any] | None = None,
         deadline: str | None = None,
         batch: Sequence[Mapping[str, Any]] | str | None = None,
-        preview: bool | str = False,
+        preview: bool | str | None = False,
         submitted_via: str = "operator",
         wait_for_completion: bool = False,
         accepted: Sequence[str] = ("COMPLETED",),
@@ -114,7 +116,8 @@ class CollectSubmitOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns `{"task_id", "status", "duplicate_of", "merged_into", "message"}`.
 
-        Of a batch it returns counts, and the above in `tasks`; of a preview what would be done, in `would`.
+        Of a batch it returns counts, and the above in `tasks`; of a preview what would be done, in `would`. What is
+        refused fails, and pushes `{"error", "faults"}` before it does.
 
         Raises:
             AirflowFailException: The submission can never be admitted: Airflow does not try again.
@@ -124,21 +127,19 @@ class CollectSubmitOperator(BaseOperator):
         service = AdmissionService(backends(), lane_rules(), TaskRuns())
         try:
             submissions = self._submissions(context)
-            if as_bool("preview", self.preview):
+            if as_bool("preview", _given(self.preview)):
                 return self._told(service, submissions)
             if self.batch not in NOTHING:
                 return self._admit_all(service, submissions)
             admission = service.admit(submissions[0])
         except AdmissionSlowed as error:
             if self.submitted_via != "schedule":
-                raise
+                refuse(context, error)
             self.log.warning("%s", error)
             again = TimeDeltaTrigger(timedelta(seconds=error.retry_after_s))
             self.defer(trigger=again, method_name="submit_again")
         except CollectOpsError as error:
-            if isinstance(error, Permanent):
-                raise AirflowFailException(str(error)) from error
-            raise
+            refuse(context, error)
         self.log.info("%s", admission.sentence())
         if self.wait_for_completion:
             trigger = CollectTaskTrigger(collect_task_id=admission.task_id)
@@ -201,8 +202,8 @@ class CollectSubmitOperator(BaseOperator):
                 params=params,
                 path=rendered(self.path),
                 priority=rendered(self.priority),
-                emergency=self.emergency,
-                force=self.force,
+                emergency=_given(self.emergency),
+                force=_given(self.force),
                 request_id=request_id,
                 submitted_by=f"airflow:{ti.dag_id}",
                 submitted_via=self.submitted_via,
@@ -211,6 +212,11 @@ class CollectSubmitOperator(BaseOperator):
             )
         except pydantic.ValidationError as error:
             raise ValidationFailed("submission", faults_of(error)) from error
+
+
+def _given(value: Any) -> Any:
+    """A flag that was left empty is not set."""
+    return False if value in NOTHING else value
 
 
 def answer_of(admission: Admission) -> dict[str, Any]:

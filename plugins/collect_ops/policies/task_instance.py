@@ -28,10 +28,11 @@ def task_instance_mutation_hook(task_instance: Any, dag_run: Any = None) -> None
     """Give the task instances of a collect run the weight of their task's priority (0-10), and groups their node."""
     if CONTROL_QUEUE is not None and task_instance.pool == CONTROL_POOL:
         task_instance.queue = CONTROL_QUEUE
-    if dag_run is None or not task_instance.dag_id.startswith(COLLECT_DAG_PREFIX):
+    conf = getattr(dag_run, "conf", None)
+    # A DAG of somebody else's may be called collect_taxes, and have a conf with tasks: a claim's conf names its lane.
+    if not isinstance(conf, dict) or "tasks" not in conf:
         return
-    conf = dag_run.conf if isinstance(dag_run.conf, dict) else {}
-    if "tasks" not in conf:
+    if task_instance.dag_id != f"{COLLECT_DAG_PREFIX}{conf.get('lane')}":
         return
     is_group = task_instance.task_id == SHARD_GROUP_TASK_ID
     if is_group:

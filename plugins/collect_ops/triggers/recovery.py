@@ -1,4 +1,8 @@
-"""The watcher of shard groups: wakes the sweep when one has fallen silent, or its node does not start it."""
+"""The watcher of what cannot wait for the sweep's own time.
+
+Wakes it when a shard group has fallen silent, when a node does not start one, or when the last landing of a table has
+had no asset event yet.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,18 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from collect_ops.coordination.wakeups import Wakeups
-from collect_ops.delivery import dispatch
+from collect_ops.delivery import dispatch, table_events
 from collect_ops.hooks.backends import backends_of_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.nodes.rules import placement_rules
-from collect_ops.storage import DatabaseUnavailable, errors
+from collect_ops.storage import DatabaseUnavailable, connect, errors
 
 
 class RecoveryTrigger(BaseEventTrigger):
-    """Fires when a shard group has to be taken back and nobody was woken for it yet.
+    """Fires when a shard group has to be taken back, or a table event sent, and nobody was woken for it yet.
 
     Args:
-        poll_interval_s: Seconds between two looks (two short statements).
+        poll_interval_s: Seconds between two looks (three short statements).
     """
 
     def __init__(self, poll_interval_s: float = 4.0) -> None:
@@ -37,17 +41,22 @@ class RecoveryTrigger(BaseEventTrigger):
         wakeups = Wakeups(backends.redis_url)
         pause_s = self.poll_interval_s
         while True:
-            groups = 0
+            found: dict[str, Any] = {}
             try:
-                groups = await asyncio.to_thread(self._look, backends, wakeups)
+                found = await asyncio.to_thread(self._look, backends, wakeups)
                 pause_s = self.poll_interval_s
             except (DatabaseUnavailable, errors.OperationalError) as error:
                 pause_s = min(30.0, pause_s * 2)
-                self.log.warning("shard groups: looking again in %.1f s: %s", pause_s, error)
-            if groups:
-                yield TriggerEvent({"groups": groups})
+                self.log.warning("shard groups and table events: looking again in %.1f s: %s", pause_s, error)
+            if found:
+                yield TriggerEvent(found)
             await asyncio.sleep(pause_s)
 
-    def _look(self, backends: Backends, wakeups: Wakeups) -> int:
+    def _look(self, backends: Backends, wakeups: Wakeups) -> dict[str, Any]:
+        """What there is to do, if somebody shall be woken for it now; else nothing."""
         groups = dispatch.look(backends, placement_rules())
-        return groups if groups and wakeups.begin_watched(dispatch.WAKE_NAME) else 0
+        with connect(backends.postgres_dsn, application_name="collect-ops watch tables") as connection:
+            tables = table_events.look(connection, older_than_s=table_events.GRACE_S)
+        if not (groups or tables) or not wakeups.begin_watched(dispatch.WAKE_NAME):
+            return {}
+        return {"groups": groups, "tables": tables}

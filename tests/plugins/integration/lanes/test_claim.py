@@ -49,7 +49,12 @@ def test_a_claim_names_run_and_attempt(world: World) -> None:
     run = world.claim().runs[0]
     assert run.dag_id == "collect_normal"
     assert run.run_id == f"task-{task_id}-attempt-1"
-    assert run.conf == {"tasks": [{"task_id": task_id, "attempt": 1}], "priority": 5, "lane": "normal"}
+    assert run.conf == {
+        "tasks": [{"task_id": task_id, "attempt": 1}],
+        "priority": 5,
+        "lane": "normal",
+        "sources": ["things"],
+    }
     task = world.task(task_id)
     assert (task["status"], task["attempt"], task["run_id"]) == ("CLAIMED", 1, run.run_id)
     assert world.runs.started == {run.run_id: run.conf}

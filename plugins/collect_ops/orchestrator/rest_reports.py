@@ -1,0 +1,71 @@
+"""Reporting to Airflow over its REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from collect_ops.orchestrator.client import AirflowClient, detail_of
+from collect_ops.orchestrator.errors import AirflowRefused
+from collect_ops.orchestrator.port import KnownRun, RunOutcome
+
+_OUTCOMES = {"success": RunOutcome.SUCCESS, "failed": RunOutcome.FAILED}
+_PAGE = 100
+
+
+class RestReports(AirflowClient):
+    """`Reports` over REST."""
+
+    def look(self, dag_id: str, run_id: str) -> KnownRun:
+        """See `RunReports.look`."""
+        answer = self.request("GET", _run_path(dag_id, run_id))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return KnownRun(outcome=RunOutcome.MISSING)
+        if not answer.is_success:
+            raise AirflowRefused(f"show run {run_id}", answer.status_code, detail_of(answer))
+        found = answer.json()
+        return KnownRun(
+            outcome=_OUTCOMES.get(found["state"], RunOutcome.ACTIVE), note=found.get("note") or ""
+        )
+
+    def write_note(self, dag_id: str, run_id: str, note: str) -> None:
+        """See `RunReports.write_note`."""
+        self.demand("PATCH", _run_path(dag_id, run_id), {"note": note}, action=f"write the note of {run_id}")
+
+    def fail(self, dag_id: str, run_id: str, note: str) -> None:
+        """See `RunReports.fail`."""
+        body = {"state": "failed", "note": note}
+        self.demand("PATCH", _run_path(dag_id, run_id), body, action=f"set run {run_id} failed")
+
+    def report_change(self, name: str, uri: str, extra: Mapping[str, Any]) -> bool:
+        """See `AssetReports.report_change`."""
+        asset_id = self._asset_id(name, uri)
+        if asset_id is None:
+            return False
+        body = {"asset_id": asset_id, "extra": dict(extra)}
+        answer = self.request("POST", "/assets/events", body)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        if not answer.is_success:
+            raise AirflowRefused(f"take an event of {name}", answer.status_code, detail_of(answer))
+        return True
+
+    def _asset_id(self, name: str, uri: str) -> int | None:
+        """An active asset's number. Patterns match parts of names: what comes back is compared as a whole."""
+        offset = 0
+        while True:
+            asked = urlencode({"name_pattern": name, "limit": _PAGE, "offset": offset, "order_by": "id"})
+            assets = self.demand("GET", f"/assets?{asked}", action=f"find the asset {name}").json()["assets"]
+            for each in assets:
+                if (each["name"], each["uri"]) == (name, uri):
+                    return int(each["id"])
+            if len(assets) < _PAGE:
+                return None
+            offset += _PAGE
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"

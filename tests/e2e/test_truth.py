@@ -1,0 +1,172 @@
+"""Airflow shows what really happened: dead tasks are red with a note, tables have events, refusals have answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.kills import empty_table, point_connection
+from tests.e2e.running_stack import CHECKOUT, RunningStack, wait_for
+from tests.plugins.integration.admission.inbox_broker import Producer
+from tests.servers.paged import Failure, PagedServer
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+SOURCE = "example_offset"
+TABLE = "landing.example_offset"
+CONSUMER = "e2e_landed"
+CONSUMER_FILE = f'''"""Runs whenever {TABLE} has new rows."""
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset
+
+with DAG(
+    dag_id="{CONSUMER}",
+    schedule=[Asset("{TABLE}", uri="collect://landing/example_offset")],
+    catchup=False,
+    is_paused_upon_creation=False,
+):
+    EmptyOperator(task_id="landed")
+'''
+
+
+def test_a_dead_task_is_red_and_its_run_says_what_to_do(stack: RunningStack, server: PagedServer) -> None:
+    server.fail_where(lambda request: True, Failure(status=404))
+    task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
+    task = stack.task_ended(task_id)
+    assert task["status"] == "DEAD"
+    run = stack.run_ended(task["dag_id"], task["run_id"])
+    states = {each["task_id"]: each["state"] for each in stack.task_instances(task["dag_id"], task["run_id"])}
+    assert (run["state"], states["settle"]) == ("failed", "failed")
+    (letter,) = stack.rows("SELECT id FROM collect.dead_letter WHERE task_id = %s", task_id)
+    note = run_note(stack, task)
+    assert f"task {task_id} of `{SOURCE}` DEAD" in note
+    assert "404" in note
+    assert f"collect-ops dead redrive {letter['id']}" in note
+    settled = stack.airflow.xcom(task["dag_id"], task["run_id"], "settle")
+    assert isinstance(settled, list)
+    # At once; on a machine that is too busy to answer within two seconds, by the sweep.
+    shown = "SELECT FROM collect.run_note WHERE task_id = %s AND delivered_at IS NOT NULL"
+    wait_for("the note to be delivered", lambda: stack.rows(shown, task_id), 200)
+
+
+def test_a_task_that_died_after_its_runs_end_turns_it_red(stack: RunningStack, server: PagedServer) -> None:
+    task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
+    task = stack.task_ended(task_id)
+    assert stack.run_ended(task["dag_id"], task["run_id"])["state"] == "success"
+    # As a repair that settles late writes it.
+    stack.execute(
+        "INSERT INTO collect.run_note (task_id, attempt, dag_id, run_id, status, reason, written_at) "
+        "VALUES (%s, %s, %s, %s, 'DEAD', 'lost too often', now() - interval '1 minute')",
+        task_id, task["attempt"], task["dag_id"], task["run_id"],
+    )  # fmt: skip
+    stack.command("collect_ops.cli", "sweep")
+    assert stack.run_ended(task["dag_id"], task["run_id"])["state"] == "failed"
+    assert "lost too often" in run_note(stack, task)
+    instances = stack.task_instances(task["dag_id"], task["run_id"])
+    assert {each["state"] for each in instances} == {"success"}, "what ran well did"
+
+
+def run_note(stack: RunningStack, task: dict[str, Any]) -> str:
+    answer = stack.rest("GET", f"/dags/{task['dag_id']}/dagRuns/{task['run_id']}")
+    return str(answer.json()["note"])
+
+
+def test_a_rejected_submission_answers_with_its_faults(stack: RunningStack) -> None:
+    conf = {"source": SOURCE, "params": {"sincee": "2026-01-31T00:00:00Z"}, "path": "//evil"}
+    answer = stack.trigger("collect_submit", conf)
+    run_id = answer.json()["dag_run_id"]
+    assert stack.run_ended("collect_submit", run_id)["state"] == "failed"
+    told = stack.airflow.xcom("collect_submit", run_id, "submit")
+    assert "params.sincee" in {fault["field"] for fault in told["faults"]}
+    assert "did you mean 'since'" in told["error"]
+
+
+def test_a_collect_dag_refuses_an_empty_trigger_with_a_sentence(stack: RunningStack) -> None:
+    answer = stack.trigger("collect_normal", {})
+    run_id = answer.json()["dag_run_id"]
+    assert stack.run_ended("collect_normal", run_id)["state"] == "failed"
+    note = run_note(stack, {"dag_id": "collect_normal", "run_id": run_id})
+    assert "to collect something, trigger collect_submit" in note
+
+
+@pytest.fixture
+def consumer(stack: RunningStack) -> Iterator[str]:
+    """A DAG of somebody's that is scheduled on the table."""
+    path = Path(CHECKOUT / "dags" / f"{CONSUMER}.py")
+    path.write_text(CONSUMER_FILE, encoding="utf-8")
+    try:
+        stack.airflow.wait_for_dag(CONSUMER, 180)
+        yield CONSUMER
+    finally:
+        path.unlink()
+        stack.rest("DELETE", f"/dags/{CONSUMER}")
+
+
+@pytest.mark.timeout(900)
+def test_every_way_in_is_followed_by_the_tables_event(
+    stack: RunningStack, server: PagedServer, consumer: str
+) -> None:
+    """REST, the command line and the source's own DAG; none of their events is a second one."""
+    empty_table(stack, TABLE)
+    point_connection(stack, "example_api", server.base_url)
+    stack.airflow.unpause(f"source_{SOURCE}")
+
+    def by_rest() -> None:
+        stack.submit({"source": SOURCE, "force": True})
+
+    def by_command() -> None:
+        done = stack.command("collect_ops.cli", "submit", SOURCE, "--force")
+        assert done.returncode == 0, done.stderr
+
+    def by_message() -> None:
+        with Producer(stack.settings.amqp_url) as producer:
+            producer.ask({"schema": 1, "source": SOURCE, "force": True}, "one", message_id=uuid.uuid4().hex)
+
+    def by_source_dag() -> None:
+        assert stack.trigger(f"source_{SOURCE}", {}).status_code == 200
+
+    for submit in (by_rest, by_command, by_message, by_source_dag):
+        (newest,) = stack.rows("SELECT coalesce(max(id), 0) AS id FROM collect.task")
+        submit()
+        follow(stack, consumer, newest["id"])
+    assert stack.rows("SELECT FROM collect.table_event") == []
+
+
+def follow(stack: RunningStack, consumer: str, before: int) -> None:
+    """The next task's rows are followed by one event, and the event by a run of the consumer."""
+    later = "SELECT id FROM collect.task WHERE id > %s AND source = %s ORDER BY id LIMIT 1"
+    (task,) = wait_for("the task", lambda: stack.rows(later, before, SOURCE), 90)
+    assert stack.task_ended(task["id"], 120)["status"] == "COMPLETED"
+    event = wait_for(f"the event of task {task['id']}", lambda: event_of(stack, task["id"]), 90)
+    assert event["extra"]["sources"] == [SOURCE]
+    wait_for("the consumer's run", lambda: consumed(stack, consumer, event["id"]), 90)
+
+
+def events(stack: RunningStack) -> list[dict[str, Any]]:
+    answer = stack.rest("GET", "/assets/events?order_by=-timestamp&limit=100")
+    assert answer.status_code == 200, answer.text
+    return [each for each in answer.json()["asset_events"] if each["name"] == TABLE]
+
+
+def event_of(stack: RunningStack, task_id: int) -> dict[str, Any] | None:
+    found = [each for each in events(stack) if task_id in each["extra"].get("task_ids", ())]
+    assert len(found) <= 1, found
+    return found[0] if found else None
+
+
+def consumed(stack: RunningStack, consumer: str, event_id: int) -> bool:
+    found = next(each for each in events(stack) if each["id"] == event_id)
+    return any(run["dag_id"] == consumer for run in found["created_dagruns"])
+
+
+def test_the_runs_of_a_source_can_be_listed(stack: RunningStack, server: PagedServer) -> None:
+    task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
+    task = stack.task_ended(task_id)
+    answer = stack.rest("GET", f"/dags/~/dagRuns?conf_contains=%22{SOURCE}%22&order_by=-start_date&limit=20")
+    found = {(run["dag_id"], run["dag_run_id"]) for run in answer.json()["dag_runs"]}
+    assert (task["dag_id"], task["run_id"]) in found
+    assert all(SOURCE in str(run["conf"]) for run in answer.json()["dag_runs"])

@@ -1,0 +1,290 @@
+"""A task that ended DEAD fails its run and says so, whoever settled it and whatever was away; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from collect_ops.delivery import repair, run_notes
+from collect_ops.delivery.sweep import sweep
+from collect_ops.execution.run_verdict import NOTE_CHARS, RunVerdict, deliver_verdict
+from collect_ops.lanes.runs import RunState
+from collect_ops.orchestrator.port import RunOutcome
+from collect_ops.storage import Connection
+from tests.plugins.integration.recorded_reports import RecordedReports
+from tests.plugins.integration.world import World, source
+from tests.servers.paged import Failure, PagedServer, Recorded
+
+Serve = Callable[..., PagedServer]
+NO_RETRIES = {"http_attempts": 1, "http_backoff_s": 0.01, "max_retries": 0, "base_s": 0.2}
+#: Four shards, one of which may fail.
+LENIENT: dict[str, Any] = {"retries": NO_RETRIES, "max_failed_shards": 2}
+
+
+@pytest.fixture
+def airflow() -> RecordedReports:
+    return RecordedReports()
+
+
+def started(world: World, **fields: Any) -> tuple[int, str]:
+    """A task, and the run that a claim has started for it."""
+    task_id = world.submit(**fields).task_id
+    return task_id, world.claim().runs[0].run_id
+
+
+def verdict(world: World, run_id: str, airflow: RecordedReports) -> RunVerdict:
+    """What the run's last task does after settling."""
+    return deliver_verdict(run_id, world.backends, lambda: airflow)
+
+
+def pending(world: World) -> int:
+    return len(world.rows("SELECT FROM collect.run_note WHERE delivered_at IS NULL"))
+
+
+def deliver(world: World, airflow: RecordedReports) -> run_notes.Delivered:
+    return run_notes.run_once(world.backends, lambda: airflow, grace_s=0)
+
+
+def on_page(offset: int) -> Callable[[Recorded], bool]:
+    return lambda request: (
+        request.query.get("offset") == str(offset) and int(request.query.get("limit", 0)) > 1
+    )
+
+
+def test_dead_by_a_shard_group(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    task_id, run_id = started(world)
+    world.plan(run_id)
+    asyncio.run(world.group(run_id, 0))
+    asyncio.run(world.group(run_id, 1))
+    assert world.task(task_id)["status"] == "DEAD"
+    assert world.finish(run_id) == [], "the group has settled it"
+    said = verdict(world, run_id, airflow)
+    assert [(end.task_id, end.source, end.letter_id) for end in said.dead] == [(task_id, "things", 1)]
+    note = airflow.notes[run_id]
+    assert f"task {task_id}" in note
+    assert "collect-ops dead redrive 1" in note
+    assert "500" in note
+    assert pending(world) == 0
+    assert airflow.outcomes == {}, "the run has not ended: its state is Airflow's"
+
+
+def test_dead_by_settling_what_its_groups_left(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    """A process that is lost for the last time: nobody but the run's last task settles."""
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(serve(rows=120).base_url)
+    task_id, run_id = started(world)
+    world.plan(run_id)
+    world.rows("UPDATE collect.task SET lost_count = 100 RETURNING id")
+    (settled,) = world.finish(run_id)
+    assert settled.status == "DEAD"
+    assert [end.task_id for end in verdict(world, run_id, airflow).dead] == [task_id]
+
+
+def test_dead_by_planning(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_next("/offset", Failure(status=404))
+    task_id, run_id = started(world)
+    assert world.plan(run_id).groups == ()
+    world.finish(run_id)
+    assert world.task(task_id)["status"] == "DEAD"
+    assert verdict(world, run_id, airflow).dead
+    assert "404" in airflow.notes[run_id]
+
+
+@pytest.mark.parametrize("ended", [RunOutcome.SUCCESS, RunOutcome.FAILED])
+def test_dead_by_repair_after_the_runs_end(
+    world: World, serve: Serve, airflow: RecordedReports, db: Connection, ended: RunOutcome
+) -> None:
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(serve(rows=120).base_url)
+    task_id, run_id = started(world)
+    world.plan(run_id)
+    db.execute("UPDATE collect.task SET lost_count = 100, progress_at = progress_at - interval '1 hour'")
+    world.runs.states[run_id] = RunState.ENDED
+    airflow.outcomes[run_id] = ended
+    repair.run_once(world.backends, world.rules, world.runs, actor="repair")
+    assert world.task(task_id)["status"] == "DEAD"
+    done = deliver(world, airflow)
+    assert (done.notes, done.failed) == (1, int(ended is RunOutcome.SUCCESS))
+    assert airflow.outcomes[run_id] is RunOutcome.FAILED
+    assert f"task {task_id}" in airflow.notes[run_id]
+    assert deliver(world, airflow) == run_notes.Delivered(), "once"
+
+
+def test_a_run_that_goes_on_is_left_alone_until_it_has_ended(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    _, run_id = started(world)
+    world.run(run_id)
+    assert deliver(world, airflow).active == 1
+    assert airflow.notes == {}
+    airflow.outcomes[run_id] = RunOutcome.SUCCESS
+    assert deliver(world, airflow).failed == 1
+    assert airflow.outcomes[run_id] is RunOutcome.FAILED
+
+
+def test_a_note_that_airflow_does_not_take_is_delivered_by_the_sweep(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    task_id, run_id = started(world)
+    world.run(run_id)
+    airflow.away = True
+    assert verdict(world, run_id, airflow).dead, "the run's last task fails all the same"
+    assert pending(world) == 1
+    world.rows("UPDATE collect.run_note SET written_at = written_at - interval '1 minute' RETURNING task_id")
+    with pytest.raises(ExceptionGroup):
+        sweep(world.backends, world.rules, world.runs, actor="test", open_reports=lambda: airflow)
+    airflow.away = False
+    airflow.outcomes[run_id] = RunOutcome.FAILED
+    assert deliver(world, airflow).notes == 1
+    assert f"task {task_id}" in airflow.notes[run_id]
+    assert pending(world) == 0
+
+
+def test_a_run_that_was_deleted_is_given_up(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    _, run_id = started(world)
+    world.run(run_id)
+    airflow.outcomes[run_id] = RunOutcome.MISSING
+    assert deliver(world, airflow).missing == 1
+    assert deliver(world, airflow) == run_notes.Delivered()
+
+
+def test_partial_is_a_note_and_no_failure(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=400)
+    world.add(source(**LENIENT))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(100), Failure(status=404))
+    task_id, run_id = started(world)
+    world.run(run_id)
+    assert world.task(task_id)["status"] == "PARTIAL"
+    said = verdict(world, run_id, airflow)
+    assert said.dead == []
+    assert f"collect-ops status {task_id}" in airflow.notes[run_id]
+    airflow.outcomes[run_id] = RunOutcome.SUCCESS
+    deliver(world, airflow)
+    assert airflow.outcomes[run_id] is RunOutcome.SUCCESS
+
+
+def test_retrying_stays_green_and_says_nothing(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=120)
+    world.add(source())
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    task_id, run_id = started(world)
+    world.run(run_id)
+    assert world.task(task_id)["status"] == "RETRYING"
+    assert verdict(world, run_id, airflow) == RunVerdict(run_id=run_id)
+    assert (airflow.notes, deliver(world, airflow)) == ({}, run_notes.Delivered())
+
+
+def test_held_stays_green_and_says_nothing(
+    world: World, serve: Serve, airflow: RecordedReports, db: Connection
+) -> None:
+    """The host goes out of order while the task runs: it is set aside, which is nobody's failure."""
+    world.add(source())
+    world.serve_from("http://127.0.0.1:9")
+    statuses = set()
+    for number in range(12):
+        task_id = world.submit(params={"day": f"day {number}"}).task_id
+        for run in world.claim().runs:
+            world.run(run.run_id)
+            assert verdict(world, run.run_id, airflow).ends == ()
+        statuses.add(world.task(task_id)["status"])
+    assert "HELD" in statuses
+    assert airflow.notes == {}
+
+
+def test_fifty_tasks_share_a_run_and_the_first_is_dead(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    """The others end in the same attempt, and when the dead one's verdict is read they have all ended."""
+    server = serve(rows=20)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    world.collect(params={"day": "so that the source is known to be small"})
+    server.fail_where(lambda request: request.query.get("day") == "0", Failure(status=404))
+    tasks = [world.submit(params={"day": str(number)}).task_id for number in range(50)]
+    (run,) = world.claim().runs
+    assert [each["task_id"] for each in run.conf["tasks"]] == tasks
+    world.run(run.run_id)
+    rows = world.rows(
+        "SELECT status, attempt, finished_at FROM collect.task WHERE id = ANY(%s) ORDER BY id", tasks
+    )
+    assert [row["status"] for row in rows] == ["DEAD"] + 49 * ["COMPLETED"]
+    assert {row["attempt"] for row in rows} == {1}
+    said = verdict(world, run.run_id, airflow)
+    assert [end.task_id for end in said.dead] == tasks[:1]
+    assert airflow.notes[run.run_id].startswith("collect-ops: 1 DEAD of 50 tasks")
+    assert {row["status"] for row in rows[1:]} == {"COMPLETED"}
+
+
+def test_many_dead_tasks_fit_a_note(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=20)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    world.collect(params={"day": "so that the source is known to be small"})
+    server.fail_where(
+        lambda request: True, Failure(status=404, body=b"![x](http://evil/`) <b>" + b"x" * 5000)
+    )
+    for number in range(50):
+        world.submit(params={"day": str(number)})
+    (run,) = world.claim().runs
+    world.run(run.run_id)
+    said = verdict(world, run.run_id, airflow)
+    note = airflow.notes[run.run_id]
+    assert len(said.dead) == 50
+    assert len(note) <= NOTE_CHARS
+    assert note.startswith("collect-ops: 50 DEAD of 50 tasks")
+    assert note.count("`") % 2 == 0
+
+
+def test_a_persons_note_is_kept(world: World, serve: Serve, airflow: RecordedReports) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    _, run_id = started(world)
+    world.run(run_id)
+    airflow.notes[run_id] = "I am looking at this. Ada"
+    verdict(world, run_id, airflow)
+    airflow.outcomes[run_id] = RunOutcome.FAILED
+    world.rows("UPDATE collect.run_note SET delivered_at = NULL RETURNING task_id")
+    deliver(world, airflow)
+    note = airflow.notes[run_id]
+    assert note.startswith("I am looking at this. Ada\n\ncollect-ops: 1 DEAD")
+    assert note.count("collect-ops: ") == 1
+
+
+def test_a_task_that_was_redriven_before_the_verdict_has_failed_this_run(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    server = serve(rows=120)
+    world.add(source(retries=NO_RETRIES))
+    world.serve_from(server.base_url)
+    server.fail_where(on_page(0), Failure(status=500))
+    task_id, run_id = started(world)
+    world.run(run_id)
+    server.mend()
+    world.rows("UPDATE collect.task SET status = 'QUEUED', generation = generation + 1 RETURNING id")
+    assert [end.task_id for end in verdict(world, run_id, airflow).dead] == [task_id]

@@ -1,0 +1,46 @@
+"""`Reports` that keeps what was reported: what Airflow would show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from collect_ops.orchestrator.errors import AirflowUnavailable
+from collect_ops.orchestrator.port import KnownRun, RunOutcome
+
+
+class RecordedReports:
+    """Runs with state and note, assets with events; `away` refuses everything."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.outcomes: dict[str, RunOutcome] = {}
+        self.notes: dict[str, str] = {}
+        self.unknown_assets: set[str] = set()
+        self.events: list[tuple[float, str, str, dict[str, Any]]] = []
+
+    def look(self, dag_id: str, run_id: str) -> KnownRun:
+        self._answer()
+        return KnownRun(outcome=self.outcomes.get(run_id, RunOutcome.ACTIVE), note=self.notes.get(run_id, ""))
+
+    def write_note(self, dag_id: str, run_id: str, note: str) -> None:
+        self._answer()
+        self.notes[run_id] = note
+
+    def fail(self, dag_id: str, run_id: str, note: str) -> None:
+        self._answer()
+        assert self.outcomes[run_id] is not RunOutcome.ACTIVE, "nothing changes a run that has not ended"
+        self.outcomes[run_id] = RunOutcome.FAILED
+        self.notes[run_id] = note
+
+    def report_change(self, name: str, uri: str, extra: Mapping[str, Any]) -> bool:
+        self._answer()
+        if name in self.unknown_assets:
+            return False
+        self.events.append((time.monotonic(), name, uri, dict(extra)))
+        return True
+
+    def _answer(self) -> None:
+        if self.away:
+            raise AirflowUnavailable("Airflow is away")
