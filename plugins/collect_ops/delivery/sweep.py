@@ -17,7 +17,7 @@ from collect_ops.delivery.dispatch import Dispatched
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.kernel.backends import Backends
-from collect_ops.landing import memory
+from collect_ops.landing import asides, memory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
@@ -42,6 +42,7 @@ class Swept:
     woken: tuple[str, ...]
     inbox_woken: bool
     forgotten_pages: int = 0
+    dropped_asides: int = 0
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -55,11 +56,12 @@ class Swept:
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
             "forgotten_pages": self.forgotten_pages,
+            "dropped_asides": self.dropped_asides,
         }
 
 
 def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Swept:
-    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, old pages.
+    """Every pass: outbox, lost groups, repair, merging, ageing, dead letters, redrives, wake-ups, old pages and asides.
 
     Args:
         backends: Where the services are.
@@ -91,6 +93,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
     forgotten = attempt(lambda: memory.prune(backends))
+    dropped_asides = attempt(lambda: asides.run_once(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if (
         failures
@@ -111,6 +114,7 @@ def sweep(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) -> Sw
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),
         forgotten_pages=forgotten or 0,
+        dropped_asides=dropped_asides or 0,
     )
 
 

@@ -73,17 +73,31 @@ def _watch(connection: Connection, table: str) -> None:
     connection.execute(query("landing/raise_epoch"), name)
 
 
-def ensure_aside(connection: Connection, target: Target, task_id: int) -> None:
+def ensure_aside(connection: Connection, target: Target, task_id: int) -> bool:
     """Make the table that a task of disposition replace lands in until all of it is there. Safe to repeat.
+
+    Args:
+        connection: Its transaction holds the task's lock: whoever ends the task meanwhile finds the table and drops it.
+        target: Of disposition replace.
+        task_id: Whose rows.
+
+    Returns:
+        Whether it was made now, and so holds nothing of what the task's shards may have landed before. One that is
+        there and was made by another declaration is made anew: no row could land in it.
 
     Raises:
         DeclarationUnusable: The declaration names a type that PostgreSQL does not take.
     """
-    aside = aside_name(target.table, task_id)
+    layout, aside = layout_of(target), aside_name(target.table, task_id)
     with connection.transaction():
         _lock_name(connection, target.table)
-        _create(connection, layout_of(target), sql.Identifier(ASIDE_SCHEMA, aside))
+        existing = _existing(connection, aside, ASIDE_SCHEMA)
+        if existing is not None and not differences(layout, _type_names(connection, layout), existing):
+            return False
+        drop_aside(connection, target, task_id)
+        _create(connection, layout, sql.Identifier(ASIDE_SCHEMA, aside))
         _create_shard_index(connection, ASIDE_SCHEMA, aside)
+        return True
 
 
 def swap(connection: Connection, target: Target, task_id: int) -> Swap:

@@ -16,6 +16,7 @@ from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.declaration import Json
 from collect_ops.sources.model import Source
+from collect_ops.sources.refusals import refusals_of
 
 
 class UnknownSource(CollectOpsError, Permanent):
@@ -69,7 +70,8 @@ def load_source(path: Path) -> Source:
     if data is None and text_faults:
         raise ValidationFailed(subject, text_faults)
     source, faults = _validated(data)
-    faults = [*text_faults, *faults, *_name_faults(data, path)]
+    refused = () if source is None else refusals_of(source)
+    faults = [*text_faults, *faults, *_name_faults(data, path), *refused]
     if source is None or faults:
         raise ValidationFailed(subject, faults)
     return source
