@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
-from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, settle_outcome
+from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, hopeless, settle_outcome
 from collect_ops.execution.rules import sharding_rules
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
@@ -76,8 +76,8 @@ def settle(
         loss: How the attempt was lost, when the caller knows.
 
     Returns:
-        What became of it; None when there was nothing to settle: not all shards final and the run not over, or another
-        was faster.
+        What became of it; None when there was nothing to settle: shards that may still succeed and the run not over, or
+        another was faster.
     """
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
         settled, publications = _settle(
@@ -168,7 +168,8 @@ def _settle(
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
-        if not run_over and not (planned and sums.final and task["plan_error"] is None):
+        ripe = sums.final or hopeless(sums, _allowed_failures(task))
+        if not run_over and not (planned and ripe and task["plan_error"] is None):
             return None, _NOTHING
         loss = loss or _handed_back(task)
         outcome, swapped = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
@@ -211,6 +212,13 @@ def _settle(
         items=items,
         unit=_telling_unit(task, sums_row),
     )
+
+
+def _allowed_failures(task: Mapping[str, Any]) -> int:
+    try:
+        return Source.model_validate(task["definition"]).max_failed_shards
+    except ValidationError:  # `_outcome` says so, and ends the task
+        return 0
 
 
 def _handed_back(task: Mapping[str, Any]) -> Loss | None:
@@ -307,6 +315,9 @@ def _move(
     again = outcome.status in _AGAIN
     priority = _priority_after(task, outcome)
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
+    if sums_row["done"] + sums_row["failed"] < sums_row["shards"]:
+        # Pages that landed while we waited for their shards count as well.
+        sums_row = {**sums_row, **_one(connection, "execution/sum_shards", {"task_id": task["id"]})}
     moved = _one(
         connection,
         "execution/settle_task",
@@ -407,6 +418,8 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         first_failed=row["first_failed"],
         first_error=row["first_error"],
         mismatch=row["mismatch"],
+        by_page=row["by_page"],
+        permanent_kinds=row["permanent_kinds"],
         host_down=row["host_down"],
         host_sick=row["host_sick"],
         deferred=row["deferred"],

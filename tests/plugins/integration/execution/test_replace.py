@@ -238,7 +238,10 @@ def dead_of_one_shard(world: World, server: PagedServer) -> int:
     """A DEAD task of 300 rows: two of its three shards are done, the last one has landed a page."""
     server.rows = 300
     server.fail_where(lambda request: offset_of(request) == 250, Failure(status=404))
-    task_id = world.collect(force=True)
+    task_id, run_id = start(world, force=True)
+    for group in plan_groups(world, run_id):
+        asyncio.run(world.group(run_id, group, sharding=ALONE))
+    world.finish(run_id)
     assert world.task(task_id)["status"] == "DEAD"
     server.mend()
     server.requests.clear()
