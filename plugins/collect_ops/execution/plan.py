@@ -261,6 +261,7 @@ def _ensure_tables(connection: Connection, source: Source, row: dict[str, Any]) 
         source.target,
         by_task=source.merge is not None,
         watched=source.conditional is not None,
+        source=source.name,
     )
     if source.target.disposition is Disposition.REPLACE:
         _ensure_aside(connection, source, row["id"], row["attempt"])

@@ -69,6 +69,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
 
     That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
     counts against the host), `deferred` (nothing failed: the host is held), and `retry_after_s` where it asked for it.
+    `remedy` is what would mend it, where the error knows a statement or command.
     """
     return {
         **describe_error(error),
@@ -77,6 +78,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "retry_after_s": getattr(error, "retry_after_s", None),
         "host_fault": getattr(error, "host_fault", None),
         "deferred": getattr(error, "deferred", False),
+        "remedy": getattr(error, "remedy", None),
     }
 
 
