@@ -92,7 +92,8 @@ def test_a_task_is_collected_a_second_one_is_refused_and_force_collects_again(
 
     second = stack.submit(conf)
     assert second["duplicate_of"] == second["task_id"] == first["task_id"]
-    assert second["message"] == f"duplicate of task {first['task_id']}, now COMPLETED"
+    assert second["message"].startswith(f"duplicate of task {first['task_id']}, now COMPLETED")
+    assert second["declaration_changed"] is False
     assert len(server.requests) == asked
 
     third = stack.submit({**conf, "force": True})

@@ -215,6 +215,7 @@ class BulkAdmission:
                 if isinstance(answer, CollectOpsError):
                     continue  # told of by the check
                 counts[answer.decision] += 1
+                counts["declaration_changed"] += answer.declaration_changed
                 self._on_answer(line.number, answer)
             self._report("admit", done, checked)
         return checked, counts
@@ -255,6 +256,7 @@ class BulkAdmission:
             for (line, _), answer in zip(block, self._answers(block, started, checked), strict=True):
                 if isinstance(answer, Admission):
                     counts[_outcome(answer)] += 1
+                    counts["declaration_changed"] += answer.declaration_changed
                     self._on_answer(line.number, answer)
             started = done
             self._report("admit", done, checked)

@@ -85,6 +85,8 @@ class Answered(BaseModel):
     """Where it stands."""
     duplicate_of: int | None
     """The task that was there before, null for a new one."""
+    declaration_changed: bool
+    """Of a duplicate: its source has been declared otherwise since that task was admitted."""
     merged_into: int | None
     """The task that does the work, when the new one was merged into it."""
     message: str
@@ -166,6 +168,7 @@ def answered(admission: Admission) -> bytes:
         task_id=admission.task_id,
         status=admission.status,
         duplicate_of=admission.duplicate_of,
+        declaration_changed=admission.declaration_changed,
         merged_into=admission.merged_into,
         message=admission.sentence(),
     )

@@ -53,6 +53,7 @@ class Admission(BaseModel):
         duplicate_of: The task that holds the dedup key, None when a new task was admitted.
         merged_into: The task that does the work, when the new one was merged into it.
         forced_over: The task that held the dedup key, when the submission was forced.
+        declaration_changed: Of a duplicate: its source has been declared otherwise since that task was admitted.
         status: Where the task stands.
         known: This request id had been answered before.
     """
@@ -64,18 +65,24 @@ class Admission(BaseModel):
     duplicate_of: int | None
     merged_into: int | None = None
     forced_over: int | None = None
+    declaration_changed: bool = False
     status: TaskStatus
     known: bool
 
     def sentence(self) -> str:
         """The answer for people."""
         if self.duplicate_of is not None:
-            return f"duplicate of task {self.duplicate_of}, now {self.status}"
+            return _duplicate_of(self.duplicate_of, self.status, changed=self.declaration_changed)
         if self.merged_into is not None:
             return f"task {self.task_id} admitted, merged into task {self.merged_into}"
         if self.forced_over is not None:
             return f"task {self.task_id} admitted, now {self.status}; forced over task {self.forced_over}"
         return f"task {self.task_id} admitted, now {self.status}"
+
+
+def _duplicate_of(task_id: int, status: TaskStatus, *, changed: bool) -> str:
+    since = "; its source's declaration has changed since that task was admitted" if changed else ""
+    return f"duplicate of task {task_id}, now {status}{since}; --force (force: true) collects again"
 
 
 class Preview(BaseModel):
@@ -86,6 +93,7 @@ class Preview(BaseModel):
         decision: What would be done with it.
         duplicate_of: The task that it duplicates, when that exists already.
         merged_into: The task that it would be merged into, when that exists already.
+        declaration_changed: Of a duplicate: its source has been declared otherwise since that task was admitted.
         with_request: The submission of the same dry run that it would duplicate, or be merged into.
         status: Where the task stands that it duplicates or would be merged into.
         priority: 0-10, that it would run at; of the task that does the work.
@@ -99,6 +107,7 @@ class Preview(BaseModel):
     decision: Literal["known", "duplicate", "merged", "admitted"]
     duplicate_of: int | None = None
     merged_into: int | None = None
+    declaration_changed: bool = False
     with_request: str | None = None
     status: TaskStatus
     priority: int
@@ -111,6 +120,9 @@ class Preview(BaseModel):
         whom = f"task {other}, now {self.status}" if other else f"submission {self.with_request}"
         if self.decision == "known":
             return f"was answered before: task {other}, now {self.status}"
+        if self.decision == "duplicate" and self.duplicate_of is not None:
+            told = _duplicate_of(self.duplicate_of, self.status, changed=self.declaration_changed)
+            return f"would be refused as a {told}"
         if self.decision == "duplicate":
             return f"would be refused as a duplicate of {whom}"
         if self.decision == "merged":

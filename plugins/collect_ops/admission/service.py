@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
+from pydantic import ValidationError
 
 from collect_ops.admission import store
 from collect_ops.admission.gathering import Gathering
@@ -281,7 +282,7 @@ class AdmissionService:
                 store.insert_tasks(connection, admitted, forced_over)
             merged = self._merge(connection, admitted)
             held = store.holders(connection, [c.dedup_key for c in duplicates], live_only=False)
-            refused = tuple((candidate, held[candidate.dedup_key]) for candidate in duplicates)
+            refused = _with_changes(connection, [(c, held[c.dedup_key]) for c in duplicates])
             store.refuse(connection, {c.request_id: holder["task_id"] for c, holder in refused})
             rows = store.answers(connection, list(repeated.values()))
         known = {index: rows[request_id] for index, request_id in repeated.items()}
@@ -384,6 +385,31 @@ def _slowed(connection: Connection, valid: Mapping[int, dict[str, Any]]) -> dict
     return slowed(connection, applicants)
 
 
+def _with_changes(
+    connection: Connection, duplicates: Sequence[tuple[store.Candidate, Mapping[str, Any]]]
+) -> tuple[tuple[store.Candidate, Mapping[str, Any]], ...]:
+    """Duplicates with their holders' rows, which say whether the holder was admitted with another declaration."""
+    differing = {
+        (bytes(holder["source_version"]), c.source_version): c.declared
+        for c, holder in duplicates
+        if bytes(holder["source_version"]) != c.source_version
+    }
+    stored = store.definitions(connection, sorted({held for held, _ in differing}))
+    changed = {pair for pair, now in differing.items() if not _declares(stored.get(pair[0]), now)}
+    return tuple(
+        (c, {**holder, "declaration_changed": (bytes(holder["source_version"]), c.source_version) in changed})
+        for c, holder in duplicates
+    )
+
+
+def _declares(definition: Mapping[str, Any] | None, source: Source) -> bool:
+    """Whether a stored definition says what a source says now; it may be written otherwise, and have other defaults."""
+    try:
+        return Source.model_validate(definition) == source
+    except ValidationError:
+        return False
+
+
 def _numbered(index: int, error: CollectOpsError) -> list[Fault]:
     if not isinstance(error, ValidationFailed):
         return [Fault(field=f"batch.{index}", value=None, problem=str(error))]
@@ -445,6 +471,7 @@ def _duplicate(request_id: str, holder: Mapping[str, Any]) -> Admission:
         request_id=request_id,
         task_id=holder["task_id"],
         duplicate_of=holder["task_id"],
+        declaration_changed=holder["declaration_changed"],
         status=TaskStatus(holder["status"]),
         known=False,
     )

@@ -63,6 +63,16 @@ def holders(
     return {bytes(row["key"]): row for row in rows}
 
 
+def definitions(connection: Connection, versions: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+    """Stored declarations, by version."""
+    if not versions:
+        return {}
+    rows = connection.execute(
+        query("execution/select_definitions"), {"versions": [version.hex() for version in versions]}
+    ).fetchall()
+    return {bytes.fromhex(row["version"]): row["definition"] for row in rows}
+
+
 def new_task_ids(connection: Connection, count: int) -> list[int]:
     """Task ids that nobody else gets."""
     rows = connection.execute(query("admission/take_task_ids"), {"count": count}).fetchall()

@@ -137,6 +137,7 @@ def _duplicate(candidate: Candidate, holder: Mapping[str, Any], new: Mapping[int
         request_id=candidate.request_id,
         decision="duplicate",
         duplicate_of=None if rival else holder["task_id"],
+        declaration_changed=holder["declaration_changed"],
         with_request=rival.request_id if rival else None,
         status=TaskStatus(holder["status"]),
         priority=holder["priority"],

@@ -130,7 +130,9 @@ def _report(options: Options, checked: Checked, counts: Counter[str]) -> None:
     total = checked.lines - checked.bad
     parts = [f"{counts[name]:,} {name}" for name in ("admitted", "merged") if counts[name]]
     if counts["duplicate"]:
-        parts.append(f"{counts['duplicate']:,} duplicates")
+        changed = counts["declaration_changed"]
+        of_them = f", {changed:,} of tasks with an earlier declaration" if changed else ""
+        parts.append(f"{counts['duplicate']:,} duplicates (--force collects again{of_them})")
     if counts["known"]:
         parts.append(f"{counts['known']:,} known from before")
     typer.echo(f"{total:,} lines: {would}{', '.join(parts) or 'nothing to do'}")
@@ -143,7 +145,7 @@ def _report(options: Options, checked: Checked, counts: Counter[str]) -> None:
 def _report_json(options: Options, checked: Checked, counts: Counter[str] | None) -> None:
     from collect_ops.cli.output import print_json
 
-    names = ("admitted", "merged", "duplicate", "known")
+    names = ("admitted", "merged", "duplicate", "declaration_changed", "known")
     print_json(
         {
             "file": options.path,

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from collect_ops.kernel.errors import Fault, ValidationFailed
+    from collect_ops.landing.migration import Migration
     from collect_ops.sources.model import Source
 
 app = typer.Typer(
-    help="Declared sources (include/sources/NAME.yaml): list, check, show, preview, pause, resume.",
+    help="Declared sources (include/sources/NAME.yaml): list, check, show, preview, migrate, pause, resume.",
     no_args_is_help=True,
 )
 
@@ -165,6 +166,118 @@ def preview(
     typer.echo(f"{len(found.records)} of {found.received} rows of the first page{where}{total}")
     if found.sharding is not None:
         typer.echo(found.sharding)
+
+
+@app.command()
+def migrate(
+    name: SourceName,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say what would be done, and whether it can be.")
+    ] = False,
+    rename: Annotated[
+        bool,
+        typer.Option(
+            "--rename/--no-rename",
+            help="Rename a column that is declared under another name; else add one and leave the old one.",
+        ),
+    ] = True,
+    lock_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for whoever uses the table; others wait behind.", min=0.1)
+    ] = 5.0,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also when tasks under way were admitted with an earlier declaration."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Alter a source's table so that it fits its declaration: columns added, renamed, of another type, another key.
+
+    One transaction. On a terminal it asks before it changes anything. Exit status 1 when it cannot be done: with the
+    reason, and with nothing changed.
+
+    Example: collect-ops source migrate flights --dry-run
+    """
+    from collect_ops.cli.output import FAILED, print_error
+    from collect_ops.kernel.backends import Backends
+    from collect_ops.landing.errors import MigrationRefused, TableBusy
+    from collect_ops.landing.migration import apply_migration, bound_reason, plan_migration
+    from collect_ops.sources.load import get_source
+    from collect_ops.storage import connect
+
+    source = get_source(name)
+    dsn = Backends.from_environment().postgres_dsn
+    with connect(dsn, application_name="collect-ops migrate") as connection:
+        planned = plan_migration(connection, source, rename=rename)
+        hindrance = planned.refusal
+        if hindrance is None and planned.bound_tasks and not force:
+            hindrance = bound_reason(planned.bound_tasks)
+        if dry_run or planned.fits or hindrance is not None:
+            _print_migration(planned, hindrance, as_json=as_json)
+            if hindrance is not None:
+                raise typer.Exit(FAILED)
+            return
+        if not as_json:
+            _print_migration(planned, None, as_json=False)
+        if not yes and _on_a_terminal() and not typer.confirm("Do it?", err=True):
+            print_error("nothing was changed")
+            raise typer.Exit(FAILED)
+        try:
+            done = apply_migration(
+                connection, source, rename=rename, force=force, lock_timeout_s=lock_timeout
+            )
+        except (MigrationRefused, TableBusy) as error:
+            if not as_json:
+                raise
+            _print_migration(planned, str(error), as_json=True)
+            raise typer.Exit(FAILED) from error
+    if as_json:
+        _print_migration(done, None, as_json=True)
+    else:
+        typer.echo(f"landing.{done.table} fits its declaration now")
+
+
+def _on_a_terminal() -> bool:
+    import sys
+
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _print_migration(migration: Migration, hindrance: str | None, *, as_json: bool) -> None:
+    from collect_ops.cli.output import print_error, print_json
+
+    if as_json:
+        print_json(
+            {
+                "table": f"landing.{migration.table}",
+                "exists": migration.exists,
+                "fits": migration.fits or migration.applied,
+                "differences": [
+                    {"part": each.part, "has": each.has, "declared": each.wants}
+                    for each in migration.differences
+                ],
+                "statements": list(migration.statements),
+                "rewrites": migration.rewrites,
+                "bound_tasks": list(migration.bound_tasks),
+                "applied": migration.applied,
+                "refusal": hindrance,
+            }
+        )
+        return
+    if migration.fits:
+        state = "fits its declaration" if migration.exists else "does not exist: the first task makes it"
+        typer.echo(f"landing.{migration.table} {state}")
+        return
+    for each in migration.differences:
+        typer.echo(f"-- {each}")
+    for statement in migration.statements:
+        typer.echo(f"{statement};")
+    if migration.rewrites:
+        print_error(
+            "a column's type changes: all rows may be written anew, and nobody reads or writes meanwhile"
+        )
+    if hindrance is not None:
+        print_error(f"cannot be done: {hindrance}")
 
 
 @app.command()

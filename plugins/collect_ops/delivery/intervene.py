@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.cancelling import cancel_callers
 from collect_ops.kernel.backends import Backends
-from collect_ops.landing.table import drop_aside
+from collect_ops.landing.asides import drop_ended_asides
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.sources.model import Disposition, Target
-from collect_ops.storage import Connection, connect, query
+from collect_ops.storage import connect, query
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ def cancel(
         rows = done.rows
         named_rows = {"task_ids": [row["id"] for row in rows]}
         landed = connection.execute(query("delivery/sum_landed_rows"), named_rows).fetchall()
-        _drop_asides(connection, rows)
+        drop_ended_asides(connection, named_rows["task_ids"])
         released = []
         for source in sorted({row["source"] for row in rows}):
             values = {"source": source, "connection": None, "actor": actor}
@@ -77,15 +75,6 @@ def cancel(
         withdrawn=done.withdrawn,
         landed={row["task_id"]: row["rows_landed"] for row in landed},
     )
-
-
-def _drop_asides(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
-    """Cancelled tasks of disposition replace leave nothing aside."""
-    for row in rows:
-        target = Target.model_validate(row["target"])
-        if target.disposition is Disposition.REPLACE:
-            with connection.transaction():
-                drop_aside(connection, target, row["id"])
 
 
 def _left(asked: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from collect_ops.storage import Connection, query
 log = logging.getLogger(__name__)
 
 BATCH = 2000
+#: Characters of an error in a message's header, which must fit into a frame (128 KB); the letter's row holds all of it.
+MAX_ERROR_CHARS = 16_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ def _dead_message(row: dict[str, Any], rules: LaneRules) -> OutgoingMessage:
         body=orjson.dumps(body),
         priority=row["priority"],
         headers={
-            "error-message": row["error_message"][:1000],
+            "error-message": row["error_message"][:MAX_ERROR_CHARS],
             "failed-time": row["failed_time"],
             "retry-count": row["retry_count"],
         },

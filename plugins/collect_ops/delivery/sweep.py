@@ -29,7 +29,7 @@ from collect_ops.delivery.repair import Repaired
 from collect_ops.delivery.run_notes import Delivered
 from collect_ops.delivery.table_events import Sent
 from collect_ops.kernel.backends import Backends
-from collect_ops.landing import memory
+from collect_ops.landing import asides, memory
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
@@ -57,6 +57,7 @@ class Swept:
     forgotten_pages: int = 0
     run_notes: Delivered = field(default_factory=Delivered)
     table_events: Sent = field(default_factory=Sent)
+    dropped_asides: int = 0
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -72,6 +73,7 @@ class Swept:
             "forgotten_pages": self.forgotten_pages,
             "run_notes": self.run_notes.as_counts(),
             "table_events": self.table_events.as_counts(),
+            "dropped_asides": self.dropped_asides,
         }
 
 
@@ -83,7 +85,7 @@ def sweep(
     actor: str,
     open_reports: Callable[[], Reports] | None = None,
 ) -> Swept:
-    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, reports, pages.
+    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, reports, pages, asides.
 
     Args:
         backends: Where the services are.
@@ -120,6 +122,7 @@ def sweep(
         noted = attempt(lambda: run_notes.run_once(backends, open_reports))
         sent = attempt(lambda: table_events.run_once(backends, open_reports))
     forgotten = attempt(lambda: memory.prune(backends))
+    dropped_asides = attempt(lambda: asides.run_once(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if (
         failures
@@ -142,6 +145,7 @@ def sweep(
         forgotten_pages=forgotten or 0,
         run_notes=noted or Delivered(),
         table_events=sent or Sent(),
+        dropped_asides=dropped_asides or 0,
     )
 
 

@@ -38,6 +38,7 @@ from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
 from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, connect_async, errors, query
+from collect_ops.tasks.lifecycle import UNDER_WAY, TaskStatus
 
 log = logging.getLogger(__name__)
 
@@ -472,6 +473,8 @@ class _GroupRun:
                     if end is ShardEnd.HANDED_OVER:
                         await self._drop_handed_over(connection, shard)
                     elif end is not None:
+                        if end is ShardEnd.FENCED:
+                            await self._drop_if_over(connection, shard)
                         await self._settle_if_final(connection, shard)
                 except _GONE as error:
                     self._waiting.appendleft(shard)
@@ -513,11 +516,20 @@ class _GroupRun:
         return end
 
     async def _settle_if_final(self, connection: AsyncConnection, shard: ShardTask) -> None:
-        """The last shard of a task settles it at once: that saves the wait for the run's settle task."""
+        """The last shard of a task settles it at once: that saves the wait for the run's settle task.
+
+        So does one that has failed for good, where the others cannot save the task any more.
+        """
         cursor = await connection.execute(query("execution/count_open_shards"), {"task_id": shard.task_id})
         row = await cursor.fetchone()
-        if row is None or row["open"] > 0:
+        if row is None:
             return
+        if row["open"] > 0:
+            kit = self._kits.get(shard.task_id)
+            allowed = 0 if kit is None else kit.source.max_failed_shards
+            # Settling decides; this only spares it the shards' sums after each of many failures.
+            if row["permanent"] <= allowed and (row["permanent"] == 0 or row["answered"] > 0):
+                return
         settled = await asyncio.to_thread(
             settle,
             shard.task_id,
@@ -529,6 +541,23 @@ class _GroupRun:
         )
         if settled is not None:
             self._result.settled.append(settled)
+            if row["open"] > 0:
+                self._drop(shard.task_id)
+
+    async def _drop_if_over(self, connection: AsyncConnection, shard: ShardTask) -> None:
+        """A shard was fenced off: where its task is not under way any more, neither are the others of it."""
+        named = {"task_id": shard.task_id}
+        row = await (await connection.execute(query("execution/select_task_state"), named)).fetchone()
+        if row is None or row["attempt"] != shard.attempt or TaskStatus(row["status"]) not in UNDER_WAY:
+            self._drop(shard.task_id)
+
+    def _drop(self, task_id: int) -> None:
+        """Nobody needs what has not been begun of a task."""
+        kept = deque(each for each in self._waiting if each.task_id != task_id)
+        if dropped := len(self._waiting) - len(kept):
+            log.info("%d shards of task %s are not begun: it has ended", dropped, task_id)
+        self._result.fenced += dropped
+        self._waiting = kept
 
     def _count_page(self, page: Page) -> None:
         self._result.rows += page.rows

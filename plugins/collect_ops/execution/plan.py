@@ -144,7 +144,7 @@ class _Planning:
             parts = Cut(shards=(), total=row["total_rows"], why="as an earlier attempt was cut")
             if row["shards_total"] is None:
                 parts = self._cut(source, row)
-            _ensure_tables(self._connection, source, row["id"])
+            _ensure_tables(self._connection, source, row)
         except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides what becomes of the task
             _record_failure(self._connection, row, error, time.perf_counter() - began)
             return
@@ -256,16 +256,35 @@ def _history(connection: Connection, source: str, unit: str | None) -> History:
     return History(size=row["shard_size"], rates=row["rates"])
 
 
-def _ensure_tables(connection: Connection, source: Source, task_id: int) -> None:
+def _ensure_tables(connection: Connection, source: Source, row: dict[str, Any]) -> None:
+    ensure_target(
+        connection,
+        source.target,
+        by_task=source.merge is not None,
+        watched=source.conditional is not None,
+        source=source.name,
+    )
+    if source.target.disposition is Disposition.REPLACE:
+        _ensure_aside(connection, source, row["id"], row["attempt"])
+
+
+def _ensure_aside(connection: Connection, source: Source, task_id: int, attempt: int) -> None:
+    """The table aside, under the task's lock: a cancel comes before it and nothing is made, or after it and drops it.
+
+    Where it had to be made anew, what shards of an earlier attempt had landed is gone, and all of them start over.
+    """
+    named = {"task_id": task_id, "attempt": attempt}
     with connection.transaction():
-        ensure_target(
-            connection,
-            source.target,
-            by_task=source.merge is not None,
-            watched=source.conditional is not None,
+        locked = connection.execute(query("execution/lock_planned"), named).fetchone()
+        if locked is None or not ensure_aside(connection, source.target, task_id):
+            return
+        restarted = connection.execute(query("execution/restart_shards"), {"task_id": task_id}).fetchone()
+    if restarted is not None and restarted["begun"]:
+        log.warning(
+            "task %s: its rows aside are gone, so its shards start over, %d of which had landed rows",
+            task_id,
+            restarted["begun"],
         )
-        if source.target.disposition is Disposition.REPLACE:
-            ensure_aside(connection, source.target, task_id)
 
 
 def _insert_shards(connection: Connection, task_id: int, shards: Sequence[ShardSpan]) -> None:

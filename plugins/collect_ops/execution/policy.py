@@ -155,6 +155,8 @@ class ShardSums:
         source_total: Rows that the pages named; of shards with parameters of their own, those of all of them.
         mismatch: The first shard with parameters of its own whose rows are not as many as its pages named: `shard`,
             `named`, `fetched`.
+        by_page: The shards differ by the rows that they ask for, and by nothing else.
+        permanent_kinds: Of how many kinds the permanent failures are.
         host_down: Of the failed ones those that failed because nobody answers at the host.
         host_sick: Those that failed because it answered that it cannot.
         deferred: Why shards were put back, None when none was.
@@ -171,6 +173,8 @@ class ShardSums:
     first_failed: int | None
     first_error: dict[str, Any] | None
     mismatch: dict[str, Any] | None = None
+    by_page: bool = False
+    permanent_kinds: int = 0
     host_down: int = 0
     host_sick: int = 0
     deferred: str | None = None
@@ -180,6 +184,23 @@ class ShardSums:
     def final(self) -> bool:
         """Whether every shard is DONE or FAILED."""
         return self.done + self.failed == self.shards
+
+
+#: Shards that fail for good in the same way, while none has been answered, before the rest of a task is not asked.
+ALIKE = 3
+
+
+def hopeless(sums: ShardSums, max_failed_shards: int) -> bool:
+    """Whether a task ends now, whatever its other shards would bring, so that they are not asked for any more.
+
+    More shards have failed for good than may fail. Or shard after shard has failed in the same way and none was
+    answered, where nothing but the page tells them apart: then the request is wrong, and so are the others.
+    """
+    if sums.permanent > max_failed_shards:
+        return True
+    answered = sums.done > 0 or sums.rows_fetched > 0
+    alike = sums.permanent_kinds == 1 and sums.permanent >= min(ALIKE, sums.shards)
+    return sums.by_page and not answered and alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +290,8 @@ def settle_outcome(
     if attempt.plan_error is not None:
         return _plan_failed(attempt, attempt.plan_error, retry, base_s=base_s, chance=chance)
     put_back = sums.deferred or sums.outage
-    if not attempt.planned or not (sums.final or (put_back and sums.failed)):
+    over = attempt.planned and hopeless(sums, attempt.max_failed_shards)
+    if not attempt.planned or not (sums.final or over or (put_back and sums.failed)):
         return _lost(attempt, sums, loss)
     if sums.failed == 0:
         return _all_done(attempt, sums)
@@ -313,9 +335,11 @@ def _some_failed(
     attempt: Attempt, sums: ShardSums, retry: RetryRule, *, base_s: float | None, chance: float
 ) -> Outcome:
     reason = f"{sums.failed} of {sums.shards} shards failed; shard {sums.first_failed}: {_message(sums.first_error)}"
-    hopeless = sums.permanent > attempt.max_failed_shards
-    retryable = sums.failed > sums.permanent and attempt.retry_count < attempt.max_retries
-    if retryable and not hopeless:
+    if hopeless(sums, attempt.max_failed_shards):
+        rest = sums.shards - sums.done - sums.failed
+        given_up = f"; {rest} shards were not asked for any more" if rest else ""
+        return Outcome(status=TaskStatus.DEAD, reason=reason + given_up)
+    if sums.failed > sums.permanent and attempt.retry_count < attempt.max_retries:
         delay_s = retry_delay_s(
             attempt.retry_count + 1, retry, base_s=base_s, chance=chance, retry_after_s=sums.retry_after_s
         )
@@ -376,7 +400,10 @@ def _lost(attempt: Attempt, sums: ShardSums, loss: Loss | None) -> Outcome:
 
 
 def _message(error: dict[str, Any] | None) -> str:
-    return str((error or {}).get("message", "unknown"))[:500]
+    """What an error says; cut, unless it names a remedy: a statement is of no use without its end."""
+    error = error or {}
+    text = str(error.get("message", "unknown"))
+    return text if error.get("remedy") else text[:500]
 
 
 def retry_delay_s(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
-from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, settle_outcome
+from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, hopeless, settle_outcome
 from collect_ops.execution.rules import sharding_rules
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
@@ -28,7 +28,7 @@ from collect_ops.landing.table import drop_aside, swap
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.sources.model import Disposition, Source
+from collect_ops.sources.model import Disposition, Source, Target
 from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.storage import Connection, Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import TaskStatus
@@ -79,8 +79,8 @@ def settle(
         loss: How the attempt was lost, when the caller knows.
 
     Returns:
-        What became of it; None when there was nothing to settle: not all shards final and the run not over, or another
-        was faster.
+        What became of it; None when there was nothing to settle: shards that may still succeed and the run not over, or
+        another was faster.
     """
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
         settled, publications = _settle(
@@ -171,15 +171,24 @@ def _settle(
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
-        if not run_over and not (planned and sums.final and task["plan_error"] is None):
+        ripe = sums.final or hopeless(sums, _allowed_failures(task))
+        if not run_over and not (planned and ripe and task["plan_error"] is None):
             return None, _NOTHING
         loss = loss or _handed_back(task)
-        outcome = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
+        outcome, swapped = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
         callers = None if outcome.status in _AGAIN else callers_of(connection, task)
         own = outcome if callers is None else survivors_own(task, outcome)
         refused = loss.nodes if loss is not None and outcome.status in _AGAIN else ()
         moved = _move(
-            connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers, refused=refused
+            connection,
+            task,
+            {**sums_row, "swap": swapped},
+            own,
+            rules,
+            actor,
+            run_over=run_over,
+            callers=callers,
+            refused=refused,
         )
         if outcome.status in _LANDED:
             _record_table_event(connection, task, sums_row)
@@ -223,6 +232,11 @@ def _record_table_event(connection: Connection, task: Mapping[str, Any], sums_ro
             "replaces": target.get("disposition") == Disposition.REPLACE,
         },
     )
+def _allowed_failures(task: Mapping[str, Any]) -> int:
+    try:
+        return Source.model_validate(task["definition"]).max_failed_shards
+    except ValidationError:  # `_outcome` says so, and ends the task
+        return 0
 
 
 def _handed_back(task: Mapping[str, Any]) -> Loss | None:
@@ -242,8 +256,8 @@ def _outcome(
     *,
     planned: bool,
     loss: Loss | None,
-) -> Outcome:
-    """Where the task goes, a replacement's rows swapped in.
+) -> tuple[Outcome, Swap | None]:
+    """Where the task goes, a replacement's rows swapped in; and what became of these, None where there are none.
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
@@ -251,7 +265,7 @@ def _outcome(
         source = Source.model_validate(task["definition"])
     except ValidationError as error:
         reason = f"the declaration it was admitted with is not understood any more: {error}"
-        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS]), None
     outcome = settle_outcome(
         Attempt(
             planned=planned,
@@ -273,29 +287,35 @@ def _outcome(
     )
     try:
         with connection.transaction():
-            return _land_replacement(connection, source, task["id"], sums, outcome)
+            return _land_replacement(connection, source.target, task["id"], outcome)
     except (errors.OperationalError, errors.InterfaceError):
         raise  # the database went away, or a lock was not to be had: the next to settle tries again
     except (AsideMissing, errors.DatabaseError) as error:
         log.error("task %s: its rows cannot replace the target's", task["id"], exc_info=error)
         reason = f"its rows cannot replace those of landing.{source.target.table}: {error}"
-        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS]), None
 
 
 def _land_replacement(
-    connection: Connection, source: Source, task_id: int, sums: ShardSums, outcome: Outcome
-) -> Outcome:
-    """Disposition replace: swapped in when all shards are DONE and no newer task has swapped, in this transaction."""
-    if source.target.disposition is not Disposition.REPLACE:
-        return outcome
-    if outcome.status in (TaskStatus.COMPLETED, TaskStatus.PARTIAL) and sums.done == sums.shards:
-        if swap(connection, source.target, task_id) is Swap.SUPERSEDED:
-            return Outcome(
-                status=outcome.status, reason="a newer task has replaced the target; these rows were dropped"
-            )
-    elif outcome.status is TaskStatus.PARTIAL:  # a DEAD task keeps its rows: a redrive goes on from them
-        drop_aside(connection, source.target, task_id)
-    return outcome
+    connection: Connection, target: Target, task_id: int, outcome: Outcome
+) -> tuple[Outcome, Swap | None]:
+    """Disposition replace: swapped in when all of it was fetched, in this transaction.
+
+    A task that ends PARTIAL leaves the target as it is, whatever it lacks, unless its declaration wants what there is.
+    One that ends DEAD keeps its rows aside: a redrive goes on from them.
+    """
+    if target.disposition is not Disposition.REPLACE or outcome.status not in _LANDED:
+        return outcome, None
+    if outcome.status is TaskStatus.PARTIAL and target.replace_when == "complete":
+        drop_aside(connection, target, task_id)
+        kept = f"landing.{target.table} keeps the rows it had (target.replace_when is complete)"
+        return replace(outcome, reason=f"{outcome.reason}; {kept}"), Swap.KEPT
+    swapped = swap(connection, target, task_id)
+    if swapped is Swap.SUPERSEDED:
+        newer = "a newer task has replaced the target; these rows were dropped"
+        reason = newer if outcome.reason is None else f"{outcome.reason}; {newer}"
+        return replace(outcome, reason=reason), swapped
+    return outcome, swapped
 
 
 def _move(
@@ -313,6 +333,9 @@ def _move(
     again = outcome.status in _AGAIN
     priority = _priority_after(task, outcome)
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
+    if sums_row["done"] + sums_row["failed"] < sums_row["shards"]:
+        # Pages that landed while we waited for their shards count as well.
+        sums_row = {**sums_row, **_one(connection, "execution/sum_shards", {"task_id": task["id"]})}
     moved = _one(
         connection,
         "execution/settle_task",
@@ -371,7 +394,8 @@ def _priority_after(task: dict[str, Any], outcome: Outcome) -> int:
 def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None) -> dict[str, Any]:
     """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds.
 
-    `rows_fetched` counts the rows of unchanged pages, which `unchanged_pages` and `unchanged_rows` tell apart.
+    `rows_fetched` counts the rows of unchanged pages, which `unchanged_pages` and `unchanged_rows` tell apart. With
+    disposition replace `swap` says whether the rows are the target's now.
     Of a survivor also `own_rows`, those that its own caller asked for, and `shares`, those of the others.
     """
     names = (
@@ -394,6 +418,8 @@ def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None)
         "fetch": round(sums["fetch_s"], 3),
         "land": round(sums["land_s"], 3),
     }
+    if sums["swap"] is not None:
+        merged["swap"] = sums["swap"]
     if callers is not None:
         merged["own_rows"] = callers.shares.get(task["id"])
         merged["shares"] = {str(caller): callers.shares.get(caller) for caller in callers.merged}
@@ -412,6 +438,8 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         first_failed=row["first_failed"],
         first_error=row["first_error"],
         mismatch=row["mismatch"],
+        by_page=row["by_page"],
+        permanent_kinds=row["permanent_kinds"],
         host_down=row["host_down"],
         host_sick=row["host_sick"],
         deferred=row["deferred"],

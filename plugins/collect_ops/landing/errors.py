@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
 
+#: Differences that a message names one by one; the statements that mend them are always complete.
+_NAMED = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -17,27 +20,74 @@ class Difference:
         has: What the table has there.
         wants: What the source declares.
         remedy: The statement that would mend it.
+        action: What of the statement stands behind `ALTER TABLE name`, where it can be one of several.
+        rewrites: PostgreSQL may write every row anew for it.
     """
 
     part: str
     has: str
     wants: str
     remedy: str
+    action: str | None = None
+    rewrites: bool = False
 
     def __str__(self) -> str:
-        return f"{self.part}: has {self.has}, the source declares {self.wants}; to mend: {self.remedy}"
+        return f"{self.part}: has {self.has}, the source declares {self.wants}"
+
+
+def statements_of(table: str, differences: Iterable[Difference]) -> tuple[str, ...]:
+    """The statements that mend a table, in their order: what must be one of its own, then all others as one.
+
+    Args:
+        table: Its quoted name, with its schema.
+        differences: What there is to mend.
+    """
+    found = tuple(differences)
+    alone = [difference.remedy for difference in found if difference.action is None]
+    actions = [difference.action for difference in found if difference.action is not None]
+    return (*alone, *([f"ALTER TABLE {table} {', '.join(actions)}"] if actions else []))
 
 
 class TargetMismatch(CollectOpsError, Permanent):
-    """The table exists and does not fit the source's declaration."""
+    """The table exists and does not fit the source's declaration.
 
-    def __init__(self, table: str, differences: Iterable[Difference]) -> None:
+    Args:
+        table: Its name in schema `landing`.
+        differences: Where it does not fit.
+        statements: What would mend it, in this order.
+        source: Whose declaration.
+        fits_later: It fits what its source has declared later.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        differences: Iterable[Difference],
+        statements: Iterable[str],
+        *,
+        source: str | None = None,
+        fits_later: bool = False,
+    ) -> None:
         self.table = table
+        self.fits_later = fits_later
         self.differences = tuple(differences)
-        lines = "".join(f"\n  - {difference}" for difference in self.differences)
-        super().__init__(
-            f"table landing.{table} does not fit its source in {len(self.differences)} place(s){lines}"
-        )
+        self.statements = tuple(statements)
+        self.remedy = "; ".join(self.statements)
+        named = "; ".join(map(str, self.differences[:_NAMED]))
+        more = len(self.differences) - _NAMED
+        parts = [
+            f"table landing.{table} does not fit its source in {len(self.differences)} place(s): {named}",
+            f"and {more} more" if more > 0 else "",
+            _FITS_LATER if fits_later else "",
+            f"to mend it (collect-ops source migrate {source or 'NAME'}): {self.remedy}",
+        ]
+        super().__init__("; ".join(part for part in parts if part))
+
+
+_FITS_LATER = (
+    "it fits a declaration that was seen later: to run the task by the one that holds now, "
+    "collect-ops dead edit LETTER --redeclare"
+)
 
 
 class DeclarationUnusable(CollectOpsError, Permanent):
@@ -89,4 +139,32 @@ class AsideMissing(CollectOpsError, Permanent):
         self.aside = aside
         super().__init__(
             f"landing_aside.{aside} does not exist, so landing.{table} cannot be replaced; run the task again"
+        )
+
+
+class MigrationRefused(CollectOpsError, Permanent):
+    """A table was not migrated; nothing of it was changed.
+
+    Args:
+        table: Its name in schema `landing`.
+        reason: Why, for people.
+        remedy: What would have been done.
+    """
+
+    def __init__(self, table: str, reason: str, remedy: str) -> None:
+        self.table = table
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"landing.{table} was not changed: {reason}")
+
+
+class TableBusy(CollectOpsError, Transient):
+    """Somebody holds a table for longer than a migration may wait for it; nothing was changed."""
+
+    def __init__(self, table: str, waited_s: float) -> None:
+        self.table = table
+        self.waited_s = waited_s
+        super().__init__(
+            f"landing.{table} was not changed: somebody has read from it or written to it for {waited_s:g} s in one "
+            "transaction; run it again, or let it wait longer (--lock-timeout)"
         )

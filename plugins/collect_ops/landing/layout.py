@@ -151,7 +151,7 @@ class ExistingTable:
 
     Args:
         kind: `table`, or what it is instead (`view`, …).
-        columns: By name.
+        columns: By name, in the table's order.
         key: The columns of its primary key.
         key_name: The primary key's constraint, None without one.
     """
@@ -173,7 +173,7 @@ def differences(layout: Layout, types: Mapping[str, str], existing: ExistingTabl
         types: The wanted columns' types in PostgreSQL's own words (`int` is `integer` there).
         existing: What is there.
     """
-    where = f'{SCHEMA}."{layout.table}"'
+    where = quoted(layout.table)
     if existing.kind != "table":
         remedy = f"ALTER {existing.kind.upper()} {where} RENAME TO …"
         return (Difference(part="table", has=f"a {existing.kind}", wants="a table", remedy=remedy),)
@@ -192,26 +192,29 @@ def differences(layout: Layout, types: Mapping[str, str], existing: ExistingTabl
 
 def _column_difference(where: str, name: str, wants: str, has: ExistingColumn | None) -> Difference | None:
     if has is None:
-        return Difference(
-            part=name,
-            has="no such column",
-            wants=wants,
-            remedy=f'ALTER TABLE {where} ADD COLUMN "{name}" {wants}',
-        )
+        return _difference(where, name, "no such column", wants, f'ADD COLUMN "{name}" {wants}')
     if has.type == wants:
         return None
-    remedy = f'ALTER TABLE {where} ALTER COLUMN "{name}" TYPE {wants} USING "{name}"::{wants}'
-    return Difference(part=name, has=has.type, wants=wants, remedy=remedy)
+    action = f'ALTER COLUMN "{name}" TYPE {wants} USING "{name}"::{wants}'
+    return _difference(where, name, has.type, wants, action, rewrites=True)
+
+
+def _difference(
+    where: str, part: str, has: str, wants: str, action: str, *, rewrites: bool = False
+) -> Difference:
+    remedy = f"ALTER TABLE {where} {action}"
+    return Difference(part=part, has=has, wants=wants, remedy=remedy, action=action, rewrites=rewrites)
 
 
 def _undeclared_required(where: str, layout: Layout, existing: ExistingTable) -> list[Difference]:
     declared = {column.name for column in layout.columns}
     return [
-        Difference(
-            part=name,
-            has=f"{column.type} NOT NULL without a default",
-            wants="no such column",
-            remedy=f'ALTER TABLE {where} ALTER COLUMN "{name}" DROP NOT NULL',
+        _difference(
+            where,
+            name,
+            f"{column.type} NOT NULL without a default",
+            "no such column",
+            f"ALTER COLUMN {_quoted(name)} DROP NOT NULL",
         )
         for name, column in existing.columns.items()
         if name not in declared and column.must_be_given
@@ -221,17 +224,22 @@ def _undeclared_required(where: str, layout: Layout, existing: ExistingTable) ->
 def _key_difference(where: str, layout: Layout, existing: ExistingTable) -> tuple[Difference, ...]:
     if set(layout.key) == set(existing.key):
         return ()
-    drop = f'DROP CONSTRAINT "{existing.key_name}"' if existing.key_name else ""
+    drop = f"DROP CONSTRAINT {_quoted(existing.key_name)}" if existing.key_name else ""
     names = ", ".join(f'"{name}"' for name in layout.key)
     add = f"ADD PRIMARY KEY ({names})" if layout.key else ""
-    return (
-        Difference(
-            part="key",
-            has=_key_words(existing.key),
-            wants=_key_words(layout.key),
-            remedy=f"ALTER TABLE {where} {', '.join(action for action in (drop, add) if action)}",
-        ),
-    )
+    action = ", ".join(part for part in (drop, add) if part)
+    return (_difference(where, "key", _key_words(existing.key), _key_words(layout.key), action),)
+
+
+def quoted(table: str) -> str:
+    """A target's name as statements write it."""
+    return f"{SCHEMA}.{_quoted(table)}"
+
+
+def _quoted(name: str) -> str:
+    """Of what people have made by hand any name may be one."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _key_words(key: tuple[str, ...]) -> str:

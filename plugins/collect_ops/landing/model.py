@@ -75,7 +75,12 @@ class BadRow:
 
 
 class Swap(StrEnum):
-    """How a swap ended."""
+    """What became of the rows that a task of disposition replace has collected.
+
+    They are the target's now; or a newer task's are, and these were dropped; or the target keeps its old ones, since
+    these were not all.
+    """
 
     SWAPPED = "SWAPPED"
     SUPERSEDED = "SUPERSEDED"
+    KEPT = "KEPT"

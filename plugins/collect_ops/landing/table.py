@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from collect_ops.landing.errors import AsideMissing, DeclarationUnusable, TargetMismatch
+from pydantic import ValidationError
+
+from collect_ops.landing.errors import AsideMissing, DeclarationUnusable, TargetMismatch, statements_of
 from collect_ops.landing.layout import (
     ASIDE_SCHEMA,
     SCHEMA,
@@ -18,17 +20,27 @@ from collect_ops.landing.layout import (
     differences,
     fitting_name,
     layout_of,
+    quoted,
 )
 from collect_ops.landing.model import Swap
+from collect_ops.landing.renames import mending
 from collect_ops.landing.statements import definitions, joined, names, template
-from collect_ops.sources.model import Disposition, Target
+from collect_ops.sources.model import Disposition, Source, Target
 from collect_ops.storage import Connection, errors, query, sql
 
 log = logging.getLogger(__name__)
 
+#: Declarations of a source that are looked at for a column's earlier name.
+_DECLARATIONS: Final = 50
+
 
 def ensure_target(
-    connection: Connection, target: Target, *, by_task: bool = False, watched: bool = False
+    connection: Connection,
+    target: Target,
+    *,
+    by_task: bool = False,
+    watched: bool = False,
+    source: str | None = None,
 ) -> None:
     """Make the target's table, or check that the one which is there fits.
 
@@ -39,6 +51,7 @@ def ensure_target(
         target: The target.
         by_task: Whether a task's rows shall be found by index, also where landing itself does not need it.
         watched: Whether what is remembered of pages shall be forgotten when somebody deletes rows.
+        source: Whose target it is: what it has declared before tells which columns were renamed.
 
     Raises:
         DeclarationUnusable: The declaration names a type or key that PostgreSQL does not take.
@@ -46,17 +59,52 @@ def ensure_target(
     """
     layout = layout_of(target)
     with connection.transaction():
-        _lock_name(connection, target.table)
-        existing = _existing(connection, target.table)
+        lock_name(connection, target.table)
+        existing = existing_table(connection, target.table)
         if existing is None:
             _create(connection, layout, sql.Identifier(SCHEMA, target.table))
             log.info("made table landing.%s", target.table)
-        elif found := differences(layout, _type_names(connection, layout), existing):
-            raise TargetMismatch(target.table, found)
+        elif differences(layout, type_names(connection, layout), existing):
+            raise _mismatch(connection, target, existing, source)
         if by_task or layout.disposition is Disposition.APPEND:
             _create_shard_index(connection, SCHEMA, target.table)
         if watched:
             _watch(connection, target.table)
+
+
+def declared_targets(connection: Connection, source: str | None) -> list[Target]:
+    """What a source has declared as its target, the newest first; those that cannot be read any more are left out."""
+    if source is None:
+        return []
+    values = {"source": source, "limit": _DECLARATIONS}
+    found = []
+    for row in connection.execute(query("landing/select_declarations"), values).fetchall():
+        try:
+            found.append(Source.model_validate(row["definition"]).target)
+        except ValidationError as error:
+            log.debug("a declaration of source %s tells nothing of its columns: %s", source, error)
+    return found
+
+
+def _mismatch(
+    connection: Connection, target: Target, existing: ExistingTable, source: str | None
+) -> TargetMismatch:
+    layout, declared = layout_of(target), declared_targets(connection, source)
+    found = mending(target, layout, type_names(connection, layout), existing, declared)
+    later = declared[: declared.index(target)] if target in declared else ()
+    return TargetMismatch(
+        target.table,
+        found,
+        statements_of(quoted(target.table), found),
+        source=source,
+        fits_later=any(fits(connection, each, existing) for each in later),
+    )
+
+
+def fits(connection: Connection, target: Target, existing: ExistingTable) -> bool:
+    """Whether rows of a target can land in a table."""
+    layout = layout_of(target)
+    return not differences(layout, type_names(connection, layout), existing)
 
 
 def _watch(connection: Connection, table: str) -> None:
@@ -73,17 +121,31 @@ def _watch(connection: Connection, table: str) -> None:
     connection.execute(query("landing/raise_epoch"), name)
 
 
-def ensure_aside(connection: Connection, target: Target, task_id: int) -> None:
+def ensure_aside(connection: Connection, target: Target, task_id: int) -> bool:
     """Make the table that a task of disposition replace lands in until all of it is there. Safe to repeat.
+
+    Args:
+        connection: Its transaction holds the task's lock: whoever ends the task meanwhile finds the table and drops it.
+        target: Of disposition replace.
+        task_id: Whose rows.
+
+    Returns:
+        Whether it was made now, and so holds nothing of what the task's shards may have landed before. One that is
+        there and was made by another declaration is made anew: no row could land in it.
 
     Raises:
         DeclarationUnusable: The declaration names a type that PostgreSQL does not take.
     """
-    aside = aside_name(target.table, task_id)
+    layout, aside = layout_of(target), aside_name(target.table, task_id)
     with connection.transaction():
-        _lock_name(connection, target.table)
-        _create(connection, layout_of(target), sql.Identifier(ASIDE_SCHEMA, aside))
+        lock_name(connection, target.table)
+        existing = existing_table(connection, aside, ASIDE_SCHEMA)
+        if existing is not None and not differences(layout, type_names(connection, layout), existing):
+            return False
+        drop_aside(connection, target, task_id)
+        _create(connection, layout, sql.Identifier(ASIDE_SCHEMA, aside))
         _create_shard_index(connection, ASIDE_SCHEMA, aside)
+        return True
 
 
 def swap(connection: Connection, target: Target, task_id: int) -> Swap:
@@ -106,7 +168,7 @@ def swap(connection: Connection, target: Target, task_id: int) -> Swap:
         if last is not None and last > task_id:
             drop_aside(connection, target, task_id)
             return Swap.SUPERSEDED
-        if _existing(connection, aside_name(target.table, task_id), ASIDE_SCHEMA) is None:
+        if existing_table(connection, aside_name(target.table, task_id), ASIDE_SCHEMA) is None:
             if last == task_id:
                 return Swap.SWAPPED
             raise AsideMissing(target.table, aside_name(target.table, task_id))
@@ -130,7 +192,8 @@ def _replace_rows(connection: Connection, target: Target, task_id: int) -> None:
     drop_aside(connection, target, task_id)
 
 
-def _lock_name(connection: Connection, table: str) -> None:
+def lock_name(connection: Connection, table: str) -> None:
+    """Wait for whoever makes, checks or alters the target of this name, until the transaction ends."""
     connection.execute(query("landing/lock_table_name"), {"table_name": table})
 
 
@@ -150,7 +213,8 @@ def _create_shard_index(connection: Connection, schema: str, table: str) -> None
     connection.execute(statement.format(index, sql.Identifier(schema, table)))
 
 
-def _existing(connection: Connection, table: str, schema: str = SCHEMA) -> ExistingTable | None:
+def existing_table(connection: Connection, table: str, schema: str = SCHEMA) -> ExistingTable | None:
+    """The relation of this name, None when there is none."""
     where = {"schema_name": schema, "table_name": table}
     relation = connection.execute(query("landing/describe_relation"), where).fetchone()
     if relation is None:
@@ -164,7 +228,7 @@ def _existing(connection: Connection, table: str, schema: str = SCHEMA) -> Exist
     )
 
 
-def _type_names(connection: Connection, layout: Layout) -> dict[str, str]:
+def type_names(connection: Connection, layout: Layout) -> dict[str, str]:
     """The layout's types in PostgreSQL's own words.
 
     Before PostgreSQL 17 only the description of a result tells length and precision without making a table.

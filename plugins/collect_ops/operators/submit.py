@@ -114,7 +114,7 @@ class CollectSubmitOperator(BaseOperator):
         self.conf_keys = None if conf_keys is None else tuple(conf_keys)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Returns `{"task_id", "status", "duplicate_of", "merged_into", "message"}`.
+        """Returns `{"task_id", "status", "duplicate_of", "declaration_changed", "merged_into", "message"}`.
 
         Of a batch it returns counts, and the above in `tasks`; of a preview what would be done, in `would`. What is
         refused fails, and pushes `{"error", "faults"}` before it does.
@@ -225,6 +225,7 @@ def answer_of(admission: Admission) -> dict[str, Any]:
         "task_id": admission.task_id,
         "status": str(admission.status),
         "duplicate_of": admission.duplicate_of,
+        "declaration_changed": admission.declaration_changed,
         "merged_into": admission.merged_into,
         "message": admission.sentence(),
     }

@@ -11,7 +11,7 @@ from functools import partial
 
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources import bounds, expressions, patterns
-from collect_ops.sources.model import Source
+from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.rules import RULES, Rule
 from collect_ops.sources.texts import climbing_problem, schedule_never_problem
 
@@ -46,6 +46,13 @@ def _pattern_faults(source: Source) -> Iterator[Fault]:
             yield Fault(field=f"request.params.{name}.pattern", value=param.pattern, problem=problem)
 
 
+def _replace_when_faults(source: Source) -> Iterator[Fault]:
+    target = source.target
+    if target.replace_when != "complete" and target.disposition is not Disposition.REPLACE:
+        problem = f"is for disposition replace only, not for {target.disposition}"
+        yield Fault(field="target.replace_when", value=target.replace_when, problem=problem)
+
+
 LOADING_RULES: tuple[Rule, ...] = (
     # First, since a list that is too long has too many other faults.
     *(Rule(reads=(field,), faults=partial(bounds.length_faults, field=field)) for field in bounds.LENGTHS),
@@ -70,6 +77,7 @@ LOADING_RULES: tuple[Rule, ...] = (
     Rule(reads=("total",), faults=_total_path_faults),
     Rule(reads=("target.columns",), faults=_column_faults),
     Rule(reads=("request.params",), faults=_pattern_faults),
+    Rule(reads=("target.replace_when", "target.disposition"), faults=_replace_when_faults),
     Rule(
         reads=("schedule",), faults=partial(_text_faults, field="schedule", problem_of=schedule_never_problem)
     ),

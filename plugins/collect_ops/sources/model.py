@@ -334,7 +334,9 @@ class Target(Declaration):
     """What makes a row unique; needed to merge."""
     disposition: Disposition = Disposition.APPEND
     """append: add, a shard's rows replacing what an earlier run of it left; merge: upsert by key;
-    replace: swap the whole table when every shard is done."""
+    replace: swap the whole table when all of it has been fetched."""
+    replace_when: Literal["complete", "partial"] = "complete"
+    """For replace: a task that ends PARTIAL leaves the old rows (complete), or swaps in what it has (partial)."""
 
 
 class Conditional(Declaration):

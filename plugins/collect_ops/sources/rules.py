@@ -204,12 +204,14 @@ def _key_is_there(source: Source) -> Iterator[Fault]:
 
 
 def _replace_is_whole(source: Source) -> Iterator[Fault]:
-    if source.target.disposition is Disposition.REPLACE and source.max_failed_shards:
-        yield Fault(
-            field="max_failed_shards",
-            value=source.max_failed_shards,
-            problem="must be 0 with disposition replace, which swaps the table only when every shard is done",
+    target = source.target
+    whole = target.disposition is Disposition.REPLACE and target.replace_when == "complete"
+    if whole and source.max_failed_shards:
+        problem = (
+            "must be 0 with disposition replace, which swaps the table only when every shard is done, unless "
+            "target.replace_when is partial"
         )
+        yield Fault(field="max_failed_shards", value=source.max_failed_shards, problem=problem)
 
 
 def _auth_names_its_place(source: Source) -> Iterator[Fault]:
@@ -309,7 +311,7 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("paging",), faults=_next_url_is_not_everything),
     Rule(reads=("target.disposition", "target.key"), faults=_merge_has_a_key),
     Rule(reads=("target.key", "target.columns"), faults=_key_is_there),
-    Rule(reads=("target.disposition", "max_failed_shards"), faults=_replace_is_whole),
+    Rule(reads=("target.disposition", "target.replace_when", "max_failed_shards"), faults=_replace_is_whole),
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),
     Rule(

@@ -1,6 +1,6 @@
 -- Tasks that hold these dedup keys; with live_only those that refuse others now: not expired, not ended in a way that
 -- frees the key. Primary keys of both.
-SELECT d.key, d.task_id, t.status, t.priority, t.lane, t.params
+SELECT d.key, d.task_id, t.status, t.priority, t.lane, t.params, t.source_version
 FROM collect.dedup AS d
 JOIN collect.task AS t ON t.id = d.task_id
 WHERE

@@ -17,6 +17,6 @@ SET
     status = 'CANCELLED', reason = %(reason)s, moved_by = %(actor)s, due_at = NULL, groups_reserved = 0,
     -- Nothing of it is left to publish.
     confirmed_generation = t.generation, progress_at = now(), finished_at = clock_timestamp()
-FROM chosen, collect.source_version AS v
-WHERE t.id = chosen.id AND v.hash = t.source_version
-RETURNING t.id, t.source, t.lane, t.run_id, chosen.from_status, v.definition -> 'target' AS target
+FROM chosen
+WHERE t.id = chosen.id
+RETURNING t.id, t.source, t.lane, t.run_id, chosen.from_status

@@ -7,6 +7,10 @@ SELECT
     count(*) FILTER (WHERE status = 'DONE') AS done,
     count(*) FILTER (WHERE status = 'FAILED') AS failed,
     count(*) FILTER (WHERE status = 'FAILED' AND NOT coalesce((error ->> 'transient')::boolean, false)) AS permanent,
+    count(DISTINCT error ->> 'class') FILTER (
+        WHERE status = 'FAILED' AND NOT coalesce((error ->> 'transient')::boolean, false)
+    ) AS permanent_kinds,
+    count(params) = 0 AS by_page,
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'down') AS host_down,
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'sick') AS host_sick,
     (array_agg(error ->> 'message') FILTER (WHERE status = 'PENDING' AND (error ->> 'deferred')::boolean))[1] AS deferred,

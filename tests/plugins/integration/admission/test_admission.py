@@ -6,16 +6,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from collect_ops.admission.model import Admission, Submission
+from collect_ops.admission.model import Admission, Preview, Submission
 from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery import outbox
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.sources.load import UnknownSource
-from collect_ops.storage import Connection
+from collect_ops.storage import Connection, Json
 from tests.plugins.integration.execution.own_redis import OwnRedis
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -44,7 +45,57 @@ def test_a_refused_duplicate_gets_its_refusal_again(world: World) -> None:
     submission = world.submission()
     answers = [world.service().admit(submission) for _ in range(2)]
     assert [answer.duplicate_of for answer in answers] == [first.task_id, first.task_id]
-    assert answers[1].sentence() == f"duplicate of task {first.task_id}, now QUEUED"
+    assert answers[1].sentence().startswith(f"duplicate of task {first.task_id}, now QUEUED")
+    assert [answer.declaration_changed for answer in answers] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({}, False),
+        ({"description": "what it is"}, True),
+        ({"target": {"table": "things", "columns": {"id": {"type": "text"}}}}, True),
+    ],
+)
+def test_a_duplicate_says_whether_the_declaration_has_changed(
+    world: World, fields: dict[str, Any], *, changed: bool
+) -> None:
+    first = world.service().admit(world.submission())
+    world.add(source(**fields))
+    answers = [
+        world.service().admit(world.submission()),
+        *world.service().admit_batch([world.submission(), world.submission()]),
+        *world.service().preview([world.submission()]),
+    ]
+    for answer in answers:
+        assert isinstance(answer, Admission | Preview)
+        assert (answer.duplicate_of, answer.declaration_changed) == (first.task_id, changed)
+        assert ("declaration has changed" in answer.sentence()) == changed
+        assert "--force" in answer.sentence()
+    forced = world.service().admit(world.submission(force=True))
+    assert (forced.duplicate_of, forced.declaration_changed) == (None, False)
+
+
+def test_a_declaration_that_is_only_written_otherwise_has_not_changed(world: World, db: Connection) -> None:
+    """Another version wrote it with other defaults, in another order: it means the same."""
+    first = world.service().admit(world.submission())
+    row = db.execute("SELECT definition FROM collect.source_version").fetchone()
+    assert row is not None
+    written = {name: row["definition"][name] for name in sorted(row["definition"]) if name != "description"}
+    values = (b"other", "things", Json(written))
+    db.execute("INSERT INTO collect.source_version (hash, source, definition) VALUES (%s, %s, %s)", values)
+    db.execute("UPDATE collect.task SET source_version = %s WHERE id = %s", (b"other", first.task_id))
+    again = world.service().admit(world.submission())
+    assert (again.duplicate_of, again.declaration_changed) == (first.task_id, False)
+
+
+def test_a_duplicate_of_a_declaration_that_nobody_understands(world: World, db: Connection) -> None:
+    first = world.service().admit(world.submission())
+    values = (b"other", "things", Json({"name": "things", "nonsense": 1}))
+    db.execute("INSERT INTO collect.source_version (hash, source, definition) VALUES (%s, %s, %s)", values)
+    db.execute("UPDATE collect.task SET source_version = %s WHERE id = %s", (b"other", first.task_id))
+    again = world.service().admit(world.submission())
+    assert (again.duplicate_of, again.declaration_changed) == (first.task_id, True)
 
 
 def test_equal_work_is_refused_and_other_work_admitted(world: World) -> None:

@@ -121,10 +121,10 @@ def test_a_window_that_has_passed_is_closed(world: World, server: PagedServer) -
 def test_a_merged_task_holds_its_dedup_key(world: World, server: PagedServer) -> None:
     _, second = admit(world, "1", "2")
     (again,) = admit(world, "2")
-    assert again.sentence() == f"duplicate of task {second.task_id}, now MERGED"
+    assert (again.duplicate_of, again.status) == (second.task_id, "MERGED")
     world.claim_and_run()
     (again,) = admit(world, "2")
-    assert again.sentence() == f"duplicate of task {second.task_id}, now COMPLETED"
+    assert (again.duplicate_of, again.status) == (second.task_id, "COMPLETED")
 
 
 def test_survivors_merge_with_each_other_and_take_their_own_along(
@@ -281,7 +281,7 @@ def test_a_dry_run_tells_all_of_it_and_changes_nothing(world: World, server: Pag
     ]
     answers = world.service().preview(batch)
     told = [str(answer) if isinstance(answer, Exception) else answer.sentence() for answer in answers]
-    assert told[0] == f"would be refused as a duplicate of task {waiting.task_id}, now QUEUED"
+    assert told[0].startswith(f"would be refused as a duplicate of task {waiting.task_id}, now QUEUED")
     assert told[1] == f"would be merged into task {waiting.task_id}, now QUEUED, at priority 9, lane urgent"
     assert told[2] == f"would be refused as a duplicate of submission {batch[1].request_id}"
     assert "priority" in told[3]

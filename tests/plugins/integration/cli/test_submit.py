@@ -42,9 +42,13 @@ def test_one(world: World, collect_ops: Run) -> None:
     row = world.task(task_id)
     assert (code, row["priority"], row["deadline"].isoformat()) == (0, 9, "2026-12-01T07:00:00+00:00")
     code, out, _ = collect_ops("submit", SOURCE, "-p", SINCE)
-    assert (code, out) == (3, f"duplicate of task {task_id}, now QUEUED\n")
+    assert (code, out.startswith(f"duplicate of task {task_id}, now QUEUED;"), "--force" in out) == (
+        3,
+        True,
+        True,
+    )
     code, out, _ = collect_ops("submit", SOURCE, "-p", SINCE, "--dry-run")
-    assert (code, out) == (3, f"would be refused as a duplicate of task {task_id}, now QUEUED\n")
+    assert (code, f"duplicate of task {task_id}, now QUEUED" in out, "--force" in out) == (3, True, True)
 
 
 @pytest.mark.parametrize(

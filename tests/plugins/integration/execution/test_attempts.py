@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from tests.plugins.integration.delivery.letters import letters_of, sent_again
 from tests.plugins.integration.execution.checks import (
     DISPOSITIONS,
     assert_exact,
@@ -129,6 +130,92 @@ def test_what_cannot_succeed_is_not_tried_again(world: World, serve: Serve) -> N
     task = world.task(world.collect())
     assert (task["status"], task["attempt"], task["retry_count"]) == ("DEAD", 1, 0)
     assert world.rows("SELECT retry_count FROM collect.dead_letter") == [{"retry_count": 0}]
+
+
+def asked_shards(server: PagedServer) -> set[int]:
+    """The shards of 100 rows that pages were asked of."""
+    pages = [request for request in server.requests if int(request.query.get("limit", 0)) > 1]
+    return {offset_of(request) // 100 for request in pages}
+
+
+def test_the_rest_is_not_asked_for_when_more_failed_for_good_than_may(world: World, serve: Serve) -> None:
+    """Nothing of the others lands after that, whatever group holds them; a redrive makes it exact."""
+    server = serve(rows=1000)
+    world.add(source(limits={"concurrency": 2}))
+    world.serve_from(server.base_url)
+    task_id, run_id = start(world)
+    first, second = plan_groups(world, run_id)
+    server.fail_where(in_shard(1), PERMANENT)
+    held = server.hold_where(in_shard(5))
+
+    async def both() -> None:
+        other = asyncio.ensure_future(world.group(run_id, second))
+        await asyncio.to_thread(held.wait)
+        await world.group(run_id, first)
+        assert world.task(task_id)["status"] == "DEAD", "it does not wait for the other group"
+        held.release()
+        assert (await other).done == 0
+
+    asyncio.run(both())
+    world.finish(run_id)
+    task = world.task(task_id)
+    assert (task["attempt"], task["result"]["done"], task["result"]["failed"]) == (1, 1, 1)
+    assert "shard 1" in task["reason"]
+    assert "8 shards were not asked for" in task["reason"]
+    assert asked_shards(server) == {0, 1, 5}
+    assert landed(world) == list(range(100))
+    assert open_things(world) == 0
+    server.mend()
+    assert sent_again(world, ids=letters_of(world, [task_id])).done == 1
+    world.run(claim_next(world))
+    assert world.task(task_id)["status"] == "COMPLETED"
+    assert_exact(world, 1000)
+
+
+def test_an_address_that_is_not_there_ends_the_task(world: World, serve: Serve) -> None:
+    """Shards that differ by page alone: 404 in shard after shard is no PARTIAL, however many may fail."""
+    server = serve(rows=1000)
+    world.add(source(limits={"concurrency": 1}, max_failed_shards=10))
+    world.serve_from(server.base_url)
+    task_id, run_id = start(world)
+    groups = plan_groups(world, run_id)
+    server.fail_where(lambda _: True, PERMANENT)
+    asyncio.run(side_by_side(world, run_id, groups))
+    world.finish(run_id)
+    task = world.task(task_id)
+    assert (task["status"], task["attempt"], task["result"]["failed"]) == ("DEAD", 1, 3)
+    assert asked_shards(server) == {0, 1, 2}
+
+
+def by_value(**fields: Any) -> Any:
+    """A source whose shards ask for one id each."""
+    return source(
+        request={"path": "/select", "params": {"ids": {"type": "string"}}, "query": {"ids": "{ids}"}},
+        paging={"type": "none"},
+        page_size=None,
+        total={"type": "unknown"},
+        shards={"by": "values", "param": "ids", "values": [str(n) for n in range(8)]},
+        limits={"concurrency": 1},
+        **fields,
+    )
+
+
+@pytest.mark.parametrize(("allowed", "failing", "status", "asked"), [
+    (5, range(5), "PARTIAL", 8),
+    (5, range(8), "DEAD", 6),
+    (0, [2], "DEAD", 3),
+])  # fmt: skip
+def test_shards_that_ask_for_different_things_are_all_asked_as_long_as_enough_may_fail(
+    world: World, serve: Serve, allowed: int, failing: Sequence[int], status: str, asked: int
+) -> None:
+    server = serve(rows=8)
+    world.add(by_value(max_failed_shards=allowed))
+    world.serve_from(server.base_url)
+    server.fail_where(lambda request: int(request.query["ids"]) in failing, PERMANENT)
+    task = world.task(world.collect())
+    assert task["status"] == status
+    assert len({request.query["ids"] for request in server.requests}) == asked
+    assert landed(world) == [n for n in range(asked) if n not in failing]
 
 
 @pytest.mark.parametrize(("failure", "attempts"), [(PERMANENT, 1), (TRANSIENT, 2)])

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from collect_ops.delivery.intervene import cancel
 from collect_ops.delivery.priorities import adjust
-from collect_ops.execution.policy import Attempt, ShardSums, settle_outcome
+from collect_ops.execution.policy import Attempt, ShardSums, hopeless, settle_outcome
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.priority import priority_of, priority_rules
@@ -331,7 +331,7 @@ class TaskMachine(RuleBasedStateMachine):
             assert bool(self._run("execution/finish_shard", **key)) == valid
             shard.status = "DONE" if valid else shard.status
         else:
-            error = Jsonb({"message": "no", "transient": end == "failed"})
+            error = Jsonb({"class": "No", "message": "no", "transient": end == "failed"})
             assert bool(self._run("execution/fail_shard", **key, error=error)) == valid
             if valid:
                 shard.status, shard.permanent = "FAILED", end == "hopeless"
@@ -373,13 +373,16 @@ class TaskMachine(RuleBasedStateMachine):
             done=sum(shard.status == "DONE" for shard in task.shards),
             failed=len(failed),
             permanent=sum(shard.permanent for shard in failed),
+            permanent_kinds=int(any(shard.permanent for shard in failed)),
+            by_page=True,
             rows_fetched=0,
             source_total=None,
             retry_after_s=None,
             first_failed=0 if failed else None,
             first_error=ERROR if failed else None,
         )
-        if not run_over and not (planned and sums.final and task.plan_error is None):
+        ripe = sums.final or hopeless(sums, 0)
+        if not run_over and not (planned and ripe and task.plan_error is None):
             return None
         attempt = Attempt(
             planned=planned,

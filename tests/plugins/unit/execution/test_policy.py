@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.execution.policy import (
+    ALIKE,
     MAX_LOST,
     OUTAGE_DELAY_S,
     Attempt,
     ShardSums,
     group,
+    hopeless,
     retry_delay_s,
     settle_outcome,
     split,
@@ -117,6 +119,8 @@ def sums(draw: st.DrawFn) -> ShardSums:
         done=done,
         failed=failed,
         permanent=draw(st.integers(0, failed)),
+        permanent_kinds=draw(st.integers(0, 2)),
+        by_page=draw(st.booleans()),
         rows_fetched=draw(st.integers(0, 100)),
         source_total=draw(st.none() | st.integers(0, 100)),
         retry_after_s=draw(st.none() | st.floats(0, 5000)),
@@ -145,6 +149,8 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
         assert named in (None, shards.rows_fetched)
     if outcome.status is TaskStatus.PARTIAL:
         assert shards.final, "nothing that could still be fetched is given up"
+    if attempt.planned and shards.permanent > attempt.max_failed_shards and attempt.plan_error is None:
+        assert outcome.status in (TaskStatus.DEAD, TaskStatus.HELD)
     if outcome.status is TaskStatus.RETRYING:
         assert attempt.retry_count < attempt.max_retries
     if outcome.status is TaskStatus.QUEUED and outcome.counted:
@@ -219,3 +225,35 @@ def test_what_was_put_back_is_not_given_up_because_others_failed() -> None:
     assert over.status is TaskStatus.DEAD
     done = settle_outcome(attempt, replace(put_back, done=50, deferred=None), RULE, base_s=None, chance=0)
     assert done.status is TaskStatus.PARTIAL
+
+
+@given(shards=sums(), allowed=st.integers(0, 3))
+def test_nothing_is_hopeless_that_could_still_end_well(shards: ShardSums, allowed: int) -> None:
+    if not hopeless(shards, allowed):
+        assert shards.permanent <= allowed
+        return
+    if shards.permanent <= allowed:
+        assert shards.by_page
+        assert (shards.done, shards.rows_fetched, shards.permanent_kinds) == (0, 0, 1)
+        assert shards.permanent >= min(ALIKE, shards.shards)
+
+
+def test_what_others_put_back_does_not_save_what_has_failed_for_good() -> None:
+    shards = ShardSums(
+        shards=9, done=4, failed=1, permanent=1, rows_fetched=9, source_total=None, retry_after_s=None,
+        first_failed=3, first_error=error(transient=False),
+    )  # fmt: skip
+    attempt = Attempt(
+        planned=True,
+        retry_count=0,
+        max_retries=3,
+        lost_count=0,
+        named_total=None,
+        max_failed_shards=0,
+        plan_error=None,
+    )
+    outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
+    assert outcome.status is TaskStatus.DEAD
+    assert outcome.reason == "1 of 9 shards failed; shard 3: no; 4 shards were not asked for any more"
+    spared = settle_outcome(replace(attempt, max_failed_shards=1), shards, RULE, base_s=None, chance=0)
+    assert spared.status is TaskStatus.QUEUED

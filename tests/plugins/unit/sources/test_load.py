@@ -15,6 +15,7 @@ from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.load import UnknownSource, get_source, load_source, load_sources
+from collect_ops.sources.model import Source
 from tests.plugins.unit.sources.factories import source_fields
 
 GOOD = "name: good\nconnection: api\ntarget: {table: good}\n"
@@ -158,6 +159,16 @@ def test_faults_within_paging_are_named_by_field(tmp_path: Path) -> None:
             "max_failed_shards",
             "must be 0",
         ),
+        (
+            {"target": {"table": "t", "disposition": "append", "replace_when": "partial"}},
+            "target.replace_when",
+            "disposition replace only",
+        ),
+        (
+            {"target": {"table": "t", "disposition": "replace", "replace_when": "always"}},
+            "target.replace_when",
+            "allowed: complete, partial",
+        ),
         ({"auth": {"type": "basic", "location": "query"}}, "auth.location", "api_key only"),
         (
             {"auth": {"type": "api_key", "location": "query", "name": "k"}, "request": {"query": {"k": 1}}},
@@ -213,6 +224,18 @@ def test_what_fields_demand_of_each_other(
     faults = faults_in(tmp_path, **changes)
     assert list(faults) == [field]
     assert text in faults[field]
+
+
+def test_what_replaces_when_it_is_partial_may_lack_shards(tmp_path: Path) -> None:
+    target = {"table": "t", "disposition": "replace", "replace_when": "partial"}
+    fields = source_fields(target=target, max_failed_shards=2)
+    assert load_source(write(tmp_path, "things", yaml.safe_dump(fields))).max_failed_shards == 2
+
+
+def test_what_loading_refuses_is_no_fault_of_a_stored_declaration() -> None:
+    """A task that was admitted with it goes on."""
+    fields = source_fields(target={"table": "t", "replace_when": "partial"})
+    assert Source.model_validate(fields).target.replace_when == "partial"
 
 
 @pytest.mark.parametrize("schedule", ["@hourly", "*/15 6-18 * * 1-5", None])
