@@ -85,7 +85,7 @@ def sweep(
     actor: str,
     open_reports: Callable[[], Reports] | None = None,
 ) -> Swept:
-    """Every pass: outbox, lost shard groups, repair, merging, ageing, dead letters, redrives, wake-ups, reports, pages, asides.
+    """Every pass over what wake-ups, publishers and processes lost, and over what falls due by time.
 
     Args:
         backends: Where the services are.
