@@ -61,15 +61,15 @@ class HostRule(Rules):
     """
 
     failures: Positive = 5
-    window_s: Annotated[float, Field(gt=0)] = 60
+    window_s: Annotated[float, Field(gt=0)] = 60.0
     min_requests: Positive = 20
     error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    hold_s: Annotated[float, Field(gt=0)] = 30
-    factor: Annotated[float, Field(ge=1)] = 2
-    max_hold_s: Annotated[float, Field(gt=0)] = 3600
-    max_pause_s: Annotated[float, Field(gt=0)] = 86_400
+    hold_s: Annotated[float, Field(gt=0)] = 30.0
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    max_hold_s: Annotated[float, Field(gt=0)] = 3600.0
+    max_pause_s: Annotated[float, Field(gt=0)] = 86_400.0
     probes: Positive = 1
-    probe_s: Annotated[float, Field(gt=0)] = 60
+    probe_s: Annotated[float, Field(gt=0)] = 60.0
 
 
 class LaneRules(Rules):

@@ -17,9 +17,9 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 class HeartbeatRule(Rules):
     """How often agents say that they live, and until when they count as alive."""
 
-    every_s: Seconds = 30
-    alive_s: Seconds = 60
-    suspect_s: Seconds = 45
+    every_s: Seconds = 30.0
+    alive_s: Seconds = 60.0
+    suspect_s: Seconds = 45.0
 
     @model_validator(mode="after")
     def _one_may_be_missed(self) -> Self:
@@ -31,33 +31,33 @@ class HeartbeatRule(Rules):
 class AvailableRule(Rules):
     """Below these a node that is alive takes work at all."""
 
-    cpu_percent: Percent = 90
-    memory_percent: Percent = 90
+    cpu_percent: Percent = 90.0
+    memory_percent: Percent = 90.0
 
 
 class PlaceableRule(Rules):
     """Below these an available node gets new work."""
 
-    cpu_percent: Percent = 80
-    memory_percent: Percent = 80
-    disk_percent: Percent = 95
+    cpu_percent: Percent = 80.0
+    memory_percent: Percent = 80.0
+    disk_percent: Percent = 95.0
 
 
 class FlappingRule(Rules):
     """A node that was lost and came back `changes` times within `window_s` must stay alive for `damped_s`."""
 
     changes: Annotated[int, Field(ge=1)] = 3
-    window_s: Seconds = 600
-    damped_s: Seconds = 300
+    window_s: Seconds = 600.0
+    damped_s: Seconds = 300.0
 
 
 class FailureRule(Rules):
     """After so many failed dispatches in a row a node is held back for `hold_s * factor^n`, at most `max_hold_s`."""
 
     failures: Annotated[int, Field(ge=1)] = 3
-    hold_s: Seconds = 30
-    factor: Annotated[float, Field(ge=1)] = 2
-    max_hold_s: Seconds = 1800
+    hold_s: Seconds = 30.0
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    max_hold_s: Seconds = 1800.0
 
 
 class PolicyName(StrEnum):
@@ -71,22 +71,22 @@ class PlacementRule(Rules):
     """Which of the nodes that can take a shard group gets it: the one with the lowest score."""
 
     policy: PolicyName = PolicyName.LEAST_LOADED
-    per_group: Annotated[float, Field(ge=0)] = 10
-    spread: Annotated[float, Field(ge=0)] = 15
-    affinity: Annotated[float, Field(ge=0)] = 25
+    per_group: Annotated[float, Field(ge=0)] = 10.0
+    spread: Annotated[float, Field(ge=0)] = 15.0
+    affinity: Annotated[float, Field(ge=0)] = 25.0
     press_from: Annotated[int, Field(ge=0, le=11)] = 8
-    press_after_s: Annotated[float, Field(ge=0)] = 60
+    press_after_s: Annotated[float, Field(ge=0)] = 60.0
 
 
 class DispatchRule(Rules):
     """When a shard group that a node was given is taken back, and when one that runs counts as lost."""
 
-    start_within_s: Seconds = 30
-    lost_after_s: Seconds = 30
-    hung_after_s: Seconds = 900
-    retry_s: Seconds = 30
-    max_retry_s: Seconds = 1800
-    drain_within_s: Seconds = 60
+    start_within_s: Seconds = 30.0
+    lost_after_s: Seconds = 30.0
+    hung_after_s: Seconds = 900.0
+    retry_s: Seconds = 30.0
+    max_retry_s: Seconds = 1800.0
+    drain_within_s: Seconds = 60.0
 
 
 class PlacementRules(Rules):
@@ -99,7 +99,7 @@ class PlacementRules(Rules):
     failures: FailureRule = FailureRule()
     placement: PlacementRule = PlacementRule()
     dispatch: DispatchRule = DispatchRule()
-    keep_samples_days: Annotated[float, Field(gt=0)] = 7
+    keep_samples_days: Annotated[float, Field(gt=0)] = 7.0
 
     @model_validator(mode="after")
     def _placing_is_stricter(self) -> Self:

@@ -340,7 +340,7 @@ class Target(Declaration):
 class Conditional(Declaration):
     """Pages are asked for only if they have changed since their rows landed (ETag, Last-Modified)."""
 
-    full_after_h: float = Field(default=168, gt=0)
+    full_after_h: float = Field(default=168.0, gt=0)
     """Hours after which a page is fetched in full again, whatever its server says of it."""
 
 
@@ -364,11 +364,11 @@ class Limits(Declaration):
 class Timeouts(Declaration):
     """Seconds: to connect, between two reads, for one request in all."""
 
-    connect_s: float = Field(default=10, gt=0)
+    connect_s: float = Field(default=10.0, gt=0)
     """Seconds to connect."""
-    read_s: float = Field(default=30, gt=0)
+    read_s: float = Field(default=30.0, gt=0)
     """Seconds between two reads."""
-    request_s: float = Field(default=120, gt=0)
+    request_s: float = Field(default=120.0, gt=0)
     """Seconds for one request in all."""
 
 
@@ -383,7 +383,7 @@ class Retries(Declaration):
     """How often one request is sent at most."""
     http_backoff_s: float = Field(default=0.5, gt=0)
     """Seconds before a request is sent again, doubled with each attempt, jittered."""
-    http_max_backoff_s: float = Field(default=30, gt=0)
+    http_max_backoff_s: float = Field(default=30.0, gt=0)
     """Seconds between two attempts of a request at most."""
 
 
@@ -392,7 +392,7 @@ class Dedup(Declaration):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
-    ttl_h: float = Field(default=24, gt=0)
+    ttl_h: float = Field(default=24.0, gt=0)
     """Hours for which a submission refuses its equals."""
     while_: Literal["window", "active"] = Field(default="window", alias="while")
     """window: equals are refused for ttl_h, also when the task has ended well; active: only until it has ended."""
@@ -598,7 +598,7 @@ class Source(Declaration):
     """Which submissions are duplicates."""
     merge: Merge | None = None
     """Which waiting tasks become one; none: never."""
-    merge_window_seconds: float = Field(default=60, ge=0)
+    merge_window_seconds: float = Field(default=60.0, ge=0)
     """For how long a task that waits is open to be merged with what comes later."""
     max_bad_rows: int | None = Field(default=None, ge=0)
     """Rows of a shard that may not fit their columns before the shard fails; none: any number."""
