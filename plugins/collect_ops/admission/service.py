@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +9,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
-
-import orjson
 
 from collect_ops.admission import store
 from collect_ops.admission.gathering import Gathering
@@ -42,6 +39,7 @@ from collect_ops.lanes.waking import with_room
 from collect_ops.sources.load import get_source
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import checked_request
+from collect_ops.sources.stored import StoredDefinition, dump_definition
 from collect_ops.storage import Connection, connect, errors
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -61,8 +59,7 @@ class _Declared:
     """What all submissions of a source have in common, worked out once."""
 
     source: Source
-    definition: dict[str, Any]
-    version: bytes
+    stored: StoredDefinition
     formula: PriorityRules
 
 
@@ -249,8 +246,7 @@ class AdmissionService:
             "request_id": submission.request_id,
             "source": source.name,
             "declared": source,
-            "definition": declared.definition,
-            "source_version": declared.version,
+            "stored": declared.stored,
             "path": submission.path,
             "params": params,
             "dedup_key": dedup_key(source, request, submission.identity),
@@ -264,7 +260,7 @@ class AdmissionService:
             "submitted_by": submission.submitted_by,
             "submitted_via": submission.submitted_via,
             "deadline": submission.deadline,
-            "merge_key": merge_key(source, declared.version, params, submission.path),
+            "merge_key": merge_key(source, declared.stored.version, params, submission.path),
             "free_when_ended": source.dedup.while_ == "active",
         }
 
@@ -391,10 +387,8 @@ def _numbered(index: int, error: CollectOpsError) -> list[Fault]:
 
 
 def _declared(source: Source) -> _Declared:
-    definition = source.model_dump(mode="json")
-    digest = hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
     formula = priority_rules().for_source(source.priority_formula)
-    return _Declared(source=source, definition=definition, version=digest, formula=formula)
+    return _Declared(source=source, stored=dump_definition(source), formula=formula)
 
 
 def _registered(

@@ -11,9 +11,10 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.cancelling import cancel_callers
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import drop_aside
+from collect_ops.lanes.held import release_held
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.sources.model import Disposition, Target
+from collect_ops.sources.model import Disposition
 from collect_ops.storage import Connection, connect, query
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,7 @@ def cancel(
         _drop_asides(connection, rows)
         released = []
         for source in sorted({row["source"] for row in rows}):
-            values = {"source": source, "connection": None, "actor": actor}
-            released += connection.execute(query("lanes/release_held"), values).fetchall()
+            released += release_held(connection, source=source, actor=actor)
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in released])
     named = set(task_ids)
@@ -82,10 +82,9 @@ def cancel(
 def _drop_asides(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
     """Cancelled tasks of disposition replace leave nothing aside."""
     for row in rows:
-        target = Target.model_validate(row["target"])
-        if target.disposition is Disposition.REPLACE:
+        if row["disposition"] == Disposition.REPLACE:
             with connection.transaction():
-                drop_aside(connection, target, row["id"])
+                drop_aside(connection, row["target_table"], row["id"])
 
 
 def _left(asked: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:

@@ -11,9 +11,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, cast
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.cutting import pace_unit
@@ -25,11 +23,12 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
+from collect_ops.lanes.held import release_held
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
-from collect_ops.sources.priority_formula import PriorityFormula
+from collect_ops.sources.stored import NewerDefinition, UnreadableDefinition, load_definition
 from collect_ops.storage import Connection, Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -87,8 +86,7 @@ def settle(
         if publications.unit is not None:
             _record_pace(connection, task_id, attempt, publications)
         # A host that is in order again has tasks of other sources waiting for it, too.
-        values = {"source": publications.source, "connection": publications.host, "actor": actor}
-        held = connection.execute(query("lanes/release_held"), values).fetchall()
+        held = release_held(connection, source=publications.source, host=publications.host, actor=actor)
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
@@ -136,13 +134,24 @@ def _record_pace(connection: Connection, task_id: int, attempt: int, settled: _F
     connection.execute(query("execution/record_pace"), {**values, "history": sharding_rules().history})
 
 
-def _telling_unit(task: dict[str, Any], sums_row: dict[str, Any]) -> str | None:
-    if sums_row["done"] == 0 or sums_row["fetch_s"] + sums_row["land_s"] < TELLING_S:
+def _telling_unit(source: Source | None, sums_row: dict[str, Any]) -> str | None:
+    if source is None or sums_row["done"] == 0 or sums_row["fetch_s"] + sums_row["land_s"] < TELLING_S:
         return None
+    return pace_unit(source)
+
+
+def _source_of(task: dict[str, Any]) -> tuple[Source, None] | tuple[None, Outcome]:
+    """The declaration that a task was admitted with; else where the task goes without it.
+
+    What is damaged ends DEAD with the reason: raised, it would be raised again by every repair. What only a newer
+    release can read waits for its processes, and nothing is counted.
+    """
     try:
-        return pace_unit(Source.model_validate(task["definition"]))
-    except ValidationError:  # `_outcome` has said so, and ended the task
-        return None
+        return load_definition(task["version"], task["format"], task["definition"]), None
+    except NewerDefinition as newer:
+        return None, Outcome(status=TaskStatus.HELD, reason=str(newer))
+    except UnreadableDefinition as error:
+        return None, Outcome(status=TaskStatus.DEAD, reason=str(error)[:MAX_REASON_CHARS])
 
 
 def _settle(
@@ -170,12 +179,24 @@ def _settle(
         if not run_over and not (planned and sums.final and task["plan_error"] is None):
             return None, _NOTHING
         loss = loss or _handed_back(task)
-        outcome = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
-        callers = None if outcome.status in _AGAIN else callers_of(connection, task)
+        source, refused_outcome = _source_of(task)
+        outcome = refused_outcome or _outcome(
+            connection, task, cast("Source", source), sums, rules, planned=planned, loss=loss
+        )
+        callers = None if outcome.status in _AGAIN else callers_of(connection, task, source)
         own = outcome if callers is None else survivors_own(task, outcome)
         refused = loss.nodes if loss is not None and outcome.status in _AGAIN else ()
         moved = _move(
-            connection, task, sums_row, own, rules, actor, run_over=run_over, callers=callers, refused=refused
+            connection,
+            task,
+            source,
+            sums_row,
+            own,
+            rules,
+            actor,
+            run_over=run_over,
+            callers=callers,
+            refused=refused,
         )
         if callers is not None:
             error = task["plan_error"] or sums.first_error
@@ -198,9 +219,9 @@ def _settle(
     items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _PUBLISHED else ()
     return own, _FollowUp(
         source=task["source"],
-        host=task["definition"]["connection"],
+        host=task["connection"],
         items=items,
-        unit=_telling_unit(task, sums_row),
+        unit=_telling_unit(source, sums_row),
     )
 
 
@@ -216,6 +237,7 @@ def _handed_back(task: Mapping[str, Any]) -> Loss | None:
 def _outcome(
     connection: Connection,
     task: dict[str, Any],
+    source: Source,
     sums: ShardSums,
     rules: LaneRules,
     *,
@@ -226,11 +248,6 @@ def _outcome(
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
-    try:
-        source = Source.model_validate(task["definition"])
-    except ValidationError as error:
-        reason = f"the declaration it was admitted with is not understood any more: {error}"
-        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
     outcome = settle_outcome(
         Attempt(
             planned=planned,
@@ -273,13 +290,14 @@ def _land_replacement(
                 status=outcome.status, reason="a newer task has replaced the target; these rows were dropped"
             )
     elif outcome.status is TaskStatus.PARTIAL:  # a DEAD task keeps its rows: a redrive goes on from them
-        drop_aside(connection, source.target, task_id)
+        drop_aside(connection, source.target.table, task_id)
     return outcome
 
 
 def _move(
     connection: Connection,
     task: dict[str, Any],
+    source: Source | None,
     sums_row: dict[str, Any],
     outcome: Outcome,
     rules: LaneRules,
@@ -290,7 +308,7 @@ def _move(
     refused: tuple[str, ...],
 ) -> dict[str, Any]:
     again = outcome.status in _AGAIN
-    priority = _priority_after(task, outcome)
+    priority = _priority_after(task, source, outcome)
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
     moved = _one(
         connection,
@@ -327,13 +345,12 @@ def _move(
     return moved
 
 
-def _priority_after(task: dict[str, Any], outcome: Outcome) -> int:
+def _priority_after(task: dict[str, Any], source: Source | None, outcome: Outcome) -> int:
     """A retry is more urgent than the attempt before it, as far as the formula says so; anything else keeps its own."""
     current: int = task["priority"]
-    if outcome.status is not TaskStatus.RETRYING:
+    if outcome.status is not TaskStatus.RETRYING or source is None:
         return current
-    override = task["definition"].get("priority_formula")
-    formula = priority_rules().for_source(PriorityFormula.model_validate(override) if override else None)
+    formula = priority_rules().for_source(source.priority_formula)
     priority = priority_of(
         formula,
         task["base_priority"],

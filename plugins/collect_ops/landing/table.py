@@ -104,7 +104,7 @@ def swap(connection: Connection, target: Target, task_id: int) -> Swap:
         row = connection.execute(query("landing/lock_target"), {"table_name": target.table}).fetchone()
         last = row["swapped_task_id"] if row else None
         if last is not None and last > task_id:
-            drop_aside(connection, target, task_id)
+            drop_aside(connection, target.table, task_id)
             return Swap.SUPERSEDED
         if _existing(connection, aside_name(target.table, task_id), ASIDE_SCHEMA) is None:
             if last == task_id:
@@ -115,9 +115,9 @@ def swap(connection: Connection, target: Target, task_id: int) -> Swap:
         return Swap.SWAPPED
 
 
-def drop_aside(connection: Connection, target: Target, task_id: int) -> None:
+def drop_aside(connection: Connection, table: str, task_id: int) -> None:
     """Drop a task's aside table when it is there: it was superseded, or its task ended otherwise."""
-    aside = sql.Identifier(ASIDE_SCHEMA, aside_name(target.table, task_id))
+    aside = sql.Identifier(ASIDE_SCHEMA, aside_name(table, task_id))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))
 
 
@@ -127,7 +127,7 @@ def _replace_rows(connection: Connection, target: Target, task_id: int) -> None:
     columns = names(column.name for column in layout_of(target).columns)
     connection.execute(template("empty_target").format(target=table))
     connection.execute(template("take_aside").format(target=table, aside=aside, columns=columns))
-    drop_aside(connection, target, task_id)
+    drop_aside(connection, target.table, task_id)
 
 
 def _lock_name(connection: Connection, table: str) -> None:

@@ -432,6 +432,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         max_active_tasks=row["max_active_tasks"],
         connection=row["connection"],
         needs=NodeNeeds.of(row),
+        format=row["format"],
     )
 
 

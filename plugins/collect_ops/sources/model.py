@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
+from collect_ops.sources.declaration import (
+    Declaration,
+    Identifier,
+    Name,
+    Scalar,
+    demand,
+    misfit,
+    misfits,
+    reads_stored,
+)
 from collect_ops.sources.params import Param, ParamType
 from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.sources.texts import (
@@ -68,72 +77,31 @@ __all__ = [
 ]
 
 
-def _path(value: str) -> str:
-    if problem := path_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _expression(value: str) -> str:
-    if problem := expression_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _header_name(value: str) -> str:
-    if problem := header_name_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _token_url(value: str) -> str:
-    if problem := token_url_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _one_line(value: str) -> str:
+def _one_line_problem(value: str) -> str | None:
     if has_control_characters(value):
-        raise misfit("must not hold line breaks or other control characters")
-    return value
+        return "must not hold line breaks or other control characters"
+    return None
 
 
-def _schedule(value: str) -> str:
-    if problem := schedule_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _column_type(value: str) -> str:
+def _column_type(value: str, info: ValidationInfo) -> str:
     canonical = column_type(value)
-    if canonical is None:
+    if canonical is None and not reads_stored(info):
         raise misfit("is not a type that columns may have", allowed=COLUMN_TYPES)
-    return canonical
+    return canonical or value
 
 
-def _duration(value: str) -> str:
-    if problem := duration_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _entry_point(value: str) -> str:
-    if problem := entry_point_problem(value):
-        raise misfit(problem)
-    return value
-
-
-Path = Annotated[str, AfterValidator(_path)]
-Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-HeaderValue = Annotated[str, AfterValidator(_one_line)]
-TokenUrl = Annotated[str, AfterValidator(_token_url)]
-Schedule = Annotated[str, AfterValidator(_schedule)]
+_OneLine = demand(_one_line_problem)
+Path = Annotated[str, demand(path_problem)]
+Expression = Annotated[str, Field(min_length=1), demand(expression_problem)]
+HeaderName = Annotated[str, demand(header_name_problem)]
+HeaderValue = Annotated[str, _OneLine]
+TokenUrl = Annotated[str, demand(token_url_problem)]
+Schedule = Annotated[str, demand(schedule_problem)]
 ColumnType = Annotated[str, AfterValidator(_column_type)]
-Duration = Annotated[str, AfterValidator(_duration)]
-EntryPointName = Annotated[str, Field(max_length=300), AfterValidator(_entry_point)]
+Duration = Annotated[str, demand(duration_problem)]
+EntryPointName = Annotated[str, Field(max_length=300), demand(entry_point_problem)]
 # The name of a query parameter, of a top-level field of a body, or of a header, as the API spells it.
-ApiName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+ApiName = Annotated[str, Field(min_length=1, max_length=200), _OneLine]
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
 # The name of the table that a replacing task lands in is TABLE__TASK_ID: 63 less "__" and 19 digits.
 TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,41}$")]
@@ -164,9 +132,9 @@ class Auth(Declaration):
     token_url: TokenUrl | None = None
     """For oauth2: where tokens are given out, a path or URL on the connection's scheme, host and port; one that lies
     elsewhere belongs into the connection's extra."""
-    scope: Annotated[str, AfterValidator(_one_line)] | None = None
+    scope: Annotated[str, _OneLine] | None = None
     """For oauth2: what the token is for, words separated by blanks."""
-    audience: Annotated[str, AfterValidator(_one_line)] | None = None
+    audience: Annotated[str, _OneLine] | None = None
     """For oauth2: whom the token is for, where the server asks for it."""
     client_auth: Literal["basic", "body"] = "basic"
     """For oauth2: whether client id and secret go into a header or into the token request's body."""
@@ -435,7 +403,7 @@ class MergeRange(Declaration):
 Merge = Annotated[MergeList | MergeRange, Field(discriminator="type")]
 
 
-Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Label = Annotated[str, Field(min_length=1, max_length=200), _OneLine]
 
 
 class Placement(Declaration):
@@ -615,6 +583,8 @@ class Source(Declaration):
     def _fits_together(self, info: ValidationInfo) -> Self:
         from collect_ops.sources.rules import faults_of
 
+        if reads_stored(info):
+            return self
         unreadable = (info.context or {}).get("unreadable", ())
         if faults := tuple(faults_of(self, unreadable=unreadable)):
             raise misfits(faults)

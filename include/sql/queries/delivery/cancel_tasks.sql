@@ -19,4 +19,5 @@ SET
     confirmed_generation = t.generation, progress_at = now(), finished_at = clock_timestamp()
 FROM chosen, collect.source_version AS v
 WHERE t.id = chosen.id AND v.hash = t.source_version
-RETURNING t.id, t.source, t.lane, t.run_id, chosen.from_status, v.definition -> 'target' AS target
+RETURNING t.id, t.source, t.lane, t.run_id, chosen.from_status, v.definition #>> '{target,table}' AS target_table,
+    v.definition #>> '{target,disposition}' AS disposition
