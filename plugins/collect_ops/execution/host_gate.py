@@ -285,11 +285,25 @@ class HostGate:
             if answer.verdict is Verdict.GRANTED:
                 return answer
             place = answer.place
+            if answer.verdict is Verdict.HELD and answer.wait_s > self._rule.max_pause_s:
+                log.warning(
+                    "a hold of %.0f s at connection %s is longer than max_pause_s, it is none of ours: ignored",
+                    answer.wait_s,
+                    self.connection,
+                )
+                await self._forget_limits()
+                continue
             if answer.verdict is Verdict.HELD and answer.wait_s > self._patience_s:
                 await self._pause(answer.reason, answer.wait_s)
                 self.refuse_if_held(shown)
             # Jitter: nodes that were told the same time do not all come at it.
             await self.rest(min(answer.wait_s, LOOK_S) * random.uniform(1.0, 1.05))
+
+    async def _forget_limits(self) -> None:
+        try:
+            await self._limiter.forget()
+        except LimiterAway as error:
+            self._redis_is_away(error)
 
     def give_place_back(self, place: str) -> None:
         """A request has ended."""

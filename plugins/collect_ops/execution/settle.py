@@ -86,7 +86,13 @@ def settle(
         if publications.unit is not None:
             _record_pace(connection, task_id, attempt, publications)
         # A host that is in order again has tasks of other sources waiting for it, too.
-        held = release_held(connection, source=publications.source, host=publications.host, actor=actor)
+        held = release_held(
+            connection,
+            source=publications.source,
+            host=publications.host,
+            actor=actor,
+            left=task_id if settled.status is TaskStatus.HELD else None,
+        )
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:

@@ -1,4 +1,4 @@
-"""A database that release 0.1.0 has written, as today's processes find it. See tests/fixtures/release-0.1.0/README.md."""
+"""A database that release 0.1.0 has written, as today's processes find it; see its folder's README."""
 
 from __future__ import annotations
 
