@@ -91,7 +91,7 @@ def settle(
             source=publications.source,
             host=publications.host,
             actor=actor,
-            left=task_id if settled.status is TaskStatus.HELD else None,
+            left=publications.left,
         )
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
@@ -119,12 +119,15 @@ class _FollowUp:
         host: The connection that it asked.
         items: What is to be published.
         unit: What the pace of its shards is measured in; None where it tells nothing.
+        left: The task, when it waits for a process of a newer release: let go of at once, the next one of this release
+            would only hand it back again.
     """
 
     source: str = ""
     host: str = ""
     items: tuple[Publication, ...] = ()
     unit: str | None = None
+    left: int | None = None
 
 
 _NOTHING = _FollowUp()
@@ -228,7 +231,17 @@ def _settle(
         host=task["connection"],
         items=items,
         unit=_telling_unit(source, sums_row),
+        left=task_id if _waits_for_a_newer_release(task, outcome, refused_outcome, loss) else None,
     )
+
+
+def _waits_for_a_newer_release(
+    task: Mapping[str, Any], outcome: Outcome, refused: Outcome | None, loss: Loss | None
+) -> bool:
+    """Whether settling, planning or a group could not read the declaration; such a group alone hands back to HELD."""
+    if outcome.status is not TaskStatus.HELD:
+        return False
+    return refused is not None or bool((task["plan_error"] or {}).get("newer")) or loss is not None
 
 
 def _handed_back(task: Mapping[str, Any]) -> Loss | None:

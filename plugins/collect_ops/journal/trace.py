@@ -68,7 +68,8 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     """`describe_error`, with what settling decides by.
 
     That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
-    counts against the host), `deferred` (nothing failed: the host is held), and `retry_after_s` where it asked for it.
+    counts against the host), `deferred` (nothing failed: the host is held, or the declaration is
+    `newer` than this process), and `retry_after_s` where it asked for it.
     """
     return {
         **describe_error(error),
@@ -77,6 +78,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "retry_after_s": getattr(error, "retry_after_s", None),
         "host_fault": getattr(error, "host_fault", None),
         "deferred": getattr(error, "deferred", False),
+        "newer": getattr(error, "newer", False),
     }
 
 

@@ -40,6 +40,7 @@ class NewerDefinition(CollectOpsError, Transient):
 
     #: Nobody's failure: the task goes back uncounted, and waits for a process that can read it.
     deferred = True
+    newer = True
 
     def __init__(self, what: str) -> None:
         super().__init__(

@@ -207,12 +207,13 @@ def test_admission_and_collecting(
     assert_exact(world, 200)
 
 
-def test_a_hold_of_years_stops_nothing(
-    world: World, serve: Callable[..., PagedServer], client: redis.Redis
+@pytest.mark.parametrize("hold_s", [3600, FOREVER // 10**6], ids=("an hour", "years"))
+def test_a_pause_that_nobody_has_written_down_stops_nothing(
+    world: World, serve: Callable[..., PagedServer], client: redis.Redis, hold_s: int
 ) -> None:
     world.add(source())
     world.serve_from(serve(rows=200).base_url)
     now_us = client.time()[0] * 10**6
-    client.hset(keys.limiter(HOST)[0], mapping={"hold": now_us + FOREVER, "why": "so there"})
+    client.hset(keys.limiter(HOST)[0], mapping={"hold": now_us + hold_s * 10**6, "why": "so there"})
     assert world.task(world.collect())["status"] == "COMPLETED"
     assert not world.rows("SELECT 1 AS x FROM collect.host WHERE paused_until IS NOT NULL")
