@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
-import hashlib
 import json
 import sys
 import time
 from typing import Final
 
-import orjson
-
+from collect_ops.admission import store
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.execution.group import GroupResult, run_group
 from collect_ops.execution.plan import GroupRef, TaskAttempt, plan
@@ -25,7 +23,8 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.sources.load import get_source
 from collect_ops.sources.model import Source
-from collect_ops.storage import Connection, Jsonb, connect, query
+from collect_ops.sources.stored import dump_definition
+from collect_ops.storage import Connection, connect
 from collect_ops.storage.migrate import migrate
 
 RUN_ID: Final = "benchmark"
@@ -120,13 +119,15 @@ def _store(connection: Connection, source: Source) -> int:
     connection.execute("drop table if exists landing.flights")
     connection.execute("delete from collect.shard_group where run_id = %s", (RUN_ID,))
     connection.execute("delete from collect.task where moved_by is not null")
-    definition = source.model_dump(mode="json")
-    version = hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
-    connection.execute(
-        query("admission/insert_source_version"),
-        {"hash": version, "source": source.name, "definition": Jsonb(definition)},
-    )
-    values = {"source": source.name, "version": version, "lane": LANE, "actor": ACTOR, "run_id": RUN_ID}
+    stored = dump_definition(source)
+    store.insert_definition(connection, stored)
+    values = {
+        "source": source.name,
+        "version": stored.version,
+        "lane": LANE,
+        "actor": ACTOR,
+        "run_id": RUN_ID,
+    }
     row = connection.execute(STORE_SQL, values).fetchone()
     if row is None:
         raise LookupError("storing the task returned no id")

@@ -14,6 +14,8 @@
 -- time of the next request, the tolerance is the burst less one interval, none where an interval is longer. Without it a
 -- process that wakes up a few milliseconds late loses all the times in between. All times are Redis' own, so no node's
 -- clock counts.
+-- The longest interval, in us, that is taken from others: a day.
+local LONGEST = 86400000000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 for i = 9, #ARGV do redis.call('ZREM', KEYS[2], ARGV[i]) end
@@ -33,8 +35,14 @@ for i = 1, #declared, 2 do
     outlived = true
   else
     if mine[member] and left > ARGV[7] / 2 then mine[member] = nil end
-    local value = tonumber(string.sub(member, 3))
-    if string.sub(member, 1, 1) == 'c' then
+    -- Whoever declares a limit writes it for as long as three of its intervals at most: what lives longer, or is no limit,
+    -- is nothing that we have written.
+    local kind, digits = string.match(member, '^([ci]):(%d+)$')
+    local value = tonumber(digits)
+    local lives = kind == 'i' and value and math.max(ARGV[7], 3 * value) or math.max(ARGV[7], 3 * LONGEST)
+    if not value or value < 1 or value > LONGEST or left > lives then
+      redis.call('ZREM', KEYS[4], member)
+    elseif kind == 'c' then
       concurrency = math.min(concurrency, value)
     else
       interval = math.max(interval, value)
@@ -48,9 +56,10 @@ for member in pairs(mine) do
 end
 
 local state = redis.call('HMGET', KEYS[1], 'tat', 'hold', 'why', 'advised', 'advised_until')
-local hold = tonumber(state[2] or 0)
+local hold = tonumber(state[2] or 0) or 0
 if hold > now then return {1, hold - now, id, state[3] or ''} end
-if state[4] and tonumber(state[5] or 0) > now then interval = math.max(interval, tonumber(state[4])) end
+local advised, until_us = tonumber(state[4] or 0) or 0, tonumber(state[5] or 0) or 0
+if until_us > now and advised <= LONGEST then interval = math.max(interval, advised) end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 -- What no call can have written by this clock was written before the clock was set back.
@@ -72,7 +81,7 @@ if free <= ahead then
   return {3, math.min(100000, 4000 * (1 + ahead - math.max(0, free))), id, ''}
 end
 
-local tat = tonumber(state[1] or 0)
+local tat = tonumber(state[1] or 0) or 0
 if tat > now + ARGV[6] + interval then tat = now end
 tat = math.max(now - math.max(0, ARGV[8] - interval), tat)
 local wait = math.max(0, tat - now)

@@ -8,7 +8,7 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local lasts = 60000000
-local hold = tonumber(redis.call('HGET', KEYS[1], 'hold') or 0)
+local hold = tonumber(redis.call('HGET', KEYS[1], 'hold') or 0) or 0
 local asked = now + tonumber(ARGV[1])
 if tonumber(ARGV[1]) > 0 and asked > hold then
   hold = asked

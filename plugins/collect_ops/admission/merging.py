@@ -7,6 +7,7 @@ is left alone.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.declaration import Scalar
 from collect_ops.sources.merging import Interval, Part, joined, part_of, with_part
 from collect_ops.sources.model import Source
+from collect_ops.sources.stored import FORMAT, NewerDefinition, UnreadableDefinition, load_definition
 from collect_ops.storage import Connection, Jsonb, query
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +148,8 @@ def narrow(connection: Connection, survivors: Sequence[int]) -> list[int]:
     Returns:
         The survivors that ask for less now.
     """
-    rows = connection.execute(query("admission/lock_survivors"), {"task_ids": list(survivors)}).fetchall()
+    values = {"task_ids": list(survivors), "format": FORMAT}
+    rows = connection.execute(query("admission/lock_survivors"), values).fetchall()
     wanted: defaultdict[int, list[Mapping[str, Scalar]]] = defaultdict(list)
     for row in rows:
         if not row["withdrawn"]:
@@ -155,13 +160,23 @@ def narrow(connection: Connection, survivors: Sequence[int]) -> list[int]:
     less = {
         row["id"]: params
         for row in rows
-        if (params := _together(Source.model_validate(row["definition"]), wanted[row["id"]]))
+        if (source := _admitted(row)) is not None
+        and (params := _together(source, wanted[row["id"]]))
         and params != row["params"]
     }
     if less:
         values = {"task_ids": list(less), "params": [Jsonb(params) for params in less.values()]}
         connection.execute(query("admission/set_params"), values)
     return sorted(less)
+
+
+def _admitted(row: Mapping[str, Any]) -> Source | None:
+    """What a survivor was admitted with; None when this process cannot read it: it asks for what it asked for."""
+    try:
+        return load_definition(row["version"], row["format"], row["definition"])
+    except (NewerDefinition, UnreadableDefinition) as error:
+        log.warning("survivor %s asks for as much as before: %s", row["id"], error)
+        return None
 
 
 def _together(source: Source, wanted: Sequence[Mapping[str, Scalar]]) -> dict[str, Scalar] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +9,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
-
-import orjson
-from pydantic import ValidationError
 
 from collect_ops.admission import store
 from collect_ops.admission.gathering import Gathering
@@ -43,6 +39,13 @@ from collect_ops.lanes.waking import with_room
 from collect_ops.sources.load import get_source
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import checked_request
+from collect_ops.sources.stored import (
+    NewerDefinition,
+    StoredDefinition,
+    UnreadableDefinition,
+    dump_definition,
+    load_definition,
+)
 from collect_ops.storage import Connection, connect, errors
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -62,8 +65,7 @@ class _Declared:
     """What all submissions of a source have in common, worked out once."""
 
     source: Source
-    definition: dict[str, Any]
-    version: bytes
+    stored: StoredDefinition
     formula: PriorityRules
 
 
@@ -250,8 +252,7 @@ class AdmissionService:
             "request_id": submission.request_id,
             "source": source.name,
             "declared": source,
-            "definition": declared.definition,
-            "source_version": declared.version,
+            "stored": declared.stored,
             "path": submission.path,
             "params": params,
             "dedup_key": dedup_key(source, request, submission.identity),
@@ -265,7 +266,7 @@ class AdmissionService:
             "submitted_by": submission.submitted_by,
             "submitted_via": submission.submitted_via,
             "deadline": submission.deadline,
-            "merge_key": merge_key(source, declared.version, params, submission.path),
+            "merge_key": merge_key(source, declared.stored.version, params, submission.path),
             "free_when_ended": source.dedup.while_ == "active",
         }
 
@@ -390,23 +391,25 @@ def _with_changes(
 ) -> tuple[tuple[store.Candidate, Mapping[str, Any]], ...]:
     """Duplicates with their holders' rows, which say whether the holder was admitted with another declaration."""
     differing = {
-        (bytes(holder["source_version"]), c.source_version): c.declared
+        (bytes(holder["source_version"]), c.stored.version): c.declared
         for c, holder in duplicates
-        if bytes(holder["source_version"]) != c.source_version
+        if bytes(holder["source_version"]) != c.stored.version
     }
     stored = store.definitions(connection, sorted({held for held, _ in differing}))
     changed = {pair for pair, now in differing.items() if not _declares(stored.get(pair[0]), now)}
     return tuple(
-        (c, {**holder, "declaration_changed": (bytes(holder["source_version"]), c.source_version) in changed})
+        (c, {**holder, "declaration_changed": (bytes(holder["source_version"]), c.stored.version) in changed})
         for c, holder in duplicates
     )
 
 
-def _declares(definition: Mapping[str, Any] | None, source: Source) -> bool:
+def _declares(row: Mapping[str, Any] | None, source: Source) -> bool:
     """Whether a stored definition says what a source says now; it may be written otherwise, and have other defaults."""
+    if row is None:
+        return False
     try:
-        return Source.model_validate(definition) == source
-    except ValidationError:
+        return load_definition(row["version"], row["format"], row["definition"]) == source
+    except (NewerDefinition, UnreadableDefinition):
         return False
 
 
@@ -417,10 +420,8 @@ def _numbered(index: int, error: CollectOpsError) -> list[Fault]:
 
 
 def _declared(source: Source) -> _Declared:
-    definition = source.model_dump(mode="json")
-    digest = hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
     formula = priority_rules().for_source(source.priority_formula)
-    return _Declared(source=source, definition=definition, version=digest, formula=formula)
+    return _Declared(source=source, stored=dump_definition(source), formula=formula)
 
 
 def _registered(

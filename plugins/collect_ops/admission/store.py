@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from collect_ops.sources.model import Source
+from collect_ops.sources.stored import StoredDefinition
 from collect_ops.storage import Connection, query
 
 
@@ -21,9 +22,8 @@ class Candidate:
     task_id: int
     request_id: str
     source: str
-    source_version: bytes
+    stored: StoredDefinition
     declared: Source
-    definition: dict[str, Any]
     path: str | None
     params: dict[str, Any]
     dedup_key: bytes
@@ -64,13 +64,13 @@ def holders(
 
 
 def definitions(connection: Connection, versions: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-    """Stored declarations, by version."""
+    """Stored declarations with their formats, by version."""
     if not versions:
         return {}
     rows = connection.execute(
         query("execution/select_definitions"), {"versions": [version.hex() for version in versions]}
     ).fetchall()
-    return {bytes.fromhex(row["version"]): row["definition"] for row in rows}
+    return {bytes.fromhex(row["version"]): row for row in rows}
 
 
 def new_task_ids(connection: Connection, count: int) -> list[int]:
@@ -123,16 +123,43 @@ def insert_tasks(
         candidates: The tasks.
         forced_over: Of forced ones the tasks that held their key, for the log.
     """
-    versions = {
-        c.source_version: {"hash": c.source_version.hex(), "source": c.source, "definition": c.definition}
-        for c in candidates
-    }
+    definitions = {c.stored.version: c.stored for c in candidates}
     tasks = [_stored(candidate, forced_over) for candidate in candidates]
     connection.execute(
         query("admission/insert_tasks"),
         {
-            "versions": orjson.dumps([versions[digest] for digest in sorted(versions)]).decode(),
+            "versions": _versions([definitions[version] for version in sorted(definitions)]),
             "tasks": orjson.dumps(tasks).decode(),
+        },
+    )
+
+
+def _versions(definitions: Sequence[StoredDefinition]) -> str:
+    """Declarations as the statement reads them, their texts as they are."""
+    return orjson.dumps(
+        [
+            {
+                "hash": each.version.hex(),
+                "source": each.source,
+                "format": each.format,
+                "definition": orjson.Fragment(each.resolved),
+                "declared": orjson.Fragment(each.declared),
+            }
+            for each in definitions
+        ]
+    ).decode()
+
+
+def insert_definition(connection: Connection, definition: StoredDefinition) -> None:
+    """Store a declaration; one that is known stays as it is."""
+    connection.execute(
+        query("admission/insert_source_version"),
+        {
+            "hash": definition.version,
+            "source": definition.source,
+            "resolved": definition.resolved,
+            "format": definition.format,
+            "declared": definition.declared,
         },
     )
 
@@ -142,7 +169,7 @@ def _stored(candidate: Candidate, forced_over: Mapping[int, int]) -> dict[str, A
     return {
         "id": candidate.task_id,
         "source": candidate.source,
-        "source_version": candidate.source_version.hex(),
+        "source_version": candidate.stored.version.hex(),
         "path": candidate.path,
         "params": candidate.params,
         "dedup_key": candidate.dedup_key.hex(),

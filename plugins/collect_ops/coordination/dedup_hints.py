@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
 from collect_ops.coordination.priorities import commands
+from collect_ops.coordination.reading import whole_number
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +26,21 @@ class DedupHints:
         self._redis = connect(redis_url)
 
     def read(self, dedup_keys: Sequence[bytes]) -> dict[bytes, int]:
-        """The holders that Redis knows of; empty when Redis is away."""
+        """The holders that Redis knows of; empty when Redis is away. A hint that is none is left out."""
         if not dedup_keys:
             return {}
+        names = [keys.dedup(key) for key in dedup_keys]
         try:
-            found = self._redis.mget([keys.dedup(key) for key in dedup_keys])
+            found = self._redis.mget(names)
         except RedisError as error:
             log.warning("Redis is away, deduplicating from PostgreSQL alone: %r", error)
             return {}
-        return {key: int(value) for key, value in zip(dedup_keys, found, strict=True) if value is not None}
+        return {
+            key: task_id
+            for key, name, value in zip(dedup_keys, names, found, strict=True)
+            if value is not None
+            and (task_id := whole_number(name, value, least=1, most=keys.MAX_TASK_ID)) is not None
+        }
 
     def write(
         self, holders: Mapping[bytes, tuple[int, float]], priorities: Mapping[int, int] | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PREFIX = "collect"
+#: What PostgreSQL numbers tasks with.
+MAX_TASK_ID = 2**63 - 1
 
 
 def lease(task_id: int, shard_no: int) -> str:

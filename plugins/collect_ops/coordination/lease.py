@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import redis.asyncio
 from redis.asyncio.lock import Lock
@@ -21,8 +21,12 @@ from redis.exceptions import LockError, LockNotOwnedError, RedisError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect_async
+from collect_ops.coordination.reading import ignored
 
 log = logging.getLogger(__name__)
+
+#: What PTTL says of a key that is not there.
+_MISSING: Final = -2
 
 LEASE_S = 30.0
 WAIT_S = 5.0
@@ -103,11 +107,10 @@ class Leases:
             wait: Whether to wait for a lease that is held.
         """
         name = keys.lease(task_id, shard_no)
-        lock: Lock | None = Lock(
-            self._redis, name, timeout=self._lease_s, blocking_timeout=self._wait_s, sleep=0.25
-        )
+        lock: Lock | None
+        lock = own = Lock(self._redis, name, timeout=self._lease_s, blocking_timeout=self._wait_s, sleep=0.25)
         try:
-            taken = await lock.acquire(blocking=wait) if lock is not None else False
+            taken = await self._taken(own, name, wait=wait)
         except RedisError as error:
             log.warning(
                 "no lease for shard %s of task %s, going on under its fencing token: %r",
@@ -126,6 +129,17 @@ class Leases:
         finally:
             self._held.discard(lease)
             await lease.release()
+
+    async def _taken(self, lock: Lock, name: str, *, wait: bool) -> bool:
+        """Whether the lease is ours now. One that does not end as ours do is nobody's, and is taken over."""
+        if await lock.acquire(blocking=wait):
+            return True
+        left_ms = await self._redis.pttl(name)
+        if 0 <= left_ms <= max(self._lease_s, LEASE_S) * 1000 or left_ms == _MISSING:
+            return False
+        ignored(name, f"a lease that ends in {left_ms} ms" if left_ms >= 0 else "a lease without end")
+        await self._redis.delete(name)
+        return bool(await lock.acquire(blocking=False))
 
     async def _renew(self) -> None:
         while True:

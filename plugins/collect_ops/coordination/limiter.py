@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect_async
+from collect_ops.coordination.reading import ignored, text
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage
 from collect_ops.kernel.paths import include_dir
 
@@ -177,18 +178,38 @@ class HostLimiter:
             int(AHEAD_S * _US), self._limit_life_us, int(BURST_S * _US), *returned,
         ]  # fmt: skip
         try:
-            verdict, wait_us, named, reason = await self._acquire(keys=self._keys, args=arguments)
+            verdict, wait_us, named, reason = await self._acquired(arguments)
         except (RedisError, OSError) as error:
             self._returned.extend(returned)
             raise LimiterAway(error) from error
         answer = Answer(
-            verdict=Verdict(verdict), wait_s=wait_us / _US, place=named.decode(), reason=reason.decode()
+            verdict=Verdict(verdict), wait_s=max(0, wait_us) / _US, place=named.decode(), reason=text(reason)
         )
         if answer.verdict is Verdict.GRANTED:
             self._held.add(answer.place)
             if self._renewal is None:
                 self._renewal = asyncio.create_task(self._keep())
         return answer
+
+    async def forget(self) -> None:
+        """Forget what the host's keys hold, since it cannot be ours: as after a flush.
+
+        Raises:
+            LimiterAway: Redis does not answer.
+        """
+        try:
+            await self._redis.delete(*self._keys)
+        except (RedisError, OSError) as error:
+            raise LimiterAway(error) from error
+
+    async def _acquired(self, arguments: list[Any]) -> list[Any]:
+        """The script's answer; keys that it stumbles over are none of ours, and go."""
+        try:
+            return cast("list[Any]", await self._acquire(keys=self._keys, args=arguments))
+        except ResponseError as error:
+            ignored(self._keys[0], error)
+            await self._redis.delete(*self._keys)
+            return cast("list[Any]", await self._acquire(keys=self._keys, args=arguments))
 
     def give_back(self, place: str) -> None:
         """The request has ended: its place is free."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
+from collect_ops.coordination.reading import ignored, text, whole_number
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
 
 #: Renews the key of a node, unless another machine has it, or a later start of this node's agent.
 #: KEYS: the node's key. ARGV: machine, boot id, lifetime in ms, 1 at the first time. Returns who has it, else nil.
+#: What no agent has written (another type, another form, a key that does not end) is nobody's, and is overwritten.
 _RENEW = """
-local held = redis.call('GET', KEYS[1])
-if held then
-  local machine, boot = string.match(held, '^(%S+) (%S+)$')
+local held = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GET', KEYS[1])
+local machine, boot = string.match(held or '', '^(%S+) (%S+)$')
+if machine and redis.call('PTTL', KEYS[1]) > 0 then
   if machine ~= ARGV[1] or (boot ~= ARGV[2] and ARGV[4] == '0') then return held end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
@@ -28,6 +30,10 @@ _LEAVE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] .. ' ' .. ARGV[2] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
+
+
+#: How many times longer a key may live than we make ours live: agents and registry may have read different rules.
+LONGEST_LIVES: Final = 10
 
 
 class LivenessUnknown(CollectOpsError, OwnOutage):
@@ -99,7 +105,7 @@ class Liveness:
         except RedisError as error:
             raise LivenessUnknown(error) from error
         if held is not None:
-            theirs = held.decode() if isinstance(held, bytes) else str(held)
+            theirs = text(held)
             other_machine = theirs.partition(" ")[0] != machine
             raise NodeIdTaken(node_id) if other_machine else AgentSuperseded(node_id)
         return Renewed(redis_time_s=seconds + micros / 1e6)
@@ -123,9 +129,18 @@ class Liveness:
         """
         try:
             held = cast("bytes | None", self._redis.get(keys.node(node_id)))
+        except ResponseError as error:  # of another type
+            ignored(keys.node(node_id), error)
+            return None
         except RedisError as error:
             raise LivenessUnknown(error) from error
-        return None if held is None else held.decode().partition(" ")[2]
+        if held is None:
+            return None
+        machine, _, boot = text(held).partition(" ")
+        if not machine or not boot:
+            ignored(keys.node(node_id), held)
+            return None
+        return boot
 
     def ages(self, node_ids: Sequence[str]) -> dict[str, float]:
         """Seconds since each node has renewed its key; nodes without a key are left out. One round trip.
@@ -145,7 +160,8 @@ class Liveness:
         return {
             node_id: max(0.0, (self._alive_ms - left_ms) / 1000)
             for node_id, left_ms in zip(node_ids, left, strict=True)
-            if left_ms > 0
+            # One that lives far longer than any agent makes its own live was not written by one.
+            if 0 < left_ms <= LONGEST_LIVES * self._alive_ms
         }
 
     def keys_lost(self) -> bool:
@@ -159,8 +175,19 @@ class Liveness:
         try:
             seconds = int(self._redis.time()[0])
             self._redis.set(keys.NODES_WITNESS, seconds, nx=True)
-            since = int(cast("Any", self._redis.get(keys.NODES_WITNESS)) or seconds)
+            since = self._witness(seconds)
             uptime_s = int(self._redis.info("server")["uptime_in_seconds"])
         except RedisError as error:
             raise LivenessUnknown(error) from error
         return min(seconds - since, uptime_s) * 1000 < self._alive_ms
+
+    def _witness(self, now_s: int) -> int:
+        """Since when no key was lost; one that is no time in the past is written anew."""
+        try:
+            value: Any = self._redis.get(keys.NODES_WITNESS)
+        except ResponseError as error:  # of another type
+            value = error
+        since = None if value is None else whole_number(keys.NODES_WITNESS, value, least=0, most=now_s)
+        if since is None:
+            self._redis.set(keys.NODES_WITNESS, now_s)
+        return now_s if since is None else since

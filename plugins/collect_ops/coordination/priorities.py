@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
+from collect_ops.coordination.reading import whole_number
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +25,20 @@ class Priorities:
         self._redis = connect(redis_url)
 
     def read(self, task_ids: Sequence[int]) -> dict[int, int]:
-        """The priorities that Redis knows of; empty when it is away."""
+        """The priorities that Redis knows of; empty when it is away. What is no priority is left out."""
         if not task_ids:
             return {}
+        names = [keys.priority(task_id) for task_id in task_ids]
         try:
-            found = self._redis.mget([keys.priority(task_id) for task_id in task_ids])
+            found = self._redis.mget(names)
         except RedisError as error:
             log.warning("Redis is away, no priorities read: %r", error)
             return {}
-        return {task: int(value) for task, value in zip(task_ids, found, strict=True) if value is not None}
+        return {
+            task: priority
+            for task, name, value in zip(task_ids, names, found, strict=True)
+            if value is not None and (priority := whole_number(name, value, least=0, most=10)) is not None
+        }
 
     def write(self, priorities: Mapping[int, int]) -> None:
         """Remember priorities, by task, for a day. Redis away: readers ask PostgreSQL."""

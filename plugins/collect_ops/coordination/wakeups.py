@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from collect_ops.coordination import keys
 from collect_ops.coordination.client import connect
+from collect_ops.coordination.reading import ignored
 
 log = logging.getLogger(__name__)
+
+#: What PTTL says of a key that is not there.
+_MISSING: Final = -2
 
 
 class Wakeups:
@@ -30,10 +35,16 @@ class Wakeups:
 
     def begin(self, lane: str) -> bool:
         """Whether the caller is the one to wake the lane now; if so, others hold back until `clear`."""
+        mark: dict[str, Any] = {"nx": True, "ex": keys.WAKE_LIFETIME_S}
         try:
-            if not self._redis.set(keys.wake(lane), "1", nx=True, ex=keys.WAKE_LIFETIME_S):
-                return False
-            unanswered = int(self._redis.incr(keys.unanswered_wakes(lane)))
+            if not self._redis.set(keys.wake(lane), "1", **mark):
+                if self._holds_back(lane):
+                    return False
+                # A mark that does not end is none of ours, and would hold everybody back for ever.
+                self._redis.delete(keys.wake(lane))
+                if not self._redis.set(keys.wake(lane), "1", **mark):
+                    return False
+            unanswered = self._count_unanswered(lane)
             lifetime_s = min(keys.WAKE_LIFETIME_MAX_S, keys.WAKE_LIFETIME_S * 2 ** min(unanswered - 1, 10))
             with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.expire(keys.wake(lane), lifetime_s)
@@ -55,9 +66,34 @@ class Wakeups:
     def pending(self, lane: str) -> bool:
         """Whether `begin` would say no, so that nothing has to be found out about the lane."""
         try:
-            return bool(self._redis.exists(keys.wake(lane)))
+            return self._holds_back(lane)
         except RedisError:
             return False  # `begin` says that Redis is away
+
+    def _holds_back(self, lane: str) -> bool:
+        """Whether there is a mark that ends when ours end."""
+        left_ms = self._redis.pttl(keys.wake(lane))
+        if left_ms == _MISSING:
+            return False
+        if not 0 <= left_ms <= keys.WAKE_LIFETIME_MAX_S * 1000:
+            ignored(
+                keys.wake(lane), f"a mark that ends in {left_ms} ms" if left_ms >= 0 else "a mark without end"
+            )
+            return False
+        return True
+
+    def _count_unanswered(self, lane: str) -> int:
+        """Wake-ups since the lane's last claim, this one included."""
+        name = keys.unanswered_wakes(lane)
+        try:
+            unanswered = self._redis.incr(name)
+        except ResponseError as error:
+            ignored(name, error)
+            unanswered = 0
+        if unanswered < 1:
+            self._redis.delete(name)
+            return 1
+        return unanswered
 
     def clear(self, lane: str) -> None:
         """The wake-up has arrived (or failed): the next one may go out."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from collect_ops.admission import store
 from collect_ops.admission.model import Submission
 from collect_ops.admission.policy import dedup_key, priority_fault, unreadable_faults, unstorable_faults
 from collect_ops.delivery.dead_model import Edit, LetterState, NoSuchLetter, NotOpen, RequestHasLanded
@@ -16,7 +14,8 @@ from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import checked_request, render
-from collect_ops.storage import Connection, Json, Jsonb, query
+from collect_ops.sources.stored import StoredDefinition, dump_definition, load_definition
+from collect_ops.storage import Connection, Jsonb, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
 
@@ -39,10 +38,11 @@ class Edited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """A task as it shall be."""
+    """A task as it shall be; `stored` is its declaration when that is another one."""
 
     source: Source
     version: bytes
+    stored: StoredDefinition | None
     params: Mapping[str, Any]
     path: str | None
     priority: int
@@ -119,15 +119,12 @@ def _edit_task(
     _demand(edit.of_task and not edit.of_message, "a task", "params, path, priority or redeclare")
     _refuse_busy(letter_id, task)
     admitted = _admitted(connection, task)
-    wanted = _wanted(task, admitted, sources(task["source"]) if edit.redeclare else admitted, edit, actor)
+    declared = sources(task["source"]) if edit.redeclare else None
+    wanted = _wanted(task, admitted, declared, edit, actor)
     if wanted.changed:
         _start_over(connection, letter_id, task)
-    if wanted.version.hex() != task["version"]:
-        definition = wanted.source.model_dump(mode="json")
-        connection.execute(
-            query("admission/insert_source_version"),
-            {"hash": wanted.version, "source": wanted.source.name, "definition": Json(definition)},
-        )
+    if wanted.stored is not None:
+        store.insert_definition(connection, wanted.stored)
     connection.execute(
         query("delivery/edit_task"),
         {
@@ -172,11 +169,14 @@ def _admitted(connection: Connection, task: Mapping[str, Any]) -> Source:
     ).fetchone()
     if row is None:
         raise LookupError(f"the declaration of task {task['id']} is not in collect.source_version")
-    return Source.model_validate(row["definition"])
+    return load_definition(row["version"], row["format"], row["definition"])
 
 
-def _wanted(task: Mapping[str, Any], admitted: Source, source: Source, edit: Edit, actor: str) -> _Wanted:
-    """The task as it shall be, validated like a submission."""
+def _wanted(
+    task: Mapping[str, Any], admitted: Source, declared: Source | None, edit: Edit, actor: str
+) -> _Wanted:
+    """The task as it shall be, validated like a submission; `declared` is given when it takes today's declaration."""
+    source = declared or admitted
     subject = f"edit of task {task['id']}, source {source.name}"
     path = task["path"] if edit.path is None else edit.path or None
     params = {**task["params"], **edit.params}
@@ -188,12 +188,14 @@ def _wanted(task: Mapping[str, Any], admitted: Source, source: Source, edit: Edi
         checked, request = checked_request(source, params, path)
     except ValidationFailed as error:
         raise ValidationFailed(subject, error.faults) from error
-    version = _version(source)
-    changed = checked != task["params"] or path != task["path"] or version.hex() != task["version"]
+    stored = _other(task, admitted, declared)
+    version = bytes.fromhex(task["version"]) if stored is None else stored.version
+    changed = checked != task["params"] or path != task["path"] or stored is not None
     old_key = bytes(task["dedup_key"])
     return _Wanted(
         source=source,
         version=version,
+        stored=stored,
         params=checked,
         path=path,
         priority=task["priority"] if edit.priority is None else edit.priority,
@@ -223,10 +225,15 @@ def _identity(task: Mapping[str, Any], admitted: Source, old_key: bytes) -> dict
     return {} if plain == old_key else {"edited_from": old_key.hex()}
 
 
-def _version(source: Source) -> bytes:
-    """As admission names it."""
-    definition = source.model_dump(mode="json")
-    return hashlib.sha256(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)).digest()
+def _other(task: Mapping[str, Any], admitted: Source, declared: Source | None) -> StoredDefinition | None:
+    """Today's declaration, when the task was admitted with another one.
+
+    One that an older format holds is the same when it says the same: then what has landed stays.
+    """
+    if declared is None or declared == admitted:
+        return None
+    stored = dump_definition(declared)
+    return None if stored.version.hex() == task["version"] else stored
 
 
 def _start_over(connection: Connection, letter_id: int, task: Mapping[str, Any]) -> None:

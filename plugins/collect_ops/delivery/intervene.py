@@ -10,6 +10,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.cancelling import cancel_callers
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.asides import drop_ended_asides
+from collect_ops.lanes.held import release_held
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import connect, query
@@ -60,8 +61,7 @@ def cancel(
         drop_ended_asides(connection, named_rows["task_ids"])
         released = []
         for source in sorted({row["source"] for row in rows}):
-            values = {"source": source, "connection": None, "actor": actor}
-            released += connection.execute(query("lanes/release_held"), values).fetchall()
+            released += release_held(connection, source=source, actor=actor)
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in released])
     named = set(task_ids)

@@ -20,7 +20,7 @@ from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.lanes.priority import PriorityRules, priority_of, priority_rules
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
-from collect_ops.sources.priority_formula import PriorityFormula
+from collect_ops.sources.stored import FORMAT, NewerDefinition, UnreadableDefinition, load_formula
 from collect_ops.storage import Connection, connect, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -101,6 +101,8 @@ def emergency_promote(
         if row["emergency"]:
             return None
         raised = _priority(row, emergency=True, pinned=False)
+        if raised is None:
+            return None
         return Change(
             priority=max(raised, row["priority"]), base=row["base_priority"], emergency=True, pinned=False
         )
@@ -122,13 +124,13 @@ def aged(
 
     def decide(row: Mapping[str, Any]) -> Change | None:
         priority = _priority(row, emergency=row["emergency"], pinned=row["pinned"])
-        if priority <= row["priority"]:
+        if priority is None or priority <= row["priority"]:
             return None
         kept = {name: row[name] for name in ("emergency", "pinned")}
         return Change(priority=priority, base=row["base_priority"], **kept)
 
     with connection.transaction():
-        values = {"older_than_s": older_than_s, "limit": limit}
+        values = {"older_than_s": older_than_s, "limit": limit, "format": FORMAT}
         rows = connection.execute(query("delivery/lock_aged"), values).fetchall()
         return _set(connection, rows, decide, rules, actor="collect-ops ageing", reason="has waited long")
 
@@ -193,9 +195,15 @@ def _set(
     ).fetchall()
 
 
-def _priority(row: Mapping[str, Any], *, emergency: bool, pinned: bool) -> int:
+def _priority(row: Mapping[str, Any], *, emergency: bool, pinned: bool) -> int | None:
+    """What a task's formula makes of it; None when this process cannot read it: then it stays as it is."""
+    try:
+        formula = _formula(row)
+    except (NewerDefinition, UnreadableDefinition) as error:
+        log.warning("the priority of task %s stays as it is: %s", row["id"], error)
+        return None
     return priority_of(
-        _formula(row),
+        formula,
         row["base_priority"],
         emergency=emergency,
         retry_count=row["retry_count"],
@@ -205,5 +213,4 @@ def _priority(row: Mapping[str, Any], *, emergency: bool, pinned: bool) -> int:
 
 
 def _formula(row: Mapping[str, Any]) -> PriorityRules:
-    override = PriorityFormula.model_validate(row["formula"]) if row["formula"] else None
-    return priority_rules().for_source(override)
+    return priority_rules().for_source(load_formula(row["version"], row["format"], row["formula"]))

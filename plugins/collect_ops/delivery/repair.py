@@ -17,6 +17,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.claim import run_conf
+from collect_ops.lanes.held import release_held
 from collect_ops.lanes.publication import publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunState, RunsUnavailable, collect_dag_id
@@ -195,6 +196,4 @@ def _depths(backends: Backends) -> dict[str, int] | None:
 
 
 def _released(connection: Connection, actor: str) -> list[dict[str, Any]]:
-    values = {"source": None, "connection": None, "actor": actor}
-    rows = connection.execute(query("lanes/release_held"), values).fetchall()
-    return [{**row, "released": True} for row in rows]
+    return [{**row, "released": True} for row in release_held(connection, actor=actor)]

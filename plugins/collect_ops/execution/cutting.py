@@ -29,7 +29,7 @@ from collect_ops.sources.model import (
     ValuesShards,
 )
 from collect_ops.sources.params import ParamType, Unfit
-from collect_ops.sources.request import check_params, render, render_asked
+from collect_ops.sources.request import check_params, render_admitted, render_asked
 from collect_ops.sources.templates import text_of
 from collect_ops.sources.window import Window
 
@@ -121,7 +121,7 @@ async def _counted(
     """With the total of the whole, where a request of its own tells it; else each shard's pages are held to theirs."""
     if not found.shards or whole is None or not isinstance(task.source.total, RequestTotal):
         return found
-    total = await collector.total(render(task.source, {**task.params, **whole}).total)
+    total = await collector.total(render_admitted(task.source, {**task.params, **whole}).total)
     return Cut(shards=found.shards, total=total, why=found.why, aimed=found.aimed)
 
 

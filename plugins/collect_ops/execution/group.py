@@ -36,7 +36,8 @@ from collect_ops.landing.memory import PageMemory
 from collect_ops.lanes.hosts import read_host_async
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
-from collect_ops.sources.request import render
+from collect_ops.sources.request import render_admitted
+from collect_ops.sources.stored import NewerDefinition, load_definition
 from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, connect_async, errors, query
 from collect_ops.tasks.lifecycle import UNDER_WAY, TaskStatus
 
@@ -184,6 +185,9 @@ class _GroupRun:
         self._gates: dict[str, HostGate] = {}
         self._held_once: set[tuple[int, int]] = set()
         self._unfit: set[int] = set()
+        self._newer: dict[
+            int, tuple[ShardTask, NewerDefinition]
+        ] = {}  # by task: only a newer release can read it
         self._concurrency = 1
         self._workers = 0
         self._leaving = False
@@ -259,7 +263,8 @@ class _GroupRun:
         return await (await connection.execute(query("execution/start_group"), values)).fetchone()
 
     async def _close(self, connection: AsyncConnection) -> None:
-        values = {**self._key, "handed_back": self._leaving}
+        # Handed back, so that a task which only a newer release can read is placed on another node the next time.
+        values = {**self._key, "handed_back": self._leaving or bool(self._newer)}
         await connection.execute(query("execution/close_group"), values)
 
     async def _load(
@@ -281,7 +286,7 @@ class _GroupRun:
         found = await (
             await connection.execute(query("execution/select_definitions"), {"versions": versions})
         ).fetchall()
-        definitions = {row["version"]: row["definition"] for row in found}
+        definitions = {row["version"]: row for row in found}
         unfit: dict[int, ShardTask] = {}
         for row in rows:
             task_id = row["task_id"]
@@ -294,7 +299,7 @@ class _GroupRun:
                 group_no=self._result.group_no,
                 params=row["shard_params"],
             )
-            if task_id in unfit:
+            if task_id in unfit or task_id in self._newer:
                 continue
             try:
                 if task_id not in self._kits:
@@ -302,6 +307,9 @@ class _GroupRun:
                     self._kits[task_id] = kit
             except _GONE:
                 raise  # waited for
+            except NewerDefinition as newer:
+                self._unfit.add(task_id)
+                self._newer[task_id] = (shard, newer)
             except Exception as error:  # noqa: BLE001 - recorded with its stack; settling decides on retry or dead letter
                 unfit[task_id] = shard
                 self._unfit.add(task_id)
@@ -347,15 +355,15 @@ class _GroupRun:
         self,
         connection: AsyncConnection,
         stack: contextlib.AsyncExitStack,
-        definition: dict[str, Any],
+        stored: dict[str, Any],
         row: dict[str, Any],
         started: dict[str, Any],
     ) -> TaskKit:
-        source = Source.model_validate(definition)
+        source = load_definition(stored["version"], stored["format"], stored["definition"])
         gate = await self._gate(connection, stack, source, started)
         collector = HttpCollector(
             source,
-            render(source, row["params"], row["path"]),
+            render_admitted(source, row["params"], row["path"]),
             self._endpoint_of(source.connection),
             concurrency=started["concurrency"],
             requests_per_s=started["requests_per_s"],
@@ -446,10 +454,16 @@ class _GroupRun:
         return gate
 
     async def _defer_rest(self, connection: AsyncConnection) -> None:
-        """Mark what was not begun with because its host is held: settling then sees that nothing was lost."""
+        """Mark what was not begun with, because its host is held or its declaration is newer than this process.
+
+        Settling then sees that nothing was lost.
+        """
+        deferred: list[tuple[ShardTask, Exception]] = list(self._newer.values())
         for shard in {shard.task_id: shard for shard in self._left}.values():
             reason = self._kits[shard.task_id].gate.held or "its host was held"
-            described = describe_failure(HostHeld(self._kits[shard.task_id].source.name, reason))
+            deferred.append((shard, HostHeld(self._kits[shard.task_id].source.name, reason)))
+        for shard, error in deferred:
+            described = describe_failure(error)
             values = {
                 **self._key,
                 "task_id": shard.task_id,

@@ -51,6 +51,10 @@ T = TypeVar("T")
 LOOK_S = 1.0
 #: How often a request that waits for what becomes of a probe asks again, in seconds.
 PROBE_LOOK_S = 0.2
+#: A pause that is longer, in seconds, is written down by whoever learned of it, however patient its source is.
+PATIENT_S = 600.0
+#: How long such a one is believed that Redis alone knows of, in seconds.
+UNCONFIRMED_S = 5.0
 #: How often a source without a quota asks whether another one of its connection has declared one, in seconds.
 QUOTA_LOOK_S = 10.0
 #: After Redis did not answer it is left alone for so long, in seconds: each try may cost its time-out.
@@ -218,7 +222,7 @@ class HostGate:
         self._pacer.hold(seconds)
         with contextlib.suppress(LimiterAway):  # the next turn says so
             await self._limiter.hold(seconds, reason[:200])
-        if seconds > self._patience_s:
+        if seconds > min(self._patience_s, PATIENT_S):
             await self._pause(reason, seconds)
 
     async def rest(self, seconds: float) -> None:
@@ -269,6 +273,7 @@ class HostGate:
 
     async def _ask_until_granted(self, shown: str) -> Answer | None:
         place = ""
+        unconfirmed_since: float | None = None
         while True:
             self.refuse_if_held(shown)
             if time.monotonic() < self._away_until:
@@ -285,11 +290,45 @@ class HostGate:
             if answer.verdict is Verdict.GRANTED:
                 return answer
             place = answer.place
-            if answer.verdict is Verdict.HELD and answer.wait_s > self._patience_s:
+            if answer.verdict is Verdict.HELD and answer.wait_s > PATIENT_S:
+                unconfirmed_since = await self._confirm_pause(shown, answer, unconfirmed_since)
+            elif answer.verdict is Verdict.HELD and answer.wait_s > self._patience_s:
                 await self._pause(answer.reason, answer.wait_s)
                 self.refuse_if_held(shown)
             # Jitter: nodes that were told the same time do not all come at it.
             await self.rest(min(answer.wait_s, LOOK_S) * random.uniform(1.0, 1.05))
+
+    async def _confirm_pause(self, shown: str, answer: Answer, since: float | None) -> float | None:
+        """See whether PostgreSQL knows of a long pause that Redis tells of: whoever was asked for it wrote it down.
+
+        One that it does not know of after `UNCONFIRMED_S` is ignored: its process died before it wrote, and the host
+        will ask for it again; or no process of ours has written it.
+
+        Returns:
+            Since when it is not confirmed.
+
+        Raises:
+            HostHeld: PostgreSQL knows of it.
+        """
+        host = await self._ask_database(lambda db: read_host_async(db, self.connection))
+        if host is None:
+            return None
+        self._see(host)
+        self.refuse_if_held(shown)
+        now = time.monotonic()
+        if since is None or now - since < UNCONFIRMED_S:
+            return since or now
+        log.warning(
+            "Redis tells of a pause of %.0f s at connection %s that nobody has written down, it is ignored: %s",
+            answer.wait_s,
+            self.connection,
+            answer.reason,
+        )
+        try:
+            await self._limiter.forget()
+        except LimiterAway as error:
+            self._redis_is_away(error)
+        return None
 
     def give_place_back(self, place: str) -> None:
         """A request has ended."""

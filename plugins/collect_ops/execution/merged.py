@@ -33,20 +33,22 @@ class Callers:
     fault: str | None = None
 
 
-def callers_of(connection: Connection, task: Mapping[str, Any]) -> Callers | None:
+def callers_of(connection: Connection, task: Mapping[str, Any], source: Source | None) -> Callers | None:
     """Who waits for a survivor, locked; None for a task that nothing was merged into.
 
     Args:
         connection: In the transaction that settles the survivor and holds its lock.
         task: The survivor's row.
+        source: What it was admitted with; None when that cannot be read.
     """
     if not task["merged_task_ids"]:
         return None
     rows = connection.execute(query("execution/lock_merged"), {"task_id": task["id"]}).fetchall()
     asked = {task["id"]: task["own_params"], **{row["id"]: row["params"] for row in rows}}
     merged = tuple(row["id"] for row in rows)
+    if source is None:
+        return Callers(merged=merged, shares={}, fault="its declaration cannot be read")
     try:
-        source = Source.model_validate(task["definition"])
         with connection.transaction():
             shares = count_shares(connection, source, task["id"], asked)
     except (errors.OperationalError, errors.InterfaceError):

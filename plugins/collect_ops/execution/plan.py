@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from collect_ops.collectors.endpoint import Endpoint
-from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.execution.cutting import Cut, CutTask, cut, pace_unit
 from collect_ops.execution.host_gate import HostGate
@@ -19,13 +18,13 @@ from collect_ops.execution.rules import sharding_rules
 from collect_ops.execution.sizing import History
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import OwnOutage
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import effective, used_slots
 from collect_ops.lanes.hosts import read_host
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
-from collect_ops.sources.request import render
+from collect_ops.sources.request import render_admitted
+from collect_ops.sources.stored import load_definition
 from collect_ops.storage import Connection, Jsonb, connect, query
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,7 @@ class _Planning:
         """Count, split and store one task, which has just been dispatched."""
         began = time.perf_counter()
         try:
-            source = Source.model_validate(row["definition"])
+            source = load_definition(row["version"], row["format"], row["definition"])
             parts = Cut(shards=(), total=row["total_rows"], why="as an earlier attempt was cut")
             if row["shards_total"] is None:
                 parts = self._cut(source, row)
@@ -223,7 +222,7 @@ class _Planning:
 
     async def _ask_and_cut(self, task: CutTask, path: str | None) -> Cut:
         source = task.source
-        request = render(source, task.params, path)
+        request = render_admitted(source, task.params, path)
         gate = HostGate(
             source,
             self._backends,
@@ -345,7 +344,7 @@ def _open_group(
 
 def _record_failure(connection: Connection, row: dict[str, Any], error: Exception, duration_s: float) -> None:
     described = describe_failure(error)
-    if isinstance(error, HostHeld | OwnOutage):
+    if described["deferred"] or described["outage"]:
         log.info("task %s is not planned now: %s", row["id"], error)
     else:
         log.error("task %s cannot be planned: %s", row["id"], error, exc_info=error)

@@ -19,7 +19,7 @@ class ShardingRules(Rules):
         steal: Whether a shard group that has finished takes unstarted shards of others of its run.
     """
 
-    target_s: Annotated[float, Field(ge=0.01, le=86_400)] = 20
+    target_s: Annotated[float, Field(ge=0.01, le=86_400)] = 20.0
     history: Annotated[int, Field(ge=3, le=1000)] = 20
     steal: bool = True
 

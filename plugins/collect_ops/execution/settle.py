@@ -11,9 +11,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, cast
 
 from collect_ops.broker.publisher import Publisher
 from collect_ops.execution.cutting import pace_unit
@@ -25,11 +23,12 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
 from collect_ops.landing.table import drop_aside, swap
+from collect_ops.lanes.held import release_held
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source, Target
-from collect_ops.sources.priority_formula import PriorityFormula
+from collect_ops.sources.stored import NewerDefinition, UnreadableDefinition, load_definition
 from collect_ops.storage import Connection, Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -39,6 +38,8 @@ _PUBLISHED = frozenset({TaskStatus.RETRYING, TaskStatus.QUEUED})
 _AGAIN = _PUBLISHED | {TaskStatus.HELD, TaskStatus.DISPATCH_FAILED}
 #: Ends with which a table has its new rows.
 _LANDED = frozenset({TaskStatus.COMPLETED, TaskStatus.PARTIAL})
+#: What becomes of a replacement that leaves the table as it was.
+_UNCHANGED = frozenset({Swap.KEPT, Swap.SUPERSEDED})
 #: Ends that Airflow has to show, although the run's own tasks went well.
 _NOTED = frozenset({TaskStatus.DEAD, TaskStatus.PARTIAL})
 MAX_REASON_CHARS = 1000
@@ -91,8 +92,13 @@ def settle(
         if publications.unit is not None:
             _record_pace(connection, task_id, attempt, publications)
         # A host that is in order again has tasks of other sources waiting for it, too.
-        values = {"source": publications.source, "connection": publications.host, "actor": actor}
-        held = connection.execute(query("lanes/release_held"), values).fetchall()
+        held = release_held(
+            connection,
+            source=publications.source,
+            host=publications.host,
+            actor=actor,
+            left=publications.left,
+        )
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:
             with Publisher(backends.amqp_url) as publisher:
@@ -119,12 +125,15 @@ class _FollowUp:
         host: The connection that it asked.
         items: What is to be published.
         unit: What the pace of its shards is measured in; None where it tells nothing.
+        left: The task, when it waits for a process of a newer release: let go of at once, the next one of this release
+            would only hand it back again.
     """
 
     source: str = ""
     host: str = ""
     items: tuple[Publication, ...] = ()
     unit: str | None = None
+    left: int | None = None
 
 
 _NOTHING = _FollowUp()
@@ -140,13 +149,24 @@ def _record_pace(connection: Connection, task_id: int, attempt: int, settled: _F
     connection.execute(query("execution/record_pace"), {**values, "history": sharding_rules().history})
 
 
-def _telling_unit(task: dict[str, Any], sums_row: dict[str, Any]) -> str | None:
-    if sums_row["done"] == 0 or sums_row["fetch_s"] + sums_row["land_s"] < TELLING_S:
+def _telling_unit(source: Source | None, sums_row: dict[str, Any]) -> str | None:
+    if source is None or sums_row["done"] == 0 or sums_row["fetch_s"] + sums_row["land_s"] < TELLING_S:
         return None
+    return pace_unit(source)
+
+
+def _source_of(task: dict[str, Any]) -> tuple[Source, None] | tuple[None, Outcome]:
+    """The declaration that a task was admitted with; else where the task goes without it.
+
+    What is damaged ends DEAD with the reason: raised, it would be raised again by every repair. What only a newer
+    release can read waits for its processes, and nothing is counted.
+    """
     try:
-        return pace_unit(Source.model_validate(task["definition"]))
-    except ValidationError:  # `_outcome` has said so, and ended the task
-        return None
+        return load_definition(task["version"], task["format"], task["definition"]), None
+    except NewerDefinition as newer:
+        return None, Outcome(status=TaskStatus.HELD, reason=str(newer))
+    except UnreadableDefinition as error:
+        return None, Outcome(status=TaskStatus.DEAD, reason=str(error)[:MAX_REASON_CHARS])
 
 
 def _settle(
@@ -171,17 +191,22 @@ def _settle(
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
-        ripe = sums.final or hopeless(sums, _allowed_failures(task))
+        source, refused_outcome = _source_of(task)
+        ripe = sums.final or (source is not None and hopeless(sums, source.max_failed_shards))
         if not run_over and not (planned and ripe and task["plan_error"] is None):
             return None, _NOTHING
         loss = loss or _handed_back(task)
-        outcome, swapped = _outcome(connection, task, sums, rules, planned=planned, loss=loss)
-        callers = None if outcome.status in _AGAIN else callers_of(connection, task)
+        if source is None:
+            outcome, swapped = cast("Outcome", refused_outcome), None
+        else:
+            outcome, swapped = _outcome(connection, task, source, sums, rules, planned=planned, loss=loss)
+        callers = None if outcome.status in _AGAIN else callers_of(connection, task, source)
         own = outcome if callers is None else survivors_own(task, outcome)
         refused = loss.nodes if loss is not None and outcome.status in _AGAIN else ()
         moved = _move(
             connection,
             task,
+            source,
             {**sums_row, "swap": swapped},
             own,
             rules,
@@ -190,8 +215,8 @@ def _settle(
             callers=callers,
             refused=refused,
         )
-        if outcome.status in _LANDED:
-            _record_table_event(connection, task, sums_row)
+        if source is not None and outcome.status in _LANDED and swapped not in _UNCHANGED:
+            _record_table_event(connection, task, source.target, sums_row)
         if callers is not None:
             error = task["plan_error"] or sums.first_error
             settle_merged(connection, task, callers, outcome, error=error, actor=actor)
@@ -213,30 +238,36 @@ def _settle(
     items = (publication_of(moved, delay_s=outcome.delay_s),) if outcome.status in _PUBLISHED else ()
     return own, _FollowUp(
         source=task["source"],
-        host=task["definition"]["connection"],
+        host=task["connection"],
         items=items,
-        unit=_telling_unit(task, sums_row),
+        unit=_telling_unit(source, sums_row),
+        left=task_id if _waits_for_a_newer_release(task, outcome, refused_outcome, loss) else None,
     )
 
 
-def _record_table_event(connection: Connection, task: Mapping[str, Any], sums_row: Mapping[str, Any]) -> None:
+def _record_table_event(
+    connection: Connection, task: Mapping[str, Any], target: Target, sums_row: Mapping[str, Any]
+) -> None:
     """Tell those who wait for the table: also when the task's own caller has withdrawn, the rows are there."""
-    target = task["definition"]["target"]
     connection.execute(
         query("execution/insert_table_event"),
         {
-            "table_name": target["table"],
+            "table_name": target.table,
             "task_id": task["id"],
             "source": task["source"],
             "rows_landed": sums_row["rows_landed"],
-            "replaces": target.get("disposition") == Disposition.REPLACE,
+            "replaces": target.disposition is Disposition.REPLACE,
         },
     )
-def _allowed_failures(task: Mapping[str, Any]) -> int:
-    try:
-        return Source.model_validate(task["definition"]).max_failed_shards
-    except ValidationError:  # `_outcome` says so, and ends the task
-        return 0
+
+
+def _waits_for_a_newer_release(
+    task: Mapping[str, Any], outcome: Outcome, refused: Outcome | None, loss: Loss | None
+) -> bool:
+    """Whether settling, planning or a group could not read the declaration; such a group alone hands back to HELD."""
+    if outcome.status is not TaskStatus.HELD:
+        return False
+    return refused is not None or bool((task["plan_error"] or {}).get("newer")) or loss is not None
 
 
 def _handed_back(task: Mapping[str, Any]) -> Loss | None:
@@ -251,6 +282,7 @@ def _handed_back(task: Mapping[str, Any]) -> Loss | None:
 def _outcome(
     connection: Connection,
     task: dict[str, Any],
+    source: Source,
     sums: ShardSums,
     rules: LaneRules,
     *,
@@ -261,11 +293,6 @@ def _outcome(
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
-    try:
-        source = Source.model_validate(task["definition"])
-    except ValidationError as error:
-        reason = f"the declaration it was admitted with is not understood any more: {error}"
-        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS]), None
     outcome = settle_outcome(
         Attempt(
             planned=planned,
@@ -307,7 +334,7 @@ def _land_replacement(
     if target.disposition is not Disposition.REPLACE or outcome.status not in _LANDED:
         return outcome, None
     if outcome.status is TaskStatus.PARTIAL and target.replace_when == "complete":
-        drop_aside(connection, target, task_id)
+        drop_aside(connection, target.table, task_id)
         kept = f"landing.{target.table} keeps the rows it had (target.replace_when is complete)"
         return replace(outcome, reason=f"{outcome.reason}; {kept}"), Swap.KEPT
     swapped = swap(connection, target, task_id)
@@ -321,6 +348,7 @@ def _land_replacement(
 def _move(
     connection: Connection,
     task: dict[str, Any],
+    source: Source | None,
     sums_row: dict[str, Any],
     outcome: Outcome,
     rules: LaneRules,
@@ -331,7 +359,7 @@ def _move(
     refused: tuple[str, ...],
 ) -> dict[str, Any]:
     again = outcome.status in _AGAIN
-    priority = _priority_after(task, outcome)
+    priority = _priority_after(task, source, outcome)
     connection.execute(query("execution/fence_task"), {"task_id": task["id"], "again": again})
     if sums_row["done"] + sums_row["failed"] < sums_row["shards"]:
         # Pages that landed while we waited for their shards count as well.
@@ -373,13 +401,12 @@ def _move(
     return moved
 
 
-def _priority_after(task: dict[str, Any], outcome: Outcome) -> int:
+def _priority_after(task: dict[str, Any], source: Source | None, outcome: Outcome) -> int:
     """A retry is more urgent than the attempt before it, as far as the formula says so; anything else keeps its own."""
     current: int = task["priority"]
-    if outcome.status is not TaskStatus.RETRYING:
+    if outcome.status is not TaskStatus.RETRYING or source is None:
         return current
-    override = task["definition"].get("priority_formula")
-    formula = priority_rules().for_source(PriorityFormula.model_validate(override) if override else None)
+    formula = priority_rules().for_source(source.priority_formula)
     priority = priority_of(
         formula,
         task["base_priority"],

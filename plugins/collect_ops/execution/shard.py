@@ -26,7 +26,7 @@ from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import Epoch, PageMemory
 from collect_ops.landing.model import Landed, LandingPage, Origin
 from collect_ops.sources.model import Source
-from collect_ops.sources.request import RenderedRequest, render
+from collect_ops.sources.request import RenderedRequest, render_admitted
 from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, errors, query
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class TaskKit:
         """
         if shard.params is None:
             return None
-        return render(self.source, {**self.params, **shard.params}, self.path)
+        return render_admitted(self.source, {**self.params, **shard.params}, self.path)
 
 
 class DatabaseClock:

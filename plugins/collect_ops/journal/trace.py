@@ -68,9 +68,9 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     """`describe_error`, with what settling decides by.
 
     That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
-    counts against the host), `deferred` (nothing failed: the host is held), `outage` (nothing failed: a service of
-    ours was away), and `retry_after_s` where it asked for it. `remedy` is what would mend it, where the error knows a
-    statement or command.
+    counts against the host), `deferred` (nothing failed: the host is held, or the declaration is `newer` than this
+    process), `outage` (nothing failed: a service of ours was away), and `retry_after_s` where it asked for it. `remedy`
+    is what would mend it, where the error knows a statement or command.
     """
     return {
         **describe_error(error),
@@ -81,6 +81,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "deferred": getattr(error, "deferred", False),
         "outage": isinstance(error, OwnOutage),
         "remedy": getattr(error, "remedy", None),
+        "newer": getattr(error, "newer", False),
     }
 
 

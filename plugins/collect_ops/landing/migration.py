@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from collect_ops.landing.errors import Difference, MigrationRefused, TableBusy, statements_of
 from collect_ops.landing.layout import ExistingTable, layout_of, quoted
 from collect_ops.landing.renames import after_mending, after_renames, mending, proposed_renames
 from collect_ops.landing.table import declared_targets, existing_table, fits, lock_name, type_names
 from collect_ops.sources.model import Source
+from collect_ops.sources.stored import NewerDefinition, UnreadableDefinition, load_definition
 from collect_ops.storage import Connection, errors, query, sql
 
 log = logging.getLogger(__name__)
@@ -174,8 +173,8 @@ def _bound_tasks(
     ).fetchall()
     for row in rows:
         try:
-            target = Source.model_validate(row["definition"]).target
-        except ValidationError as error:
+            target = load_definition(row["version"], row["format"], row["definition"]).target
+        except (NewerDefinition, UnreadableDefinition) as error:
             log.debug(
                 "tasks %s land nothing by a declaration that is not understood: %s", row["task_ids"], error
             )

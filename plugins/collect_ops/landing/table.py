@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from collect_ops.landing.errors import AsideMissing, DeclarationUnusable, TargetMismatch, statements_of
 from collect_ops.landing.layout import (
     ASIDE_SCHEMA,
@@ -25,7 +23,8 @@ from collect_ops.landing.layout import (
 from collect_ops.landing.model import Swap
 from collect_ops.landing.renames import mending
 from collect_ops.landing.statements import definitions, joined, names, template
-from collect_ops.sources.model import Disposition, Source, Target
+from collect_ops.sources.model import Disposition, Target
+from collect_ops.sources.stored import NewerDefinition, UnreadableDefinition, load_definition
 from collect_ops.storage import Connection, errors, query, sql
 
 log = logging.getLogger(__name__)
@@ -80,8 +79,8 @@ def declared_targets(connection: Connection, source: str | None) -> list[Target]
     found = []
     for row in connection.execute(query("landing/select_declarations"), values).fetchall():
         try:
-            found.append(Source.model_validate(row["definition"]).target)
-        except ValidationError as error:
+            found.append(load_definition(row["version"], row["format"], row["definition"]).target)
+        except (NewerDefinition, UnreadableDefinition) as error:
             log.debug("a declaration of source %s tells nothing of its columns: %s", source, error)
     return found
 
@@ -142,7 +141,7 @@ def ensure_aside(connection: Connection, target: Target, task_id: int) -> bool:
         existing = existing_table(connection, aside, ASIDE_SCHEMA)
         if existing is not None and not differences(layout, type_names(connection, layout), existing):
             return False
-        drop_aside(connection, target, task_id)
+        drop_aside(connection, target.table, task_id)
         _create(connection, layout, sql.Identifier(ASIDE_SCHEMA, aside))
         _create_shard_index(connection, ASIDE_SCHEMA, aside)
         return True
@@ -166,7 +165,7 @@ def swap(connection: Connection, target: Target, task_id: int) -> Swap:
         row = connection.execute(query("landing/lock_target"), {"table_name": target.table}).fetchone()
         last = row["swapped_task_id"] if row else None
         if last is not None and last > task_id:
-            drop_aside(connection, target, task_id)
+            drop_aside(connection, target.table, task_id)
             return Swap.SUPERSEDED
         if existing_table(connection, aside_name(target.table, task_id), ASIDE_SCHEMA) is None:
             if last == task_id:
@@ -177,9 +176,9 @@ def swap(connection: Connection, target: Target, task_id: int) -> Swap:
         return Swap.SWAPPED
 
 
-def drop_aside(connection: Connection, target: Target, task_id: int) -> None:
+def drop_aside(connection: Connection, table: str, task_id: int) -> None:
     """Drop a task's aside table when it is there: it was superseded, or its task ended otherwise."""
-    aside = sql.Identifier(ASIDE_SCHEMA, aside_name(target.table, task_id))
+    aside = sql.Identifier(ASIDE_SCHEMA, aside_name(table, task_id))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))
 
 
@@ -189,7 +188,7 @@ def _replace_rows(connection: Connection, target: Target, task_id: int) -> None:
     columns = names(column.name for column in layout_of(target).columns)
     connection.execute(template("empty_target").format(target=table))
     connection.execute(template("take_aside").format(target=table, aside=aside, columns=columns))
-    drop_aside(connection, target, task_id)
+    drop_aside(connection, target.table, task_id)
 
 
 def lock_name(connection: Connection, table: str) -> None:

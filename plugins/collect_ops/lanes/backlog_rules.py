@@ -130,7 +130,7 @@ class SlowAdmission(Rules):
         per_s: Submissions a second that are admitted all the same; none when not given.
     """
 
-    retry_after_s: Seconds = 60
+    retry_after_s: Seconds = 60.0
     per_s: Annotated[float, Field(ge=1e-5, le=1_000_000)] | None = None
 
 
@@ -166,9 +166,9 @@ class BacklogRule(Rules):
     name: Name
     scope: Scope
     when: When
-    for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0
+    for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0.0
     clear: Clear
-    clear_for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0
+    clear_for_s: Annotated[float, Field(ge=0, le=2_592_000)] = 0.0
     actions: Actions
 
     @model_validator(mode="after")
@@ -211,7 +211,7 @@ def _empty_list(value: object) -> object:
 class BacklogRules(Rules):
     """All rules, and how long samples are kept."""
 
-    keep_samples_h: Annotated[float, Field(gt=0, le=24 * 366)] = 48
+    keep_samples_h: Annotated[float, Field(gt=0, le=24 * 366)] = 48.0
     rules: Annotated[tuple[BacklogRule, ...], BeforeValidator(_empty_list), Field(max_length=1000)] = ()
 
     @model_validator(mode="after")

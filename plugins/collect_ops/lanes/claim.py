@@ -461,6 +461,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         needs=NodeNeeds.of(row),
         queued_at=row["queued_at"],
         in_queue_at=row["in_queue_at"],
+        format=row["format"],
     )
 
 

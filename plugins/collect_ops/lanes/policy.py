@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from collect_ops.lanes.placing import ANYTHING, NodeNeeds, Placing
 from collect_ops.nodes.placement import Obstacle, Placement
+from collect_ops.sources.stored import NewerDefinition, refuse_newer
 
 #: Small tasks that share a run at most: they share one shard group, so its length is bounded. A backlog rule may
 #: set more.
@@ -27,6 +28,7 @@ class Candidate:
         needs: What it asks of a node.
         queued_at: When it was published.
         in_queue_at: When its message was last known to be in its queue.
+        format: Of the declaration that it was admitted with.
     """
 
     task_id: int
@@ -42,6 +44,7 @@ class Candidate:
     needs: NodeNeeds = ANYTHING
     queued_at: datetime = LONG_AGO
     in_queue_at: datetime = LONG_AGO
+    format: int = 0
 
 
 def passed_over(claimed: Iterable[Candidate], returned: Iterable[Candidate]) -> list[Candidate]:
@@ -119,9 +122,9 @@ class Sorted:
     def sort(self, candidates: Sequence[Candidate], active: Mapping[str, int]) -> int:
         """Sort a block, which comes highest priority first; returns how many were claimed.
 
-        Not due yet: deferred (back to the retry ladder). Source at its limit, or host down: held; no node that can take
-        it, while there are nodes for others: held, too (`nowhere`). The rest is claimed while there is room or a run of
-        its source to share, and left in the queue after that.
+        Not due yet: deferred (back to the retry ladder). Admitted by a newer release, source at its limit, or host
+        down: held; no node that can take it, while there are nodes for others: held, too (`nowhere`). The rest is
+        claimed while there is room or a run of its source to share, and left in the queue after that.
 
         Args:
             candidates: In the order the broker delivered them.
@@ -135,6 +138,8 @@ class Sorted:
         limit, running = candidate.max_active_tasks, self.active.get(candidate.source, 0)
         if candidate.due_in_s is not None and candidate.due_in_s > 0:
             self.defer.append(candidate)
+        elif (newer := _newer(candidate)) is not None:
+            self.hold.append((candidate, newer))
         elif limit is not None and running >= limit:
             reason = f"source {candidate.source} has {running} active tasks, max_active_tasks is {limit}"
             self.hold.append((candidate, reason))
@@ -189,3 +194,12 @@ class Sorted:
         self.runs.append(run)
         self.placements.append(placement)
         return run
+
+
+def _newer(candidate: Candidate) -> str | None:
+    """Why only a process of a newer release can run a task; None when this one can."""
+    try:
+        refuse_newer(candidate.format)
+    except NewerDefinition as newer:
+        return str(newer)
+    return None

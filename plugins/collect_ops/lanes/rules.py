@@ -70,15 +70,15 @@ class HostRule(Rules):
     """
 
     failures: Positive = 5
-    window_s: Seconds = 60
+    window_s: Seconds = 60.0
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    hold_s: Seconds = 30
-    factor: Annotated[float, Field(ge=1, le=100)] = 2
-    max_hold_s: Seconds = 3600
-    max_pause_s: Seconds = 86_400
+    hold_s: Seconds = 30.0
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    max_hold_s: Seconds = 3600.0
+    max_pause_s: Seconds = 86_400.0
     probes: Positive = 1
-    probe_s: Seconds = 60
+    probe_s: Seconds = 60.0
 
 
 class LaneRules(Rules):

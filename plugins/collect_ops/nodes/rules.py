@@ -19,9 +19,9 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 class HeartbeatRule(Rules):
     """How often agents say that they live, and until when they count as alive."""
 
-    every_s: Seconds = 30
-    alive_s: Seconds = 60
-    suspect_s: Seconds = 45
+    every_s: Seconds = 30.0
+    alive_s: Seconds = 60.0
+    suspect_s: Seconds = 45.0
 
     @model_validator(mode="after")
     def _one_may_be_missed(self) -> Self:
@@ -49,17 +49,17 @@ class FlappingRule(Rules):
     """A node that was lost and came back `changes` times within `window_s` must stay alive for `damped_s`."""
 
     changes: Annotated[int, Field(ge=1, le=10_000)] = 3
-    window_s: Seconds = 600
-    damped_s: Seconds = 300
+    window_s: Seconds = 600.0
+    damped_s: Seconds = 300.0
 
 
 class FailureRule(Rules):
     """After so many failed dispatches in a row a node is held back for `hold_s * factor^n`, at most `max_hold_s`."""
 
     failures: Annotated[int, Field(ge=1, le=10_000)] = 3
-    hold_s: Seconds = 30
-    factor: Annotated[float, Field(ge=1, le=100)] = 2
-    max_hold_s: Seconds = 1800
+    hold_s: Seconds = 30.0
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    max_hold_s: Seconds = 1800.0
 
 
 class PolicyName(StrEnum):
@@ -73,22 +73,22 @@ class PlacementRule(Rules):
     """Which of the nodes that can take a shard group gets it: the one with the lowest score."""
 
     policy: PolicyName = PolicyName.LEAST_LOADED
-    per_group: Points = 10
-    spread: Points = 15
-    affinity: Points = 25
+    per_group: Points = 10.0
+    spread: Points = 15.0
+    affinity: Points = 25.0
     press_from: Annotated[int, Field(ge=0, le=11)] = 8
-    press_after_s: Annotated[float, Field(ge=0, le=2_592_000)] = 60
+    press_after_s: Annotated[float, Field(ge=0, le=2_592_000)] = 60.0
 
 
 class DispatchRule(Rules):
     """When a shard group that a node was given is taken back, and when one that runs counts as lost."""
 
-    start_within_s: Seconds = 30
-    lost_after_s: Seconds = 30
-    hung_after_s: Seconds = 900
-    retry_s: Seconds = 30
-    max_retry_s: Seconds = 1800
-    drain_within_s: Seconds = 60
+    start_within_s: Seconds = 30.0
+    lost_after_s: Seconds = 30.0
+    hung_after_s: Seconds = 900.0
+    retry_s: Seconds = 30.0
+    max_retry_s: Seconds = 1800.0
+    drain_within_s: Seconds = 60.0
 
 
 class PlacementRules(Rules):
@@ -101,7 +101,7 @@ class PlacementRules(Rules):
     failures: FailureRule = FailureRule()
     placement: PlacementRule = PlacementRule()
     dispatch: DispatchRule = DispatchRule()
-    keep_samples_days: Annotated[float, Field(gt=0, le=3660)] = 7
+    keep_samples_days: Annotated[float, Field(gt=0, le=3660)] = 7.0
 
     @model_validator(mode="after")
     def _placing_is_stricter(self) -> Self:

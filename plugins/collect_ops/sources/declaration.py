@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from collect_ops.kernel.errors import Fault
@@ -24,6 +25,46 @@ class Declaration(BaseModel):
 
     # Attribute docstrings become the descriptions of the JSON Schema: what an editor shows beside a field.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+#: The validation context in which a stored declaration is read: its types count, what files are refused for does not.
+READING_STORED: Final = {"stored": True}
+
+
+def reads_stored(info: ValidationInfo) -> bool:
+    """Whether a declaration is read that was checked when it was admitted: no rule made since may refuse it."""
+    return bool((info.context or {}).get("stored"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """Marks a field that release 0.1.0 does not know: `Annotated[..., Since(format=2)]`.
+
+    A declaration that sets it has this format at least, which older processes hand back. A kind of part that is new is
+    marked at its tag. ADR 0023.
+
+    Args:
+        format: The format since which it can be set.
+        values: Only these values are new; none: the whole field is.
+    """
+
+    format: int
+    values: tuple[Any, ...] = ()
+
+
+def demand(problem_of: Callable[[str], str | None]) -> AfterValidator:
+    """A demand on a text in a file; stored declarations are not held to it.
+
+    Args:
+        problem_of: What is wrong with a text, as half a sentence; None when nothing is.
+    """
+
+    def check(value: str, info: ValidationInfo) -> str:
+        if not reads_stored(info) and (problem := problem_of(value)):
+            raise misfit(problem)
+        return value
+
+    return AfterValidator(check)
 
 
 def misfit(problem: str, *, allowed: Iterable[str] = ()) -> PydanticCustomError:

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from collect_ops.sources.declaration import Declaration, Identifier, Name, Scalar, misfit, misfits
+from collect_ops.sources.declaration import (
+    Declaration,
+    Identifier,
+    Name,
+    Scalar,
+    Since,
+    demand,
+    misfit,
+    misfits,
+    reads_stored,
+)
 from collect_ops.sources.expressions import expression_problem
 from collect_ops.sources.params import Param, ParamType
 from collect_ops.sources.priority_formula import PriorityFormula
@@ -68,72 +78,31 @@ __all__ = [
 ]
 
 
-def _path(value: str) -> str:
-    if problem := path_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _expression(value: str) -> str:
-    if problem := expression_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _header_name(value: str) -> str:
-    if problem := header_name_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _token_url(value: str) -> str:
-    if problem := token_url_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _one_line(value: str) -> str:
+def _one_line_problem(value: str) -> str | None:
     if has_control_characters(value):
-        raise misfit("must not hold line breaks or other control characters")
-    return value
+        return "must not hold line breaks or other control characters"
+    return None
 
 
-def _schedule(value: str) -> str:
-    if problem := schedule_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _column_type(value: str) -> str:
+def _column_type(value: str, info: ValidationInfo) -> str:
     canonical = column_type(value)
-    if canonical is None:
+    if canonical is None and not reads_stored(info):
         raise misfit("is not a type that columns may have", allowed=COLUMN_TYPES)
-    return canonical
+    return canonical or value
 
 
-def _duration(value: str) -> str:
-    if problem := duration_problem(value):
-        raise misfit(problem)
-    return value
-
-
-def _entry_point(value: str) -> str:
-    if problem := entry_point_problem(value):
-        raise misfit(problem)
-    return value
-
-
-Path = Annotated[str, AfterValidator(_path)]
-Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-HeaderValue = Annotated[str, AfterValidator(_one_line)]
-TokenUrl = Annotated[str, AfterValidator(_token_url)]
-Schedule = Annotated[str, AfterValidator(_schedule)]
+_OneLine = demand(_one_line_problem)
+Path = Annotated[str, demand(path_problem)]
+Expression = Annotated[str, Field(min_length=1), demand(expression_problem)]
+HeaderName = Annotated[str, demand(header_name_problem)]
+HeaderValue = Annotated[str, _OneLine]
+TokenUrl = Annotated[str, demand(token_url_problem)]
+Schedule = Annotated[str, demand(schedule_problem)]
 ColumnType = Annotated[str, AfterValidator(_column_type)]
-Duration = Annotated[str, AfterValidator(_duration)]
-EntryPointName = Annotated[str, Field(max_length=300), AfterValidator(_entry_point)]
+Duration = Annotated[str, demand(duration_problem)]
+EntryPointName = Annotated[str, Field(max_length=300), demand(entry_point_problem)]
 # The name of a query parameter, of a top-level field of a body, or of a header, as the API spells it.
-ApiName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+ApiName = Annotated[str, Field(min_length=1, max_length=200), _OneLine]
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
 # The name of the table that a replacing task lands in is TABLE__TASK_ID: 63 less "__" and 19 digits.
 TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,41}$")]
@@ -164,9 +133,9 @@ class Auth(Declaration):
     token_url: TokenUrl | None = None
     """For oauth2: where tokens are given out, a path or URL on the connection's scheme, host and port; one that lies
     elsewhere belongs into the connection's extra."""
-    scope: Annotated[str, AfterValidator(_one_line)] | None = None
+    scope: Annotated[str, _OneLine] | None = None
     """For oauth2: what the token is for, words separated by blanks."""
-    audience: Annotated[str, AfterValidator(_one_line)] | None = None
+    audience: Annotated[str, _OneLine] | None = None
     """For oauth2: whom the token is for, where the server asks for it."""
     client_auth: Literal["basic", "body"] = "basic"
     """For oauth2: whether client id and secret go into a header or into the token request's body."""
@@ -335,14 +304,14 @@ class Target(Declaration):
     disposition: Disposition = Disposition.APPEND
     """append: add, a shard's rows replacing what an earlier run of it left; merge: upsert by key;
     replace: swap the whole table when all of it has been fetched."""
-    replace_when: Literal["complete", "partial"] = "complete"
+    replace_when: Annotated[Literal["complete", "partial"], Since(format=2)] = "complete"
     """For replace: a task that ends PARTIAL leaves the old rows (complete), or swaps in what it has (partial)."""
 
 
 class Conditional(Declaration):
     """Pages are asked for only if they have changed since their rows landed (ETag, Last-Modified)."""
 
-    full_after_h: float = Field(default=168, gt=0)
+    full_after_h: float = Field(default=168.0, gt=0)
     """Hours after which a page is fetched in full again, whatever its server says of it."""
 
 
@@ -366,11 +335,11 @@ class Limits(Declaration):
 class Timeouts(Declaration):
     """Seconds: to connect, between two reads, for one request in all."""
 
-    connect_s: float = Field(default=10, gt=0)
+    connect_s: float = Field(default=10.0, gt=0)
     """Seconds to connect."""
-    read_s: float = Field(default=30, gt=0)
+    read_s: float = Field(default=30.0, gt=0)
     """Seconds between two reads."""
-    request_s: float = Field(default=120, gt=0)
+    request_s: float = Field(default=120.0, gt=0)
     """Seconds for one request in all."""
 
 
@@ -385,7 +354,7 @@ class Retries(Declaration):
     """How often one request is sent at most."""
     http_backoff_s: float = Field(default=0.5, gt=0)
     """Seconds before a request is sent again, doubled with each attempt, jittered."""
-    http_max_backoff_s: float = Field(default=30, gt=0)
+    http_max_backoff_s: float = Field(default=30.0, gt=0)
     """Seconds between two attempts of a request at most."""
 
 
@@ -394,7 +363,7 @@ class Dedup(Declaration):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
-    ttl_h: float = Field(default=24, gt=0)
+    ttl_h: float = Field(default=24.0, gt=0)
     """Hours for which a submission refuses its equals."""
     while_: Literal["window", "active"] = Field(default="window", alias="while")
     """window: equals are refused for ttl_h, also when the task has ended well; active: only until it has ended."""
@@ -437,7 +406,7 @@ class MergeRange(Declaration):
 Merge = Annotated[MergeList | MergeRange, Field(discriminator="type")]
 
 
-Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Label = Annotated[str, Field(min_length=1, max_length=200), _OneLine]
 
 
 class Placement(Declaration):
@@ -600,7 +569,7 @@ class Source(Declaration):
     """Which submissions are duplicates."""
     merge: Merge | None = None
     """Which waiting tasks become one; none: never."""
-    merge_window_seconds: float = Field(default=60, ge=0)
+    merge_window_seconds: float = Field(default=60.0, ge=0)
     """For how long a task that waits is open to be merged with what comes later."""
     max_bad_rows: int | None = Field(default=None, ge=0)
     """Rows of a shard that may not fit their columns before the shard fails; none: any number."""
@@ -617,6 +586,8 @@ class Source(Declaration):
     def _fits_together(self, info: ValidationInfo) -> Self:
         from collect_ops.sources.rules import faults_of
 
+        if reads_stored(info):
+            return self
         context = info.context or {}
         found = faults_of(self, unreadable=context.get("unreadable", ()), rules=context.get("rules"))
         if faults := tuple(found):

@@ -15,10 +15,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, model_validator
 
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent
-from collect_ops.sources.declaration import Declaration, Scalar, misfits
+from collect_ops.sources.declaration import Declaration, Scalar, misfits, reads_stored
 from collect_ops.sources.patterns import PatternTooSlow, matches, pattern_problem
 from collect_ops.sources.templates import text_of
 
@@ -75,7 +75,9 @@ class Param(Declaration):
     """Shown in forms."""
 
     @model_validator(mode="after")
-    def _fits_itself(self) -> Self:
+    def _fits_itself(self, info: ValidationInfo) -> Self:
+        if reads_stored(info):
+            return self
         faults = [*_misplaced(self), *_unfit_own_values(self)]
         if faults:
             raise misfits(faults)

@@ -19,9 +19,9 @@ class RetryBoost(Declaration):
 class Ageing(Declaration):
     """What waiting adds."""
 
-    first_after_s: float = Field(default=3600, gt=0)
+    first_after_s: float = Field(default=3600.0, gt=0)
     """Seconds of waiting after which it begins."""
-    every_s: float = Field(default=3600, gt=0)
+    every_s: float = Field(default=3600.0, gt=0)
     """Seconds between two steps after that."""
     boost: int = Field(default=1, ge=0, le=10)
     """Added at each step; 0: a task may starve behind more urgent ones."""

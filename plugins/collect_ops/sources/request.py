@@ -78,7 +78,21 @@ def render(source: Source, params: Mapping[str, object], path: str | None = None
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
-    return _requested(source, params, path)[1]
+    return _request(source, params, path, admitted=False)[1]
+
+
+def render_admitted(source: Source, params: Mapping[str, object], path: str | None = None) -> RenderedRequest:
+    """The request of an admitted task: `render`, but for what is refused of a path since it was admitted.
+
+    Args:
+        source: What the task was admitted with.
+        params: Its parameters, and a shard's.
+        path: Its path, instead of the source's.
+
+    Raises:
+        ValidationFailed: They do not make a request.
+    """
+    return _request(source, params, path, admitted=True)[1]
 
 
 def checked_request(
@@ -97,7 +111,7 @@ def checked_request(
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
-    values, request = _requested(source, given, path)
+    values, request = _request(source, given, path, admitted=False)
     paths = {"path": request.path}
     if request.total is not None:
         paths["total.path"] = request.total.path
@@ -114,12 +128,13 @@ def checked_request(
     return values, request
 
 
-def _requested(
-    source: Source, given: Mapping[str, object], path: str | None
+def _request(
+    source: Source, given: Mapping[str, object], path: str | None, *, admitted: bool
 ) -> tuple[dict[str, Scalar], RenderedRequest]:
     values, faults = _checked(source, given)
     template = source.request.path if path is None else path
-    faults += _template_faults(source, template)
+    if not admitted:
+        faults += _template_faults(source, template)
     path = "" if faults else _path(template, values)
     headers = {} if faults else _headers(source, values)
     if not faults:

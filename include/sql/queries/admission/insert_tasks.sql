@@ -2,9 +2,10 @@
 -- taken from the identity's sequence before. Declarations in the order of their hashes, so that two batches cannot wait
 -- for each other. Primary keys.
 WITH declared AS (
-    INSERT INTO collect.source_version (hash, source, definition)
-    SELECT decode(v.hash, 'hex'), v.source, v.definition
-    FROM jsonb_to_recordset(%(versions)s::jsonb) AS v (hash text, source text, definition jsonb)
+    INSERT INTO collect.source_version (hash, source, definition, format, declared)
+    SELECT decode(v.hash, 'hex'), v.source, v.definition, v.format, v.declared
+    -- Not jsonb, which would sort what was declared.
+    FROM json_to_recordset(%(versions)s::json) AS v (hash text, source text, definition json, format smallint, declared json)
     ORDER BY v.hash
     ON CONFLICT (hash) DO NOTHING
 )

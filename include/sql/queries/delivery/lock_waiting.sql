@@ -7,7 +7,8 @@ WITH named AS (
 )
 SELECT
     t.id, n.asked_by, t.status, t.priority, t.base_priority, t.emergency, t.pinned, t.retry_count,
-    extract(EPOCH FROM now() - t.aged_from)::float8 AS waited_s, v.definition -> 'priority_formula' AS formula
+    extract(EPOCH FROM now() - t.aged_from)::float8 AS waited_s, v.definition -> 'priority_formula' AS formula,
+    encode(v.hash, 'hex') AS version, v.format
 FROM named AS n
 JOIN collect.task AS t ON t.id = n.id
 JOIN collect.source_version AS v ON v.hash = t.source_version

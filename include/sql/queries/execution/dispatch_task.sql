@@ -9,4 +9,6 @@ WHERE
     t.id = %(task_id)s AND t.attempt = %(attempt)s AND t.run_id = %(run_id)s AND t.status = 'CLAIMED'
     AND v.hash = t.source_version
 RETURNING
-    t.id, t.source, t.attempt, t.lane, t.run_id, t.path, t.params, t.total_rows, t.shards_total, t.nodes, v.definition
+    t.id, t.source, t.attempt, t.lane, t.run_id, t.path, t.params, t.total_rows, t.shards_total, t.nodes,
+    encode(v.hash, 'hex') AS version, v.format,
+    coalesce(v.declared, v.definition) AS definition

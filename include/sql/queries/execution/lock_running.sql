@@ -4,7 +4,9 @@
 SELECT
     t.id, t.source, t.status, t.attempt, t.generation, t.priority, t.lane, t.run_id, t.retry_count, t.lost_count,
     t.max_retries, t.total_rows, t.shards_total, t.merged_task_ids, t.withdrawn_at, t.base_priority, t.emergency,
-    t.pinned, v.definition,
+    t.pinned, encode(v.hash, 'hex') AS version, v.format,
+    coalesce(v.declared, v.definition) AS definition,
+    v.definition ->> 'connection' AS connection,
     coalesce(t.own_params, t.params) AS own_params,
     CASE WHEN t.status <> 'CLAIMED' THEN t.error END AS plan_error,
     extract(EPOCH FROM now() - t.started_at)::float8 AS elapsed_s,

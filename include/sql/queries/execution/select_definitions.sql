@@ -1,3 +1,3 @@
 -- Declarations as they were admitted. Primary key.
-SELECT encode(hash, 'hex') AS version, definition FROM collect.source_version
+SELECT encode(hash, 'hex') AS version, format, coalesce(declared, definition) AS definition FROM collect.source_version
 WHERE encode(hash, 'hex') = ANY(%(versions)s)

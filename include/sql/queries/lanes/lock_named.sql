@@ -8,7 +8,7 @@ SELECT
     t.id, t.source, t.generation, t.attempt, t.refused_nodes, t.priority, extract(EPOCH FROM now() - t.aged_from)::float8 AS waited_s, t.lane, t.status, t.retry_count,
     t.queued_at, greatest(t.queued_at, t.due_at, t.in_queue_at) AS in_queue_at,
     extract(EPOCH FROM t.due_at - now())::float8 AS due_in_s,
-    v.definition -> 'placement' AS placement,
+    v.format, v.definition -> 'placement' AS placement,
     v.definition -> 'max_active_tasks' AS max_active_tasks, v.definition ->> 'connection' AS connection,
     v.definition #>> '{limits,requests_per_s}' IS NULL
     AND (

@@ -279,3 +279,19 @@ def test_a_deadline_is_kept_and_needs_an_offset(world: World) -> None:
     assert world.task(answer.task_id)["deadline"].isoformat() == "2031-01-01T08:00:00+00:00"
     with pytest.raises(ValueError, match="deadline"):
         world.submission(deadline="2031-01-01T10:00:00")
+
+
+def test_a_batch_may_mix_declared_and_default_numbers(world: World) -> None:
+    world.add(
+        source("briefly", dedup={"ttl_h": 1}, merge_window_seconds=5),
+        source("longer", dedup={"ttl_h": 1.5}),
+        source("usual"),
+    )
+    names = ("briefly", "usual", "longer")
+    answers = world.service().admit_batch([world.submission(name) for name in names])
+    assert [getattr(answer, "status", answer) for answer in answers] == ["QUEUED"] * 3
+    hours = world.rows(
+        "SELECT t.source, round(extract(EPOCH FROM d.expires_at - t.created_at) / 3600, 1)::float8 AS hours"
+        " FROM collect.dedup AS d JOIN collect.task AS t ON t.id = d.task_id"
+    )
+    assert {row["source"]: row["hours"] for row in hours} == {"briefly": 1.0, "longer": 1.5, "usual": 24.0}

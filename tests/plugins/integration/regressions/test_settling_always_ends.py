@@ -20,12 +20,12 @@ def test_a_declaration_that_is_not_understood_any_more(world: World, serve: Serv
     task_id = world.submit().task_id
     run_id = world.claim().runs[0].run_id
     db.execute(
-        """UPDATE collect.source_version SET definition = definition::jsonb || '{"of_an_older_release": 1}'"""
+        """UPDATE collect.source_version SET declared = declared::jsonb || '{"batch_size": "of_an_older_release"}'"""
     )
     world.run(run_id)
     task = world.task(task_id)
     assert task["status"] == "DEAD"
-    assert "of_an_older_release" in task["reason"]
+    assert "batch_size" in task["reason"]
 
 
 def test_a_swap_that_the_table_refuses(world: World, serve: Serve, db: Connection) -> None:

@@ -25,6 +25,7 @@ from collect_ops.execution.settle import settle
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.priority import priority_of, priority_rules
 from collect_ops.lanes.rules import LaneRules
+from collect_ops.sources.stored import FORMAT
 from collect_ops.storage import Jsonb, connect, errors, query
 from collect_ops.tasks.lifecycle import FINAL, MOVES, UNDER_WAY, TaskStatus
 from tests.factories import source
@@ -124,7 +125,10 @@ class TaskMachine(RuleBasedStateMachine):
     def submit(self, retries: list[int]) -> None:
         self._connection.execute("DELETE FROM collect.task")  # for a few rows cheaper than TRUNCATE
         ids = [row["id"] for row in self._run("admission/take_task_ids", count=len(retries))]
-        version = {"hash": "01", "source": "things", "definition": source().model_dump(mode="json")}
+        definition = source().model_dump(mode="json")
+        version = {
+            "hash": "01", "source": "things", "format": 1, "definition": definition, "declared": definition,
+        }  # fmt: skip
         tasks = [
             {
                 "id": task_id,
@@ -259,9 +263,8 @@ class TaskMachine(RuleBasedStateMachine):
             task.move(S.HELD)
 
     def _release(self) -> None:
-        released = {
-            row["id"] for row in self._run("lanes/release_held", source=None, connection=None, actor="test")
-        }
+        everything = {"source": None, "connection": None, "left": None, "format": FORMAT}
+        released = {row["id"] for row in self._run("lanes/release_held", **everything, actor="test")}
         assert released == {task.id for task in self._tasks.values() if task.status is S.HELD}
         self._held_are_released()
 
