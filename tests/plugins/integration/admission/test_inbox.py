@@ -56,6 +56,7 @@ def test_a_message_becomes_a_task_and_its_sender_hears_of_it(world: World, produ
         "status": "QUEUED",
         "duplicate_of": None,
         "merged_into": None,
+        "declaration_changed": False,
         "message": f"task {task['id']} admitted, now QUEUED",
     }
     assert world.runs.woken == ["urgent"]
