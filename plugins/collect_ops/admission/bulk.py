@@ -215,7 +215,8 @@ class BulkAdmission:
                 if isinstance(answer, CollectOpsError):
                     continue  # told of by the check
                 counts[answer.decision] += 1
-                counts["declaration_changed"] += answer.declaration_changed
+                if answer.declaration_changed:
+                    counts["declaration_changed"] += 1
                 self._on_answer(line.number, answer)
             self._report("admit", done, checked)
         return checked, counts
@@ -256,7 +257,8 @@ class BulkAdmission:
             for (line, _), answer in zip(block, self._answers(block, started, checked), strict=True):
                 if isinstance(answer, Admission):
                     counts[_outcome(answer)] += 1
-                    counts["declaration_changed"] += answer.declaration_changed
+                    if answer.declaration_changed:
+                        counts["declaration_changed"] += 1
                     self._on_answer(line.number, answer)
             started = done
             self._report("admit", done, checked)

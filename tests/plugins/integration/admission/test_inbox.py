@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -17,6 +18,8 @@ from collect_ops.broker.consumer import Consumer, QueueMissing
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.delivery.sweep import sweep
 from collect_ops.kernel.errors import CollectOpsError, Transient
+from collect_ops.sources.load import get_source
+from collect_ops.sources.model import Source
 from collect_ops.storage import Connection, DatabaseUnavailable
 from tests.plugins.integration.admission.inbox_broker import DEAD, INBOX, Producer, depth, drain, reasons
 from tests.plugins.integration.world import World, source
@@ -56,10 +59,36 @@ def test_a_message_becomes_a_task_and_its_sender_hears_of_it(world: World, produ
         "status": "QUEUED",
         "duplicate_of": None,
         "merged_into": None,
+        "declaration_changed": False,
         "message": f"task {task['id']} admitted, now QUEUED",
     }
     assert world.runs.woken == ["urgent"]
     assert depth(world.backends.amqp_url, INBOX) == 0
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        "request: {params: {from-date: {type: string}}}",
+        'description: "\\UFFFFFFFF"',
+        "records: '" + "[" * 3000 + "'",
+    ],
+)
+def test_a_message_that_names_a_faulty_declaration_is_refused_and_the_next_one_admitted(
+    world: World, producer: Producer, tmp_path: Path, faulty: str
+) -> None:
+    (tmp_path / "faulty.yaml").write_text(f"name: faulty\nconnection: api\ntarget: {{table: t}}\n{faulty}\n")
+
+    def find(name: str) -> Source:
+        return get_source(name, tmp_path) if name == "faulty" else world.find(name)
+
+    producer.ask({"schema": 1, "source": "faulty"}, "bad")
+    producer.ask(things(), "good")
+    done = run_once(world.backends, world.rules, world.runs, sources=find)
+    assert (done.admitted, done.replied) == (1, 2)
+    answers = producer.answers()
+    assert answers["good"]["status"] == "QUEUED"
+    assert answers["bad"]["faults"]
 
 
 @pytest.mark.parametrize("key", ["", "a.b.c", "collect.lane.urgent"])
