@@ -24,8 +24,10 @@ LOOK_EVERY_S = 5.0
 SILENT_JOB_S = 30.0
 #: A worker that consumes nothing; after an absence of RabbitMQ it may take half a minute to connect again.
 IDLE_WORKER_S = 60.0
-#: Everything else, and whatever has not been well since its start: on two busy processors that took four minutes.
-STARTS_WITHIN_S = 300.0
+#: A server that does not answer; on a machine with too much to do it may just be slow.
+SILENT_SERVER_S = 300.0
+#: What has not been well since its start: as long as `make up` waits at most. A slow start that is ended begins anew.
+STARTS_WITHIN_S = 1200.0
 #: Between SIGTERM and SIGKILL, for a process whose loop stands still.
 JOB_ENDS_WITHIN_S = 5.0
 
@@ -80,7 +82,7 @@ class Patience:
             return STARTS_WITHIN_S
         if name in JOBS:
             return SILENT_JOB_S
-        return IDLE_WORKER_S if name.startswith("worker") else STARTS_WITHIN_S
+        return IDLE_WORKER_S if name.startswith("worker") else SILENT_SERVER_S
 
 
 def watched(stack: Stack) -> list[Program]:
@@ -139,11 +141,12 @@ def look(stack: Stack, patience: Patience, say: Callable[[str], None], now: floa
 
 def main() -> None:
     """Look every few seconds, until ended."""
-    stack = load(Layout.from_environment())
+    layout = Layout.from_environment()
     patience = Patience()
     while True:
+        stack = load(layout)  # worker hosts come and go
         look(stack, patience, lambda line: print(line, flush=True), time.monotonic())
-        health.watchdog_mark(stack.layout).touch()
+        health.watchdog_mark(layout).touch()
         time.sleep(LOOK_EVERY_S)
 
 
