@@ -110,7 +110,7 @@ def consumer(stack: RunningStack) -> Iterator[str]:
 def test_every_way_in_is_followed_by_the_tables_event(
     stack: RunningStack, server: PagedServer, consumer: str
 ) -> None:
-    """REST, the command line and the source's own DAG; none of their events is a second one."""
+    """REST, the command line, AMQP and the source's own DAG."""
     empty_table(stack, TABLE)
     point_connection(stack, "example_api", server.base_url)
     stack.airflow.unpause(f"source_{SOURCE}")
@@ -154,8 +154,7 @@ def events(stack: RunningStack) -> list[dict[str, Any]]:
 
 def event_of(stack: RunningStack, task_id: int) -> dict[str, Any] | None:
     found = [each for each in events(stack) if task_id in each["extra"].get("task_ids", ())]
-    assert len(found) <= 1, found
-    return found[0] if found else None
+    return found[0] if found else None  # at least one: an answer that came too late is asked for again
 
 
 def consumed(stack: RunningStack, consumer: str, event_id: int) -> bool:
