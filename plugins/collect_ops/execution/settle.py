@@ -97,7 +97,7 @@ def settle(
             source=publications.source,
             host=publications.host,
             actor=actor,
-            left=publications.left,
+            spared=publications.left,
         )
         follow_up = [*publications.items, *(publication_of(row) for row in held)]
         if follow_up:

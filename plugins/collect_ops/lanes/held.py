@@ -14,7 +14,7 @@ def release_held(
     source: str | None = None,
     host: str | None = None,
     actor: str,
-    left: int | None = None,
+    spared: int | None = None,
 ) -> list[dict[str, Any]]:
     """Move HELD tasks that may run now to their next generation; returns what to publish.
 
@@ -25,7 +25,7 @@ def release_held(
         source: Only tasks of this source, and of `host`; all when neither is given.
         host: Only tasks of this connection, beside those of `source`.
         actor: For the task log.
-        left: A task that stays as it is, since it has only just been set aside.
+        spared: A task that stays as it is, since it has only just been set aside.
     """
-    values = {"source": source, "connection": host, "actor": actor, "format": FORMAT, "left": left}
+    values = {"source": source, "connection": host, "actor": actor, "format": FORMAT, "spared": spared}
     return connection.execute(query("lanes/release_held"), values).fetchall()

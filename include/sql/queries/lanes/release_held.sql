@@ -1,7 +1,7 @@
 -- Publishes again, as new generations, HELD tasks that may run now: the highest priority first, as many as fit under their
 -- source's max_active_tasks; none that waits for a node, or for a process of a newer release; none whose host is held
 -- or paused, and one alone of a host whose hold has passed, to see whether it answers: one that was tried least, so that
--- a task which fails by itself does not stand for the others. Of a source and of a host, or all, but for `left`. Rows
+-- a task which fails by itself does not stand for the others. Of a source and of a host, or all, but for `spared`. Rows
 -- that another pass has in hand are skipped. Index task_open. Returns them.
 WITH held AS MATERIALIZED (
     SELECT
@@ -13,7 +13,7 @@ WITH held AS MATERIALIZED (
     LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
     WHERE
         t.status = 'HELD' AND t.held_for IS NULL AND v.format <= %(format)s
-        AND t.id IS DISTINCT FROM %(left)s::bigint
+        AND t.id IS DISTINCT FROM %(spared)s::bigint
         AND (h.paused_until IS NULL OR h.paused_until <= now())
         AND (h.held_until IS NULL OR h.held_until <= now())
         AND (%(source)s::text IS NULL OR t.source = %(source)s OR v.definition ->> 'connection' = %(connection)s::text)
