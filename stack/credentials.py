@@ -24,9 +24,21 @@ def generate() -> dict[str, str]:
     return {
         "POSTGRES_SUPERUSER_PASSWORD": password(),
         "POSTGRES_AIRFLOW_PASSWORD": password(),
+        # The owners of database, Redis and RabbitMQ: of the stack's own commands only.
         "POSTGRES_COLLECT_PASSWORD": password(),
         "REDIS_PASSWORD": password(),
         "RABBITMQ_PASSWORD": password(),
+        # What runs (stack/access.py).
+        "POSTGRES_CONTROL_PASSWORD": password(),
+        "POSTGRES_PERSON_PASSWORD": password(),
+        "REDIS_CONTROL_PASSWORD": password(),
+        "REDIS_PERSON_PASSWORD": password(),
+        "RABBITMQ_CONTROL_PASSWORD": password(),
+        "RABBITMQ_PERSON_PASSWORD": password(),
+        "RABBITMQ_MONITOR_PASSWORD": password(),
+        "AIRFLOW_NODE_PASSWORD": password(),
+        # Nodes' passwords are made of it.
+        "NODES_KEY": secrets.token_urlsafe(48),
         "RABBITMQ_ERLANG_COOKIE": secrets.token_hex(32),
         # HS512 wants a key of at least 64 bytes.
         "AIRFLOW_JWT_SECRET": secrets.token_urlsafe(64),
