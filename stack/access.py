@@ -215,16 +215,29 @@ def monitor_user(secrets: Mapping[str, str]) -> BrokerUser:
 
 
 def node_broker_user(secrets: Mapping[str, str], node_id: str, generation: int) -> BrokerUser:
-    """Publishes tasks and heartbeats, reads no queue of collect-ops, and serves its own queues of Celery's."""
-    own = re.escape(node_id).replace("\\-", "-")
-    # A worker's broadcast queue is `ID@HOST.celery.pidbox`; it asks once who else has its name, and gets replies.
-    pidbox = rf"{own}@[^/]+\.celery\.pidbox|[0-9a-f-]{{36}}\.reply\.celery\.pidbox"
-    exchanges = r"celery\.pidbox|reply\.celery\.pidbox|celeryev"
-    queues = rf"default|node\.{own}|{pidbox}|celeryev\.[0-9a-f-]{{36}}"
-    names = rf"^({queues}|{exchanges}|collect\.nodes)$"
-    return BrokerUser(
+    """A node's user."""
+    return replace(
+        node_broker_rights(re.escape(node_id)),
         name=node_user(node_id),
         password=node_password(secrets, node_id, generation),
+    )
+
+
+def node_broker_rights(node_id: str) -> BrokerUser:
+    """Publishes tasks and heartbeats, reads no queue of collect-ops, and serves its own queues of Celery's.
+
+    Args:
+        node_id: The node's id, as a regular expression.
+    """
+    # A worker's broadcast queue is `NAME@HOST.celery.pidbox`, NAME its id or (in containers) `celery`; it asks once who
+    # else has its name, and gets replies.
+    pidbox = rf"({node_id}|celery)@[^/]+\.celery\.pidbox|[0-9a-f-]{{36}}\.reply\.celery\.pidbox"
+    exchanges = r"celery\.pidbox|reply\.celery\.pidbox|celeryev"
+    queues = rf"default|node\.{node_id}|{pidbox}|celeryev\.[0-9a-f-]{{36}}"
+    names = rf"^({queues}|{exchanges}|collect\.nodes)$"
+    return BrokerUser(
+        name="",
+        password="",
         collect=Rights(write=_NODE_WRITES, read=_NOT_OURS),
         celery=Rights(configure=names, write=rf"^({queues}|{exchanges})$", read=names),
     )

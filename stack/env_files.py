@@ -131,15 +131,16 @@ def exports(variables: Mapping[str, str]) -> str:
 def main(arguments: list[str]) -> int:
     """Print what a container needs, from its own environment.
 
-    `connections` prints exports; `passwords` prints the JSON of the UI's users.
+    `connections` prints exports; `server` those of them that the api-server gets, which hands connections of its
+    environment to any task; `passwords` prints the JSON of the UI's users.
     """
-    if arguments == ["connections"]:
-        derived = {**connections(os.environ), **addresses(os.environ), **celery(os.environ)}
-        print(exports({**derived, DATABASE_KEY: database(os.environ)}))
+    if arguments in (["connections"], ["server"]):
+        own = {} if arguments == ["server"] else {**connections(os.environ), **addresses(os.environ)}
+        print(exports({**own, **celery(os.environ), DATABASE_KEY: database(os.environ)}))
     elif arguments == ["passwords"]:
         print(json.dumps(passwords(os.environ)))
     else:
-        print("usage: python -m stack.env_files connections|passwords", file=sys.stderr)
+        print("usage: python -m stack.env_files connections|server|passwords", file=sys.stderr)
         return 2
     return 0
 

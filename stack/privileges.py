@@ -6,7 +6,6 @@ run already.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +15,11 @@ from psycopg import sql
 
 from collect_ops.nodes.queues import is_node_id
 from stack import access, postgres, rabbitmq, redis, supervisor
-from stack.env_files import CONFIG
 from stack.faults import BadSetting, StackError
 from stack.layout import Layout
+from stack.rights_files import create_result_tables, statements
 from stack.settings import Stack, load, remember
 
-FILES = CONFIG / "privileges"
 WORKER_ROLE, RESULTS_ROLE = "collect_worker", "airflow_results"
 _END_WITHIN_S = 15.0
 Say = Callable[[str], None]
@@ -65,16 +63,7 @@ def make_nodes(stack: Stack) -> None:
 
 def grant_results(stack: Stack) -> None:
     """Make the tables of Celery's results, and let nodes write to these alone in Airflow's database."""
-    from celery.backends.database.session import ResultModelBase  # type: ignore[import-untyped]
-    from sqlalchemy import create_engine
-
-    from stack.env_files import database
-
-    engine = create_engine(database(stack.places))
-    try:
-        ResultModelBase.metadata.create_all(engine)
-    finally:
-        engine.dispose()
+    create_result_tables(stack.places)
     with (
         postgres.connect(stack, stack.places["POSTGRES_AIRFLOW_DB"]) as connection,
         connection.transaction(),
@@ -169,7 +158,7 @@ def _demand_running(layout: Layout, what: str) -> None:
 
 
 def _run(connection: psycopg.Connection, name: str) -> None:
-    connection.execute(re.sub(r"^\s*--.*$", "", (FILES / name).read_text(), flags=re.MULTILINE).encode())
+    connection.execute(statements(name))
 
 
 def _exists(connection: psycopg.Connection, role: str) -> bool:
