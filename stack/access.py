@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from collect_ops.lanes.rules import lane_rules
+
 CONTROL, PERSON, MONITOR = "collect_control", "collect_person", "collect_monitor"
 #: Account of nodes in Airflow: its role may start runs and reads no connection.
 NODE_ACCOUNT = "collect_node"
@@ -176,11 +178,23 @@ def _monitor(secrets: Mapping[str, str]) -> dict[str, str]:
 
 # RabbitMQ
 
-#: What the sweep declares again when it was lost (include/rules/lanes.yaml), and what a migration makes of it.
-_TOPOLOGY = r"^collect\.(tasks|retry|dead|inbox|heartbeats|lane|topology)(\..+)?$"
-_NOT_OURS = r"^(?!collect\.).*$"
-#: Exchanges that nodes publish to: admission and heartbeats, and the default one for replies and queues of your own.
-_NODE_WRITES = r"^(collect\.(tasks|retry|dead|inbox|heartbeats)|amq\.default|(?!collect\.|amq\.).*)$"
+
+def _declared() -> str:
+    """Names of the exchanges and queues that collect-ops needs, as a regular expression without anchors."""
+    topology = lane_rules().topology()
+    names = {exchange.name for exchange in topology.exchanges} | {queue.name for queue in topology.queues}
+    return "|".join(re.escape(name) for name in sorted(names))
+
+
+def _others() -> str:
+    """What else is in the virtual host: queues and exchanges of your own."""
+    return rf"(?!(?:{_declared()})(?:\.migrating)?$|amq\.).*"
+
+
+def _published_to() -> str:
+    """Exchanges that a node publishes to: admission and heartbeats, and the default one for replies."""
+    exchanges = (re.escape(exchange.name) for exchange in lane_rules().topology().exchanges)
+    return "|".join((*exchanges, r"amq\.default"))
 
 
 def control_user(secrets: Mapping[str, str]) -> BrokerUser:
@@ -188,7 +202,8 @@ def control_user(secrets: Mapping[str, str]) -> BrokerUser:
     return BrokerUser(
         name=CONTROL,
         password=secrets["RABBITMQ_CONTROL_PASSWORD"],
-        collect=Rights(configure=_TOPOLOGY, write=EVERYTHING, read=EVERYTHING),
+        # The sweep declares what was lost.
+        collect=Rights(configure=f"^({_declared()})$", write=EVERYTHING, read=EVERYTHING),
         # CeleryExecutor declares the queues of nodes with its first message to them.
         celery=Rights(configure=EVERYTHING, write=EVERYTHING, read=EVERYTHING),
     )
@@ -238,7 +253,7 @@ def node_broker_rights(node_id: str) -> BrokerUser:
     return BrokerUser(
         name="",
         password="",
-        collect=Rights(write=_NODE_WRITES, read=_NOT_OURS),
+        collect=Rights(write=f"^({_published_to()}|{_others()})$", read=f"^{_others()}$"),
         celery=Rights(configure=names, write=rf"^({queues}|{exchanges})$", read=names),
     )
 

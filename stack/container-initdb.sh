@@ -34,8 +34,4 @@ sql --dbname collect_ops --single-transaction --file "$privileges/1_roles.sql"
 sql --dbname collect_ops --file "$privileges/3_reassign.sql"
 login collect_control POSTGRES_CONTROL_PASSWORD
 login collect_node POSTGRES_NODE_PASSWORD
-sql --dbname postgres <<'SQL'
-SELECT 'CREATE ROLE airflow_results NOLOGIN'
-WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'airflow_results') \gexec
-GRANT collect_worker, airflow_results TO collect_node;
-SQL
+sql --dbname postgres --command 'GRANT collect_nodes TO collect_node'

@@ -127,8 +127,8 @@ def _hba(stack: Stack) -> list[str]:
     others = [stack.nodes.subnet if stack.nodes.bridge else None, "0.0.0.0/0" if stack.nodes.listen else None]
     for network in filter(None, others):
         lines += [
-            f"host {places['POSTGRES_COLLECT_DB']} +collect_worker {network} scram-sha-256",
-            f"host {places['POSTGRES_AIRFLOW_DB']} +airflow_results {network} scram-sha-256",
+            f"host {places[name]} +collect_nodes {network} scram-sha-256"
+            for name in ("POSTGRES_COLLECT_DB", "POSTGRES_AIRFLOW_DB")
         ]
     return lines
 

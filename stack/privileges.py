@@ -20,7 +20,7 @@ from stack.layout import Layout
 from stack.rights_files import create_result_tables, statements
 from stack.settings import Stack, load, remember
 
-WORKER_ROLE, RESULTS_ROLE = "collect_worker", "airflow_results"
+NODES_ROLE = "collect_nodes"
 _END_WITHIN_S = 15.0
 Say = Callable[[str], None]
 
@@ -54,11 +54,9 @@ def make_nodes(stack: Stack) -> None:
             _set_login(
                 connection, name, access.node_password(stack.secrets, node_id, stack.generation(node_id))
             )
-            for group in (WORKER_ROLE, RESULTS_ROLE):
-                if _exists(connection, group):
-                    connection.execute(
-                        sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name))
-                    )
+            connection.execute(
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(NODES_ROLE), sql.Identifier(name))
+            )
 
 
 def grant_results(stack: Stack) -> None:

@@ -1,13 +1,16 @@
 -- Before the migrations, as superuser, in the database collect_ops; repeatable. Both stacks run it at every start.
 --
 -- collect_ops owns the database and the schema `collect`, and is nobody that runs. collect_landing owns the tables that
--- rows land in. collect_worker is what nodes are members of, collect_control what Airflow's servers log in as,
--- collect_person who reads with psql. Logins get their passwords from whoever runs this.
+-- rows land in. collect_worker may do what a worker needs; nodes are members of collect_nodes, which is let in from other
+-- machines. collect_control is what Airflow's servers log in as, collect_person who reads with psql. Logins get their
+-- passwords from whoever runs this.
 DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['collect_landing', 'collect_worker', 'collect_control', 'collect_person'] LOOP
+    FOREACH wanted IN ARRAY ARRAY[
+        'collect_landing', 'collect_worker', 'collect_nodes', 'collect_control', 'collect_person', 'airflow_results'
+    ] LOOP
         IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
@@ -15,7 +18,8 @@ BEGIN
 END $$;
 
 GRANT collect_landing TO collect_worker, collect_person, collect_ops;
-GRANT collect_worker TO collect_control;
+GRANT collect_worker TO collect_control, collect_nodes;
+GRANT airflow_results TO collect_nodes;
 -- What a person makes in `landing` belongs to whoever lands there.
 ALTER ROLE collect_person IN DATABASE collect_ops SET role = 'collect_landing';
 GRANT CONNECT, TEMPORARY ON DATABASE collect_ops TO collect_landing, collect_person;

@@ -1,12 +1,6 @@
 -- In Airflow's database, as superuser or its owner, once Celery's tables are there; repeatable. Of all that is in it, a
 -- node may write what became of its Celery tasks. What Celery keeps of a task's own result is a pickle, and whoever
 -- reads a pickle runs what is in it: none is kept. Airflow reads the state alone.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'airflow_results') THEN
-        CREATE ROLE airflow_results NOLOGIN;
-    END IF;
-END $$;
 GRANT CONNECT ON DATABASE airflow TO airflow_results;
 GRANT USAGE ON SCHEMA public TO airflow_results;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.celery_taskmeta, public.celery_tasksetmeta TO airflow_results;

@@ -71,3 +71,18 @@ def test_a_shell_reads_the_exports_as_they_were_meant() -> None:
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == AWKWARD + "\n"
+
+
+def test_the_api_server_gets_no_connection() -> None:
+    def printed(what: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "stack.env_files", what],
+            cwd=CHECKOUT, env=PLACES, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "AIRFLOW_CONN_COLLECT_POSTGRES" in printed("connections")
+    server = printed("server")
+    assert env_files.DATABASE_KEY in server
+    assert "AIRFLOW_CONN_" not in server
+    assert "COLLECT_POSTGRES_DSN" not in server

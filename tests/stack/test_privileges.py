@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 import pika
+import psutil
 import psycopg
 import pytest
 import redis
@@ -48,8 +50,18 @@ def run_stack(layout: Layout, *arguments: str, **variables: str) -> subprocess.C
     )  # fmt: skip
 
 
+def own_address() -> str:
+    """An address of this machine that stands for another machine's way in."""
+    return next(
+        each.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for each in addresses
+        if each.family is socket.AF_INET and name != "lo"
+    )
+
+
 def up(layout: Layout) -> None:
-    done = run_stack(layout, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0")
+    done = run_stack(layout, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0", LISTEN=own_address())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -109,10 +121,10 @@ IDENTITIES = {"control": control, "person": person, "node": node}
 each_identity = pytest.mark.parametrize("places", IDENTITIES.values(), ids=IDENTITIES)
 
 
-def database(places: dict[str, str], name: str = "collect_ops") -> psycopg.Connection:
+def database(places: dict[str, str], name: str = "collect_ops", host: str = HOST) -> psycopg.Connection:
     kind = "COLLECT" if name == "collect_ops" else "AIRFLOW"
     return psycopg.connect(
-        host=HOST, port=places["POSTGRES_PORT"], dbname=name, autocommit=True, connect_timeout=5,
+        host=host, port=places["POSTGRES_PORT"], dbname=name, autocommit=True, connect_timeout=5,
         user=places[f"POSTGRES_{kind}_USER"], password=places[f"POSTGRES_{kind}_PASSWORD"],
     )  # fmt: skip
 
@@ -317,6 +329,14 @@ def test_of_airflows_database_a_node_writes_celerys_results_and_no_pickle(stack:
         assert kept == ("SUCCESS", None)
 
 
+def test_from_another_machine_nodes_get_in_and_nobody_else(stack: Stack) -> None:
+    for name in ("collect_ops", "airflow"):
+        database(node(stack), name, own_address()).close()
+        for who in (owner, control, person):
+            with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
+                database(who(stack), name, own_address()).close()
+
+
 # RabbitMQ
 
 
@@ -384,6 +404,20 @@ def test_everybody_publishes_heartbeats_tasks_and_replies(stack: Stack, places: 
     with closing(amqp(owner(stack))) as connection:
         for queue in (LANE, "collect.heartbeats"):
             connection.channel().queue_purge(queue)
+
+
+def test_a_dags_own_queues_are_anybodys(stack: Stack) -> None:
+    """What is no queue of collect-ops is published to and consumed from, by nodes too."""
+    with closing(amqp(owner(stack))) as connection:
+        connection.channel().queue_declare("collect.of_mine", durable=True)
+        connection.channel().exchange_declare("orders", durable=True)
+        connection.channel().queue_bind("collect.of_mine", "orders", "x")
+    for who in IDENTITIES.values():
+        with closing(amqp(who(stack))) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("orders", "x", b"{}", mandatory=True)
+            assert channel.basic_get("collect.of_mine", auto_ack=True)[0] is not None
 
 
 def test_a_nodes_queues_are_its_own(stack: Stack) -> None:
