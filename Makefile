@@ -35,12 +35,17 @@ logs: ## Follow the logs (make logs S=scheduler)
 	@$(STACK) logs $(S)
 
 .PHONY: env
-env: ## Print connection settings as shell exports: eval "$$(make -s env)"
-	@$(STACK) env
+env: ## Print what a person needs as shell exports: eval "$$(make -s env)"; ALL=1 adds the owners' secrets
+	@$(STACK) env $(if $(ALL),--all)
 
 .PHONY: join
-join: ## Print what a worker on another machine needs (after LISTEN=…; make -s join A=10.0.0.5 > join.env)
-	@umask 077; $(STACK) join-file $(if $(A),--address $(A)) $(if $(FILE),--output $(FILE))
+join: ## Print what a node on another machine needs (after LISTEN=…; make -s join N=n2 > join.env)
+	@umask 077; $(if $(N),,$(error which node? make join N=n2)) \
+	  $(STACK) join-file $(N) $(if $(A),--address $(A)) $(if $(FILE),--output $(FILE))
+
+.PHONY: withdraw
+withdraw: ## End a node's sessions and take its credentials away (make withdraw N=n2)
+	@$(if $(N),,$(error which node? make withdraw N=n2)) $(STACK) withdraw $(N)
 
 .PHONY: restart
 restart: ## Restart all services, or some (make restart S=scheduler,triggerer)
@@ -92,7 +97,7 @@ bench: up demo-venv bench-venv ## Run the benchmarks (make bench ONLY=collect ru
 .PHONY: chaos
 chaos: up demo-venv ## Kill each process in the middle of a run, long form (ARGS= goes to pytest instead of all)
 	@scripts/bootstrap.sh nodes
-	@eval "$$($(STACK) env)"; code=0; \
+	@eval "$$($(STACK) env --all)"; code=0; \
 	$(PYTHON) -m pytest -m chaos -p no:randomly --timeout 1800 tests/e2e $(ARGS) || code=$$?; \
 	$(if $(ARGS),,LIVES_EXAMPLES=40 KILL_POINTS=60 CHANGES_EXAMPLES=30 $(PYTHON) -m pytest --timeout 3600 $(LONG_WALKS) || code=$$?;) exit $$code
 

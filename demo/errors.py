@@ -54,7 +54,7 @@ class SettingMissing(CollectOpsError, Permanent):
         self.names = tuple(names)
         super().__init__(
             f"environment lacks {', '.join(names)}; start the stack and take its settings: "
-            'make up && eval "$(make -s env)"'
+            'make up && eval "$(make -s env ALL=1)"'
         )
 
 

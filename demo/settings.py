@@ -58,14 +58,15 @@ class DemoSettings:
 
     @classmethod
     def load(cls) -> DemoSettings:
-        """From the environment; what is missing there is asked of `python -m stack env`.
+        """From the environment; when something is missing there, from `python -m stack env --all`.
 
         Raises:
             SettingMissing: the stack has never been started.
         """
         settings: Mapping[str, str] = os.environ
         if any(name not in settings for name in NEEDED):
-            settings = {**_stack_environment(), **os.environ}
+            # What a shell has of `make env` is a person's: it may do less.
+            settings = {**os.environ, **_stack_environment()}
         missing = [name for name in NEEDED if name not in settings]
         if missing:
             raise SettingMissing(names=missing)
@@ -88,10 +89,13 @@ class DemoSettings:
 
 
 def _stack_environment() -> dict[str, str]:
-    """What `python -m stack env` prints, or nothing when there is no stack."""
+    """What `python -m stack env --all` prints, or nothing when there is no stack."""
+    named = os.environ.get("COLLECT_OPS_STACK")
     done = subprocess.run(
-        [sys.executable, "-m", "stack", "env"], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "stack", "env", "--all"],
+        cwd=CHECKOUT, env={**os.environ, **({"STACK_HOME": named} if named else {})},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         return {}
     words = [word for line in done.stdout.splitlines() for word in shlex.split(line)[1:]]

@@ -35,7 +35,7 @@ status=0
 if [ $# -gt 0 ]; then
   "$BIN/python" -m stack up
   step "pytest"
-  eval "$("$BIN/python" -m stack env)"
+  eval "$("$BIN/python" -m stack env --all)"
   "$BIN/python" -m pytest -m "not chaos" "$@" || status=$?
   exit "$status"
 fi
@@ -45,13 +45,13 @@ fi
 "$BIN/python" -m stack up --only postgres,redis,rabbitmq
 step "pytest: what needs no running stack"
 (
-  eval "$("$BIN/python" -m stack env)"
+  eval "$("$BIN/python" -m stack env --all)"
   exec "$BIN/python" -m pytest -m "not chaos and not stack" -n 2
 ) || status=$?
 "$BIN/python" -m stack up
 step "pytest: what works on the running stack, or starts one"
 (
-  eval "$("$BIN/python" -m stack env)"
+  eval "$("$BIN/python" -m stack env --all)"
   exec "$BIN/python" -m pytest -m "stack and not chaos"
 ) || status=$?
 exit "$status"

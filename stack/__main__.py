@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stack import bring_up, environment, join, launch, report, settings
+from stack import bring_up, environment, join, launch, privileges, report, settings
 from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
@@ -72,21 +72,30 @@ def logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def env(_: argparse.Namespace) -> int:
+def env(arguments: argparse.Namespace) -> int:
     """Print shell exports."""
-    print(exports(environment.person(settings.load(Layout.from_environment()))))
+    wanted = environment.everything if arguments.all else environment.person
+    print(exports(wanted(settings.load(Layout.from_environment()))))
+    return 0
+
+
+def withdraw(arguments: argparse.Namespace) -> int:
+    """End a node's sessions and take its credentials away."""
+    privileges.withdraw(Layout.from_environment(), arguments.node, say)
     return 0
 
 
 def join_file(arguments: argparse.Namespace) -> int:
     """Print or write what another machine needs."""
-    text = join.text(settings.load(Layout.from_environment()), arguments.address)
+    stack = settings.load(Layout.from_environment())
+    join.check(stack, arguments.address)
+    text = join.text(privileges.admit(stack, arguments.node), arguments.node, arguments.address)
     if arguments.output is None:
         print(text, end="")
         return 0
     write_private(Path(arguments.output), text)
     say(
-        f"wrote {arguments.output}: whoever has it has the stack; take it to the other machine as you would a key"
+        f"wrote {arguments.output}: whoever has it is node {arguments.node}; take it to that machine as you would a key"
     )
     return 0
 
@@ -145,8 +154,12 @@ def parser() -> argparse.ArgumentParser:
     log_command.add_argument("services", nargs="?", help=services)
     log_command.add_argument("--lines", type=int, default=40, help="old lines to show (40)")
     log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
-    command("env", env, "print connection settings as shell exports")
+    env_command = command("env", env, "print connection settings as shell exports")
+    env_command.add_argument("--all", action="store_true", help="the owners' and the superuser's as well")
+    withdraw_command = command("withdraw", withdraw, "end a node's sessions and take its credentials away")
+    withdraw_command.add_argument("node", help="its id")
     join_command = command("join-file", join_file, "print what `collect-ops worker --join` needs elsewhere")
+    join_command.add_argument("node", help="the id it shall have: its credentials are for that node alone")
     join_command.add_argument(
         "--address", help="of this machine, as the other one sees it; LISTEN's by default"
     )

@@ -75,14 +75,14 @@ def declare_topology(stack: Stack) -> None:
 
 
 def run(stack: Stack, command: list[str]) -> None:
-    """Run a set-up command with the environment of the Airflow processes.
+    """Run a set-up command with the environment of the Airflow processes, as the owner.
 
     Raises:
         CommandFailed: it ended with an error; its output is in the message.
     """
     done = subprocess.run(
         command,
-        env={**environment.base(), **environment.airflow(stack)},
+        env={**environment.base(), **environment.owner(stack)},
         cwd=stack.layout.work,
         capture_output=True,
         text=True,

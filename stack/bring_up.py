@@ -10,7 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from stack import airflow, health, network, postgres, processes, progress, supervisor
+from stack import (
+    airflow,
+    health,
+    network,
+    postgres,
+    privileges,
+    processes,
+    progress,
+    rabbitmq,
+    redis,
+    supervisor,
+)  # fmt: skip
 from stack.faults import NotHealthy, PortTaken, StackError
 from stack.layout import Layout
 from stack.node_settings import check_listen
@@ -183,14 +194,22 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
 
 def _prepare(stack: Stack, wanted: list[Program], say: Say) -> None:
     """Databases, schemas, pools and queues, once what holds them runs."""
-    if any(program.name == "rabbitmq" for program in wanted):
+    names = {program.name for program in wanted}
+    if "redis" in names:
+        redis.set_users(stack)
+    if "rabbitmq" in names:
+        rabbitmq.set_users(stack)
         airflow.declare_topology(stack)
-    if not any(program.name == "postgres" for program in wanted):
+    if "postgres" not in names:
         return
     postgres.create_databases(stack)
+    privileges.make_roles(stack)
     airflow.migrate_collect_ops(stack, say)
+    privileges.grant(stack)
     if any(program.is_airflow for program in wanted):
         airflow.prepare(stack, say)
+        privileges.grant_results(stack)
+    privileges.make_nodes(stack)
 
 
 def down(layout: Layout, say: Say) -> None:

@@ -3,8 +3,9 @@
 # (config/connections.env), then hands over to the image's own entry point.
 set -euo pipefail
 
-derived="$(python -m stack.env_files connections)"
+derived="$(python -m stack.env_files "$([ "${1:-}" = api-server ] && echo server || echo connections)")"
 eval "$derived"
+export COLLECT_OPS_ENTERED=1
 
 # Only the api-server knows the passwords of the web interface's users.
 if [ -n "${AIRFLOW_ADMIN_PASSWORD:-}" ] && [ -n "${AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE:-}" ]; then

@@ -82,12 +82,14 @@ def addresses(places: Mapping[str, str]) -> dict[str, str]:
 
     postgres_login = f"{part('POSTGRES_COLLECT_USER')}:{part('POSTGRES_COLLECT_PASSWORD')}"
     rabbitmq_login = f"{part('RABBITMQ_USER')}:{part('RABBITMQ_PASSWORD')}"
+    monitor_login = f"{part('RABBITMQ_MONITOR_USER')}:{part('RABBITMQ_MONITOR_PASSWORD')}"
+    redis_login = f"{part('REDIS_USER')}:{part('REDIS_PASSWORD')}"
     management = f"{places['RABBITMQ_HOST']}:{places['RABBITMQ_MANAGEMENT_PORT']}"
     return {
         "COLLECT_POSTGRES_DSN": f"postgresql://{postgres_login}@{server('POSTGRES')}/{part('POSTGRES_COLLECT_DB')}",
-        "COLLECT_REDIS_URL": f"redis://:{part('REDIS_PASSWORD')}@{server('REDIS')}/0",
+        "COLLECT_REDIS_URL": f"redis://{redis_login}@{server('REDIS')}/0",
         "COLLECT_AMQP_URL": f"amqp://{rabbitmq_login}@{server('RABBITMQ')}/{part('RABBITMQ_VHOST')}",
-        "COLLECT_RABBITMQ_API_URL": f"http://{rabbitmq_login}@{management}",
+        "COLLECT_RABBITMQ_API_URL": f"http://{monitor_login}@{management}",
         "COLLECT_AIRFLOW_URL": f"http://{places['AIRFLOW_HOST']}:{places['AIRFLOW_PORT']}",
     }
 
@@ -117,6 +119,7 @@ def passwords(places: Mapping[str, str]) -> dict[str, str]:
         "admin": places["AIRFLOW_ADMIN_PASSWORD"],
         "viewer": places["AIRFLOW_VIEWER_PASSWORD"],
         places["AIRFLOW_SERVICE_USER"]: places["AIRFLOW_SERVICE_PASSWORD"],
+        "collect_node": places["AIRFLOW_NODE_PASSWORD"],
     }
 
 
@@ -128,15 +131,16 @@ def exports(variables: Mapping[str, str]) -> str:
 def main(arguments: list[str]) -> int:
     """Print what a container needs, from its own environment.
 
-    `connections` prints exports; `passwords` prints the JSON of the UI's users.
+    `connections` prints exports; `server` those of them that the api-server gets, which hands connections of its
+    environment to any task; `passwords` prints the JSON of the UI's users.
     """
-    if arguments == ["connections"]:
-        derived = {**connections(os.environ), **addresses(os.environ), **celery(os.environ)}
-        print(exports({**derived, DATABASE_KEY: database(os.environ)}))
+    if arguments in (["connections"], ["server"]):
+        own = {} if arguments == ["server"] else {**connections(os.environ), **addresses(os.environ)}
+        print(exports({**own, **celery(os.environ), DATABASE_KEY: database(os.environ)}))
     elif arguments == ["passwords"]:
         print(json.dumps(passwords(os.environ)))
     else:
-        print("usage: python -m stack.env_files connections|passwords", file=sys.stderr)
+        print("usage: python -m stack.env_files connections|server|passwords", file=sys.stderr)
         return 2
     return 0
 

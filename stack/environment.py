@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stack import env_files
+from stack import access, env_files
 from stack.env_files import CONFIG
 from stack.node_settings import CELERY, LOCAL
 from stack.settings import HOST, Stack
@@ -37,19 +37,25 @@ def base() -> dict[str, str]:
     return {"LANG": "C.UTF-8", **kept, "PATH": f"{python_folder}:{SYSTEM_PATH}", "PYTHONUNBUFFERED": "1"}
 
 
+#: What tells which executor runs, and whether nodes have queues of their own.
+EXECUTOR_MARKS = ("AIRFLOW__CORE__EXECUTOR", NODE_QUEUES)
+
+
 def marks(stack: Stack, program: str) -> dict[str, str]:
     """The variables by which a process is known to belong to this stack."""
     return {STACK_MARK: str(stack.layout.home), PROGRAM_MARK: program}
 
 
-def airflow(stack: Stack, host: str = HOST) -> dict[str, str]:
+def airflow(stack: Stack, host: str = HOST, places: Mapping[str, str] | None = None) -> dict[str, str]:
     """What the Airflow processes get: shared settings, this stack's addresses and secrets, connections.
 
     Args:
         stack: The stack.
         host: Where who gets it reaches the services.
+        places: As whom it is reached; as control processes do when not given.
     """
-    checkout, home, places = stack.layout.checkout, stack.layout.airflow_home, stack.places_at(host)
+    places = places or stack.control_places(host)
+    checkout, home = stack.layout.checkout, stack.layout.airflow_home
     base_url = f"http://{host}:{stack.ports.api_server}"
     return {
         **env_files.parse(CONFIG / "airflow.env"),
@@ -84,6 +90,16 @@ def watchdog(stack: Stack) -> dict[str, str]:
     }
 
 
+def api_server(stack: Stack) -> dict[str, str]:
+    """What the api-server gets: no address or connection of collect-ops.
+
+    Its execution API gives a connection of its environment to any task that asks, also to one on a worker host, whose
+    own may do less.
+    """
+    own = {*env_files.connections(stack.places), *env_files.addresses(stack.places)}
+    return {key: value for key, value in airflow(stack).items() if key not in own}
+
+
 def executor(stack: Stack, places: Mapping[str, str]) -> dict[str, str]:
     """Which executor, and what it needs."""
     if not stack.nodes.celery:
@@ -105,23 +121,41 @@ def _with_own_programs(path: str) -> str:
     return ":".join([own, *(folder for folder in path.split(":") if folder != own)])
 
 
+def owner(stack: Stack) -> dict[str, str]:
+    """The same as the owner of everything: for migrations, and for what makes users and queues."""
+    return airflow(stack, places=stack.places)
+
+
 def person(stack: Stack) -> dict[str, str]:
-    """What `make env` exports: psql, redis-cli, the REST API and the airflow command work with it."""
-    places = stack.places
-    superuser = f"postgres:{stack.secrets['POSTGRES_SUPERUSER_PASSWORD']}"
+    """What `make env` exports: psql, redis-cli, curl and `collect-ops` work with it, and nothing else does."""
+    places = stack.person_places()
     return {
         STACK_MARK: str(stack.layout.home),
         "PATH": _with_own_programs(os.environ.get("PATH", SYSTEM_PATH)),
         "PGHOST": HOST,
         "PGPORT": str(stack.ports.postgres),
-        "PGUSER": places["POSTGRES_COLLECT_USER"],
-        "PGPASSWORD": places["POSTGRES_COLLECT_PASSWORD"],
+        "PGUSER": access.PERSON,
+        "PGPASSWORD": stack.secrets["POSTGRES_PERSON_PASSWORD"],
         "PGDATABASE": places["POSTGRES_COLLECT_DB"],
-        "COLLECT_POSTGRES_ADMIN_DSN": f"postgresql://{superuser}@{HOST}:{stack.ports.postgres}/postgres",
-        "REDISCLI_AUTH": stack.secrets["REDIS_PASSWORD"],
         "COLLECT_REDIS_PORT": str(stack.ports.redis),
         "COLLECT_SERVE_ADDRESS": stack.nodes.bridge or HOST,
         "COLLECT_AIRFLOW_USER": "admin",
         "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
-        **airflow(stack),
+        # Not secrets: by them `collect-ops` knows whether nodes have queues.
+        **{key: value for key, value in executor(stack, places).items() if key in EXECUTOR_MARKS},
+        **env_files.addresses(places),
+    }
+
+
+def everything(stack: Stack) -> dict[str, str]:
+    """What `make env ALL=1` exports: the owners' and the superuser's secrets, and the airflow command's settings."""
+    places = stack.places
+    superuser = f"postgres:{stack.secrets['POSTGRES_SUPERUSER_PASSWORD']}"
+    return {
+        **person(stack),
+        "PGUSER": places["POSTGRES_COLLECT_USER"],
+        "PGPASSWORD": places["POSTGRES_COLLECT_PASSWORD"],
+        "COLLECT_POSTGRES_ADMIN_DSN": f"postgresql://{superuser}@{HOST}:{stack.ports.postgres}/postgres",
+        "REDISCLI_AUTH": stack.secrets["REDIS_PASSWORD"],
+        **owner(stack),
     }

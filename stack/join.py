@@ -9,8 +9,9 @@ from stack.faults import StackError
 from stack.settings import HOST, Stack
 
 HEADER = """\
-# Made by `make join`: what a worker on another machine needs. It holds passwords: keep it as you would a private key.
-# collect-ops worker --join THIS_FILE --node-id n2 --slots 4
+# Made by `make join N={node}`: what node {node} on another machine needs. It holds passwords: keep it as you would a
+# private key. `make withdraw N={node}` makes them worthless.
+# collect-ops worker --join THIS_FILE --slots 4
 """
 # Folders of this machine.
 OWN = (
@@ -24,8 +25,8 @@ OWN = (
 )
 
 
-def text(stack: Stack, address: str | None) -> str:
-    """The file.
+def check(stack: Stack, address: str | None) -> str:
+    """Where another machine would reach this stack.
 
     Args:
         stack: The stack, with worker hosts.
@@ -39,15 +40,34 @@ def text(stack: Stack, address: str | None) -> str:
         raise StackError("this stack has no Celery workers that another machine could join: NODES=1 make up")
     if host is None or host == HOST:
         raise StackError("the services listen on 127.0.0.1 only: LISTEN=<an address of this machine> make up")
+    return host
+
+
+def text(stack: Stack, node_id: str, address: str | None) -> str:
+    """The file of a node.
+
+    Args:
+        stack: The stack, with worker hosts.
+        node_id: Whose credentials it holds.
+        address: See `check`.
+
+    Raises:
+        StackError: The stack cannot be joined.
+    """
+    host = check(stack, address)
     variables = {
         key: value
-        for key, value in workers.without_server_settings(environment.airflow(stack, host)).items()
+        for key, value in workers.without_server_settings(
+            environment.airflow(stack, host, stack.node_places(node_id, host))
+        ).items()
         if not any(key.endswith(part) for part in OWN)
     }
     variables |= {
+        "COLLECT_NODE_ID": node_id,
         # Reading its task logs from the web interface is allowed by a signature.
         "AIRFLOW__API__SECRET_KEY": stack.secrets["AIRFLOW_API_SECRET_KEY"],
         "COLLECT_JOIN_VERSION": importlib.metadata.version("collect-ops"),
         "COLLECT_JOIN_AIRFLOW_VERSION": importlib.metadata.version("apache-airflow-core"),
     }
-    return HEADER + "".join(f"{key}={value}\n" for key, value in sorted(variables.items()))
+    lines = "".join(f"{key}={value}\n" for key, value in sorted(variables.items()))
+    return HEADER.format(node=node_id) + lines

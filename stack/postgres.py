@@ -120,15 +120,16 @@ def _write_conf(stack: Stack, data: Path) -> None:
 
 
 def _hba(stack: Stack) -> list[str]:
-    """Who may log in from where: everybody from this machine; from others the two owners, each to his database."""
+    """Who may log in from where: everybody from this machine; from others nodes only, to what a node needs."""
     lines = ["# Written at every start.", f"host all all {HOST}/32 scram-sha-256"]
+    places = stack.places
     # Which machines reach the address that LISTEN names is a firewall's affair.
     others = [stack.nodes.subnet if stack.nodes.bridge else None, "0.0.0.0/0" if stack.nodes.listen else None]
     for network in filter(None, others):
-        for kind in ("AIRFLOW", "COLLECT"):
-            places = stack.places
-            database, user = places[f"POSTGRES_{kind}_DB"], places[f"POSTGRES_{kind}_USER"]
-            lines.append(f"host {database} {user} {network} scram-sha-256")
+        lines += [
+            f"host {places[name]} +collect_nodes {network} scram-sha-256"
+            for name in ("POSTGRES_COLLECT_DB", "POSTGRES_AIRFLOW_DB")
+        ]
     return lines
 
 

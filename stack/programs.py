@@ -59,14 +59,15 @@ class Program:
 
 
 def _airflow(name: str, *arguments: str, port: Callable[[Stack], int | None] = lambda _: None) -> Program:
+    is_api_server = name == "api-server"
     return Program(
         name=name,
         command=lambda _: [str(airflow.executable()), *arguments],
-        variables=environment.airflow,
+        variables=environment.api_server if is_api_server else environment.airflow,
         port=port,
         needs=("postgres",),
         is_airflow=True,
-        configure=airflow.configure if name == "api-server" else None,
+        configure=airflow.configure if is_api_server else None,
         prepare=schedulers.forget_dead if name == "scheduler" else None,
     )
 

@@ -7,11 +7,16 @@ import hashlib
 import json
 import secrets
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
+import httpx
+
+from stack import access
+from stack.access import BrokerUser, Rights
 from stack.credentials import write_private
 from stack.env_files import CONFIG
-from stack.faults import MissingProgram
+from stack.faults import CommandFailed, MissingProgram
 from stack.settings import HOST, Stack
 
 # Debian's /usr/sbin/rabbitmq-server changes to the rabbitmq user, who cannot enter the stack's folder.
@@ -47,24 +52,84 @@ def _conf(stack: Stack) -> str:
     return "\n".join(lines) + "\n"
 
 
+def users(stack: Stack) -> tuple[BrokerUser, ...]:
+    """Whoever may log in beside the owner."""
+    nodes = (
+        access.node_broker_user(stack.secrets, node_id, stack.generation(node_id))
+        for node_id in stack.granted_nodes
+    )
+    return (
+        access.control_user(stack.secrets),
+        access.person_user(stack.secrets),
+        access.monitor_user(stack.secrets),
+        *nodes,
+    )
+
+
 def _definitions(stack: Stack) -> dict[str, object]:
     places = stack.places
-    user = places["RABBITMQ_USER"]
-    vhosts = (places["RABBITMQ_VHOST"], places["RABBITMQ_CELERY_VHOST"])
+    owner, vhosts = places["RABBITMQ_USER"], (places["RABBITMQ_VHOST"], places["RABBITMQ_CELERY_VHOST"])
+    everything = asdict(Rights(configure=".*", write=".*", read=".*"))
     return {
         "users": [
-            {
-                "name": user,
-                "password_hash": password_hash(places["RABBITMQ_PASSWORD"]),
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": "administrator",  # the management API; tests make virtual hosts of their own with it
-            }
+            # Makes virtual hosts, users and queues; no process that runs logs in as this user.
+            {"name": owner, "tags": "administrator", **_hashed(places["RABBITMQ_PASSWORD"])},
+            *({"name": user.name, "tags": user.tags, **_hashed(user.password)} for user in users(stack)),
         ],
         "vhosts": [{"name": vhost} for vhost in vhosts],
         "permissions": [
-            {"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"} for vhost in vhosts
+            *({"user": owner, "vhost": vhost, **everything} for vhost in vhosts),
+            *(
+                {"user": user.name, "vhost": vhost, **asdict(rights)}
+                for user in users(stack)
+                for vhost, rights in _rights(stack, user).items()
+            ),
         ],
     }
+
+
+def _rights(stack: Stack, user: BrokerUser) -> dict[str, Rights]:
+    both = {"RABBITMQ_VHOST": user.collect, "RABBITMQ_CELERY_VHOST": user.celery}
+    return {stack.places[name]: rights for name, rights in both.items() if rights is not None}
+
+
+def _hashed(password: str) -> dict[str, str]:
+    return {"password_hash": password_hash(password), "hashing_algorithm": "rabbit_password_hashing_sha256"}
+
+
+def set_users(stack: Stack) -> None:
+    """Tell a running node who may log in; repeatable. Its definitions say the same at its next start.
+
+    Raises:
+        CommandFailed: It refused.
+    """
+    write_private(stack.layout.etc / "rabbitmq-definitions.json", json.dumps(_definitions(stack), indent=2))
+    for user in users(stack):
+        _manage(stack, "PUT", f"users/{user.name}", {"tags": user.tags, **_hashed(user.password)})
+        for vhost, rights in _rights(stack, user).items():
+            _manage(stack, "PUT", f"permissions/{vhost}/{user.name}", asdict(rights))
+
+
+def remove_user(stack: Stack, node_id: str) -> None:
+    """Forget a node's user and end its connections.
+
+    Raises:
+        CommandFailed: RabbitMQ refused.
+    """
+    name = access.node_user(node_id)
+    _manage(stack, "DELETE", f"users/{name}", known=(404,))
+    # Deleting a user closes its connections; this says so again to those that were just being opened.
+    _manage(stack, "DELETE", f"connections/username/{name}", known=(404, 405))
+
+
+def _manage(
+    stack: Stack, method: str, path: str, body: object = None, *, known: tuple[int, ...] = ()
+) -> None:
+    address = f"http://{HOST}:{stack.ports.rabbitmq_management}/api/{path}"
+    login = (stack.places["RABBITMQ_USER"], stack.places["RABBITMQ_PASSWORD"])
+    answer = httpx.request(method, address, json=body, auth=login, timeout=15, trust_env=False)
+    if answer.is_error and answer.status_code not in known:
+        raise CommandFailed(f"RabbitMQ: {method} {path}", answer.status_code, answer.text)
 
 
 def password_hash(password: str) -> str:

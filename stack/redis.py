@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
+import redis
+
+from stack import access, agent
+from stack.access import RedisUser
 from stack.credentials import write_private
 from stack.env_files import CONFIG
 from stack.faults import MissingProgram
-from stack.settings import Stack
+from stack.settings import HOST, Stack
 
 
 def configure(stack: Stack) -> None:
@@ -19,11 +24,46 @@ def configure(stack: Stack) -> None:
         f"bind {' '.join(stack.addresses)}",
         f"port {stack.ports.redis}",
         f'requirepass "{stack.secrets["REDIS_PASSWORD"]}"',
+        *(f"user {user.name} {' '.join(rules_of(user))}" for user in users(stack)),
         f'dir "{data}"',
         "daemonize no",
         'logfile ""',
     ]
     write_private(stack.layout.etc / "redis.conf", "\n".join(lines) + "\n")
+
+
+def users(stack: Stack) -> tuple[RedisUser, ...]:
+    """Whoever may log in beside the default user, which is the stack's own."""
+    nodes = (
+        access.node_redis_user(stack.secrets, node_id, stack.generation(node_id))
+        for node_id in stack.granted_nodes
+    )
+    return (*access.redis_users(stack.secrets), *nodes)
+
+
+def rules_of(user: RedisUser) -> list[str]:
+    """What ACL SETUSER is told: this password and these rules, and nothing from before."""
+    return ["reset", "on", f"#{hashlib.sha256(user.password.encode()).hexdigest()}", *user.rules]
+
+
+def set_users(stack: Stack) -> None:
+    """Tell a running server who may log in; repeatable. Its configuration says the same at its next start."""
+    with _connect(stack) as link:
+        for user in users(stack):
+            link.execute_command("ACL", "SETUSER", user.name, *rules_of(user))
+
+
+def remove_user(stack: Stack, node_id: str) -> None:
+    """End a node's sessions, forget its user, and its sign of life."""
+    with _connect(stack) as link:
+        link.execute_command("ACL", "DELUSER", access.node_user(node_id))
+        link.delete(agent.liveness_key(node_id))
+
+
+def _connect(stack: Stack) -> redis.Redis:
+    return redis.Redis(
+        host=HOST, port=stack.ports.redis, password=stack.secrets["REDIS_PASSWORD"], socket_timeout=5
+    )
 
 
 def command(stack: Stack) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stack import health, supervisor
+from stack import access, health, supervisor
 from stack.programs import Program, programs
 from stack.settings import HOST, Stack, read_settings
 
@@ -91,10 +91,10 @@ def where_to_click(stack: Stack) -> str:
     return (
         f"\nAirflow   http://{HOST}:{stack.ports.api_server}   user admin, password: "
         f"grep AIRFLOW_ADMIN_PASSWORD {home}/secrets.env\n"
-        f'Settings  eval "$(make -s env)"   for psql, redis-cli -p $COLLECT_REDIS_PORT, airflow, curl\n'
+        f'Settings  eval "$(make -s env)"   for psql, redis-cli -u $COLLECT_REDIS_URL, collect-ops, curl\n'
         f"Logs      make logs S=scheduler   ({home}/logs)\n"
-        f"Broker    http://{HOST}:{stack.ports.rabbitmq_management}   user {stack.places['RABBITMQ_USER']}, "
-        f"password: grep RABBITMQ_PASSWORD {home}/secrets.env"
+        f"Broker    http://{HOST}:{stack.ports.rabbitmq_management}   user {access.MONITOR}, "
+        f"password: grep RABBITMQ_MONITOR_PASSWORD {home}/secrets.env"
     )
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stack import access
 from stack import ports as port_choice
+from stack.access import Grants
 from stack.credentials import load_or_generate, write_private
 from stack.faults import StackError
 from stack.layout import Layout
@@ -29,12 +31,14 @@ class Stack:
         ports: Ports, the same on 127.0.0.1 and on every other address that the services listen on.
         secrets: Passwords and keys by name.
         nodes: Worker hosts, and where the services listen beside 127.0.0.1.
+        grants: Which nodes have credentials.
     """
 
     layout: Layout
     ports: Ports
     secrets: Mapping[str, str] = field(repr=False)
     nodes: NodeSettings = field(default_factory=NodeSettings)
+    grants: Grants = field(default_factory=Grants)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -43,8 +47,33 @@ class Stack:
 
     @property
     def places(self) -> dict[str, str]:
-        """Values for the `${NAME}`s of config/connections.env, here; docker-compose.yaml gives its own."""
+        """Values for the `${NAME}`s of config/connections.env, here, as the owner."""
         return self.places_at(HOST)
+
+    def control_places(self, host: str = HOST) -> dict[str, str]:
+        """The same for processes that run: not as the owner."""
+        return {**self.places_at(host), **access.control_places(self.secrets)}
+
+    def person_places(self) -> dict[str, str]:
+        """The same for people."""
+        return {**self.places, **access.person_places(self.secrets)}
+
+    def node_places(self, node_id: str, host: str) -> dict[str, str]:
+        """The same for a node."""
+        return {
+            **self.places_at(host),
+            **access.node_places(self.secrets, node_id, self.generation(node_id)),
+        }
+
+    def generation(self, node_id: str) -> int:
+        """Of a node's credentials."""
+        return self.grants.generations.get(node_id, 0)
+
+    @property
+    def granted_nodes(self) -> tuple[str, ...]:
+        """Nodes that have credentials: this machine's own and those that joined."""
+        known = dict.fromkeys((*self.nodes.ids, *self.grants.joined))
+        return tuple(node_id for node_id in known if node_id not in self.grants.withdrawn)
 
     def places_at(self, host: str) -> dict[str, str]:
         """The same, for somebody who reaches the services at another address."""
@@ -55,6 +84,7 @@ class Stack:
             "POSTGRES_AIRFLOW_USER": "airflow",
             "POSTGRES_COLLECT_DB": "collect_ops",
             "POSTGRES_COLLECT_USER": "collect_ops",
+            "REDIS_USER": "default",
             "REDIS_HOST": host,
             "REDIS_PORT": str(self.ports.redis),
             "RABBITMQ_HOST": host,
@@ -67,6 +97,8 @@ class Stack:
             "AIRFLOW_PORT": str(self.ports.api_server),
             "AIRFLOW_SERVICE_USER": "collect_service",
             **self.secrets,
+            "RABBITMQ_MONITOR_USER": "collect_ops",
+            "RABBITMQ_MONITOR_PASSWORD": self.secrets["RABBITMQ_PASSWORD"],
         }
 
 
@@ -89,6 +121,7 @@ def load(layout: Layout) -> Stack:
         ports=Ports(**remembered["ports"]),
         secrets=load_or_generate(layout.secrets_file),
         nodes=NodeSettings.remembered(remembered.get("nodes", {})),
+        grants=Grants.remembered(remembered.get("grants", {})),
     )
 
 
@@ -110,7 +143,13 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
         nodes = replace(nodes, executor=NodeSettings().executor)
     nodes = nodes.overridden(environment)
     remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict())
-    return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file), nodes=nodes)
+    return Stack(
+        layout=layout,
+        ports=ports,
+        secrets=load_or_generate(layout.secrets_file),
+        nodes=nodes,
+        grants=Grants.remembered(remembered.get("grants", {})),
+    )
 
 
 def read_settings(layout: Layout) -> dict[str, Any]:

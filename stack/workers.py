@@ -73,9 +73,9 @@ def local_environment(stack: Stack) -> dict[str, str]:
 
 def worker_environment(stack: Stack, node_id: str) -> dict[str, str]:
     """What a node's worker and agent get: other addresses, and folders of the node's own."""
-    folder = stack.layout.nodes / node_id
+    folder, host = stack.layout.nodes / node_id, host_of(stack)
     return {
-        **without_server_settings(environment.airflow(stack, host_of(stack))),
+        **without_server_settings(environment.airflow(stack, host, stack.node_places(node_id, host))),
         **WORKER_SETTINGS,
         "AIRFLOW_HOME": str(folder / "airflow"),
         "HOME": str(folder / "home"),

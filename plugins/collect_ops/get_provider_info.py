@@ -35,6 +35,15 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "http://host:15672",
                         **_TEXT,
                     },
+                    "management_login": {
+                        "label": "Management user",
+                        "description": "Who only looks; the login without",
+                        **_TEXT,
+                    },
+                    "management_password": {
+                        "label": "Management password",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
                     "tls": {"label": "TLS", "schema": {"type": ["boolean", "null"], "default": False}},
                     "ca_file": {
                         "label": "CA certificates",

@@ -141,7 +141,7 @@ def node_stack(
 ) -> Iterator[NodeStack]:
     """Start a stack with nodes, hand it out healthy, and remove it with everything that was done to it.
 
-    Inside the block the environment names this stack, as after `eval "$(make -s env)"`.
+    Inside the block the environment names this stack, as after `eval "$(make -s env ALL=1)"`.
 
     Args:
         home: Its STACK_HOME; a folder that is not there or a stack's.
@@ -156,7 +156,10 @@ def node_stack(
         with pytest.MonkeyPatch.context() as patch:
             for key in [key for key in os.environ if _names_a_stack(key)]:
                 patch.delenv(key)
-            for key, value in {**_exports(_stack(own, "env")), "STACK_HOME": str(layout.home)}.items():
+            for key, value in {
+                **_exports(_stack(own, "env", "--all")),
+                "STACK_HOME": str(layout.home),
+            }.items():
                 patch.setenv(key, value)
             running = RunningStack.from_environment()
             unpause_needed(running.airflow)

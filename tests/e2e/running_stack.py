@@ -77,7 +77,7 @@ class RunningStack:
         if missing:
             pytest.fail(
                 f"not set: {', '.join(missing)}. These tests run on a stack: make test starts one; by hand: "
-                'make up && eval "$(make -s env)"'
+                'make up && eval "$(make -s env ALL=1)"'
             )
         settings = DemoSettings.load()
         return cls(settings=settings, airflow=settings.airflow())

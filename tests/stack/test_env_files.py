@@ -22,6 +22,7 @@ PLACES = {
     "REDIS_PORT": "6379", "REDIS_PASSWORD": AWKWARD, "RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": "5672",
     "RABBITMQ_MANAGEMENT_PORT": "15672", "RABBITMQ_VHOST": "collect", "RABBITMQ_USER": "collect_ops",
     "RABBITMQ_CELERY_VHOST": "celery",
+    "REDIS_USER": "default", "RABBITMQ_MONITOR_USER": "monitor", "RABBITMQ_MONITOR_PASSWORD": AWKWARD,
     "RABBITMQ_PASSWORD": AWKWARD, "AIRFLOW_HOST": "127.0.0.1", "AIRFLOW_PORT": "8080",
     "AIRFLOW_SERVICE_USER": "collect_service", "AIRFLOW_SERVICE_PASSWORD": AWKWARD,
 }  # fmt: skip
@@ -70,3 +71,18 @@ def test_a_shell_reads_the_exports_as_they_were_meant() -> None:
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == AWKWARD + "\n"
+
+
+def test_the_api_server_gets_no_connection() -> None:
+    def printed(what: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "stack.env_files", what],
+            cwd=CHECKOUT, env=PLACES, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "AIRFLOW_CONN_COLLECT_POSTGRES" in printed("connections")
+    server = printed("server")
+    assert env_files.DATABASE_KEY in server
+    assert "AIRFLOW_CONN_" not in server
+    assert "COLLECT_POSTGRES_DSN" not in server

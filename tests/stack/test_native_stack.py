@@ -81,7 +81,7 @@ def test_it_listens_on_loopback_only(running: Path) -> None:
 
 
 def test_each_killed_service_comes_back_with_its_data(running: Path) -> None:
-    exported = run_stack(running, "env").stdout
+    exported = run_stack(running, "env", "--all").stdout
     lines = [line.removeprefix("export ").partition("=") for line in exported.splitlines()]
     variables = {key: value.strip("'") for key, _, value in lines}
     with psycopg.connect(variables["COLLECT_POSTGRES_DSN"]) as connection:

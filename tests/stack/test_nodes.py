@@ -155,10 +155,27 @@ def test_a_worker_gets_nothing_that_only_servers_need() -> None:
         "AIRFLOW_FERNET_KEY",
         "AIRFLOW_JWT_SECRET",
         "AIRFLOW_ADMIN_PASSWORD",
+        "AIRFLOW_SERVICE_PASSWORD",
+        "NODES_KEY",
+        "POSTGRES_AIRFLOW_PASSWORD",
+        "POSTGRES_COLLECT_PASSWORD",
+        "POSTGRES_CONTROL_PASSWORD",
         "POSTGRES_SUPERUSER_PASSWORD",
+        "RABBITMQ_CONTROL_PASSWORD",
+        "RABBITMQ_PASSWORD",
+        "REDIS_CONTROL_PASSWORD",
+        "REDIS_PASSWORD",
     ):
         assert not [key for key, value in variables.items() if stack.secrets[secret] in value]
     assert not [key for key, value in variables.items() if "127.0.0.1" in value]
+
+
+def test_the_api_server_has_no_connection_to_give_away() -> None:
+    stack = stack_with(NodeSettings(count=1))
+    variables = programs(stack)["api-server"].variables(stack)
+    for secret in ("POSTGRES_CONTROL_PASSWORD", "POSTGRES_COLLECT_PASSWORD", "RABBITMQ_CONTROL_PASSWORD"):
+        values = {key for key, value in variables.items() if stack.secrets[secret] in value}
+        assert values <= {"AIRFLOW__CELERY__BROKER_URL"}, values
 
 
 def test_control_tasks_go_where_a_worker_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +208,15 @@ def test_a_frozen_or_full_pool_of_groups_leaves_control_tasks_their_own() -> Non
 
 def test_a_join_file_is_read_by_the_other_machine() -> None:
     stack = stack_with(NodeSettings(count=1, listen="192.0.2.9"))
-    file = JoinFile.parse(join.text(stack, None))
+    file = JoinFile.parse(join.text(stack, "n2", None))
     file.check_versions()
     hosts = [key for key, value in file.variables.items() if "127.0.0.1" in value]
     assert hosts == []
     assert "@192.0.2.9:" in file.variables["COLLECT_POSTGRES_DSN"]
-    assert "@198.51.100.4:" in JoinFile.parse(join.text(stack, "198.51.100.4")).variables["COLLECT_AMQP_URL"]
+    assert (
+        "@198.51.100.4:"
+        in JoinFile.parse(join.text(stack, "n2", "198.51.100.4")).variables["COLLECT_AMQP_URL"]
+    )
     assert not [value for value in file.variables.values() if "/nowhere" in value]
 
 
@@ -206,7 +226,7 @@ def test_a_join_file_is_read_by_the_other_machine() -> None:
 )
 def test_a_join_file_of_a_stack_that_nobody_can_join(nodes: NodeSettings, told: str) -> None:
     with pytest.raises(StackError, match=told):
-        join.text(stack_with(nodes), None)
+        join.text(stack_with(nodes), "n2", None)
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 16383), max_size=5))

@@ -52,12 +52,12 @@ def worker(
     SIGTERM: the node says that it takes no new work, what runs gets --grace seconds, the rest is ended and taken on
     by others, the node says goodbye. SIGUSR1 drains it without ending it.
 
-    Example: collect-ops worker --join join.env --node-id n2 --label region=eu --slots 4
+    Example: collect-ops worker --join join.env --label region=eu --slots 4
     """
     from collect_ops.nodes.join import check_services
 
     joined = _join(join) if join is not None else {}
-    node = identity(node_id, slots, label, kind, path=str(folder.resolve() / "tmp"))
+    node = identity(_id_of(node_id, joined), slots, label, kind, path=str(folder.resolve() / "tmp"))
     variables = {**os.environ, **joined, **_own_settings(folder.resolve(), node.node_id)}
     check_services(variables)
     if check:
@@ -86,6 +86,17 @@ def _join(source: str) -> Mapping[str, str]:
     file = JoinFile.parse(text)
     file.check_versions()
     return file.variables
+
+
+def _id_of(node_id: str | None, joined: Mapping[str, str]) -> str | None:
+    """The node's id: what is given, or what the join file was made for, whose credentials are that node's alone."""
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+
+    own = joined.get("COLLECT_NODE_ID")
+    if own and node_id and own != node_id:
+        problem = f"the join file was made for node {own} (make join N={node_id} makes another)"
+        raise ValidationFailed("command line", [Fault(field="--node-id", value=node_id, problem=problem)])
+    return node_id or own
 
 
 def _own_settings(folder: Path, node_id: str) -> dict[str, str]:

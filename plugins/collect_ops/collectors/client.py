@@ -175,7 +175,9 @@ class HttpClient:
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
         self._who = (source.auth.type.value, endpoint.login or "")
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
-        self._guard = Guard(allow_private=endpoint.allow_private_networks)
+        self._guard = Guard.of(
+            (endpoint.base_url, endpoint.token_url), allow_private=endpoint.allow_private_networks
+        )
         self._concurrency = concurrency
         self._gate: Gate = gate or LocalGate(concurrency, requests_per_s)
         self._session: aiohttp.ClientSession | None = None

@@ -24,7 +24,7 @@ class Endpoint:
         login: User name for basic authentication.
         password: Password, bearer token or API key.
         headers: Sent with every request to this scheme, host and port, and nowhere else.
-        allow_private_networks: Whether private and loopback addresses may be asked.
+        allow_private_networks: Whether private addresses may be asked; loopback only when the base URL's host is there.
         token_url: Where tokens are given out (auth.type oauth2); also on another host than the base URL's.
     """
 

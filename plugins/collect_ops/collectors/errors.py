@@ -258,19 +258,26 @@ class AddressRefused(CollectorError, Permanent):
         address: The address it stands for.
         kind: What kind of address that is (`loopback`).
         allowable: Whether `allow_private_networks` of the connection would allow it.
+        own: Whether that setting is all that is missing; else the connection has it, and this machine is asked only
+            by connections whose own host it is.
     """
 
-    def __init__(self, url: str, host: str, address: str, kind: str, *, allowable: bool) -> None:
+    def __init__(
+        self, url: str, host: str, address: str, kind: str, *, allowable: bool, own: bool = True
+    ) -> None:
         self.host = host
         self.address = address
         self.kind = kind
         self.allowable = allowable
+        self.own = own
         what = f"host {host!r} is the {kind} address {address}"
         rule = (
             'allowed only when the connection says so: extra {"allow_private_networks": true}'
             if allowable
             else "never allowed"
         )
+        if not own:
+            rule = "allowed only when the connection's own host is this machine, too"
         super().__init__(url, f"{what}: {rule}")
 
 

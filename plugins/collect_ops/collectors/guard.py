@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -59,6 +60,11 @@ class Objection:
 
     kind: str
     allowable: bool
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine, in whatever spelling."""
+        return self.kind.startswith("loopback")
 
 
 def objection(address: Address) -> Objection | None:
@@ -175,11 +181,24 @@ def literal(host: str) -> Address | None:
 class Guard:
     """Checks URLs before they are asked and addresses before they are connected to.
 
+    Loopback is this machine: its PostgreSQL, Redis and RabbitMQ listen there. A connection that allows private
+    networks allows it only for a server which is there itself; another server's redirects and links do not lead there.
+
     Args:
         allow_private: Whether private and loopback addresses may be asked.
+        own_hosts: The hosts that the connection itself names.
     """
 
     allow_private: bool = False
+    own_hosts: frozenset[str] = frozenset()
+    # Loopback addresses that names of `own_hosts` resolved to: a socket is told the address only.
+    _own_addresses: set[Address] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, urls: Iterable[str | None], *, allow_private: bool) -> Guard:
+        """The guard of a connection that names these URLs."""
+        hosts = (URL(url).raw_host for url in urls if url)
+        return cls(allow_private=allow_private, own_hosts=frozenset(map(_plain, filter(None, hosts))))
 
     def check_url(self, url: URL, shown: str) -> None:
         """Refuse what can be refused without DNS.
@@ -213,8 +232,20 @@ class Guard:
             AddressRefused: It is not asked.
         """
         found = objection(address)
-        if found and not (found.allowable and self.allow_private):
+        if found is None:
+            return
+        if not (found.allowable and self.allow_private):
             raise AddressRefused(shown, host, str(address), found.kind, allowable=found.allowable)
+        if found.is_loopback and not self._may_ask_loopback(address, host):
+            raise AddressRefused(shown, host, str(address), found.kind, allowable=True, own=False)
+
+    def _may_ask_loopback(self, address: Address, host: str) -> bool:
+        if any(map(_is_loopback_host, self.own_hosts)) or address in self._own_addresses:
+            return True
+        if _plain(host) not in self.own_hosts:
+            return False
+        self._own_addresses.add(address)
+        return True
 
     def socket_to(self, target: AddrInfoType) -> socket.socket:
         """The socket that connects to `target`, an entry as of `getaddrinfo`: the last check before the wire.
@@ -230,6 +261,19 @@ class Guard:
             raise UrlRefused(f"//{host}:{port}", f"{host!r} is no address")
         self.check_address(address, host, f"//{host}:{port}")
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _plain(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()
+
+
+def _is_loopback_host(host: str) -> bool:
+    """Whether a host is this machine by its spelling alone: a loopback address, or a name of RFC 6761."""
+    address = literal(host)
+    if address is None:
+        return host == "localhost" or host.endswith(".localhost")
+    found = objection(address)
+    return found is not None and found.is_loopback
 
 
 class GuardedResolver(AbstractResolver):

@@ -47,8 +47,8 @@ class RabbitMQHook(BaseHook):
     """Publishes to, consumes from and looks at RabbitMQ.
 
     The connection (type `rabbitmq`) names host, port, login and password, and the virtual host as its schema.
-    Its extra may hold `vhost` (instead of the schema), `management_url` (`http://host:15672`), `tls` (true or
-    false) and, with it, `ca_file`, `cert_file` and `key_file`.
+    Its extra may hold `vhost` (instead of the schema), `management_url` (`http://host:15672`), `management_login`
+    and `management_password` for it, `tls` (true or false) and, with it, `ca_file`, `cert_file` and `key_file`.
 
     Example::
 
@@ -168,12 +168,20 @@ def amqp_url_of(connection: Connection) -> str:
 
 
 def management_url_of(connection: Connection) -> str | None:
-    """The management API's address of an Airflow connection, with its credentials if it has none itself."""
-    url = connection.extra_dejson.get("management_url")
+    """The management API's address of an Airflow connection, with credentials.
+
+    Its own, else those of the extra (`management_login`, `management_password`), else the connection's.
+    """
+    extra = connection.extra_dejson
+    url = extra.get("management_url")
     if not url:
         return None
     scheme, _, rest = str(url).partition("://")
-    return str(url) if "@" in rest else f"{scheme}://{_credentials(connection)}{rest}"
+    if "@" in rest:
+        return str(url)
+    own = extra.get("management_login")
+    login = _login(own, extra.get("management_password")) if own else _credentials(connection)
+    return f"{scheme}://{login}{rest}"
 
 
 def _tls_options(extra: dict[str, Any], host: str) -> dict[str, str]:
@@ -185,7 +193,11 @@ def _tls_options(extra: dict[str, Any], host: str) -> dict[str, str]:
 def _credentials(connection: Connection) -> str:
     if not connection.login and not connection.password:
         return ""
-    return f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
+    return _login(connection.login, connection.password)
+
+
+def _login(user: str | None, password: str | None) -> str:
+    return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
 
 
 def _bracketed(host: str) -> str:

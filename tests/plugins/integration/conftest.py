@@ -1,7 +1,7 @@
 """Services for integration tests: a database, a virtual host and a Redis database of the test's own.
 
-They live on the servers that the environment names (`make env`); databases are cloned from a template that is migrated
-once a worker, and emptied for the next test.
+They live on the servers that the environment names (`make env ALL=1`); databases are cloned from a template that is
+migrated once a worker, and emptied for the next test.
 """
 
 from __future__ import annotations

@@ -250,6 +250,49 @@ async def test_metadata_is_refused_on_every_hop_whatever_the_connection_allows(
     assert set(net.connected) == {PUBLIC}
 
 
+LOOPBACK = [
+    host
+    for host in INSIDE
+    if host not in ("0.0.0.0", "[::]", "10.0.0.1", "100.64.0.1", "192.0.0.8", "224.0.0.1")
+]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_no_hop_leads_to_this_machine_though_private_networks_are_allowed(
+    net: Net, server: PagedServer, way: Any, host: str
+) -> None:
+    with PagedServer() as inside:
+        declared, prepare = way(f"http://{host}:{inside.port}/single")
+        prepare(server)
+        with pytest.raises(CollectorError) as caught:
+            await collect(server, declared, allow_private_networks=True)
+        assert isinstance(caught.value, AddressRefused | UrlRefused | PagingValueUnusable)
+        assert inside.requests == []
+    assert set(net.connected) == {PUBLIC}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_no_hop_leads_to_a_name_of_this_machine(net: Net, server: PagedServer, way: Any) -> None:
+    net.resolves("innocent.example.com", ["127.0.0.1"])
+    with PagedServer() as inside:
+        declared, prepare = way(f"http://innocent.example.com:{inside.port}/single")
+        prepare(server)
+        with pytest.raises((AddressRefused, PagingValueUnusable)):
+            await collect(server, declared, allow_private_networks=True)
+        assert inside.requests == []
+    assert set(net.connected) == {PUBLIC}
+
+
+async def test_a_connection_on_this_machine_is_redirected_on_it(net: Net, server: PagedServer) -> None:
+    with PagedServer() as other:
+        declared, _ = redirect(f"http://127.0.0.1:{other.port}/single")
+        endpoint = Endpoint(base_url=server.base_url, allow_private_networks=True)
+        async with HttpCollector(declared, render(declared, {}), endpoint) as collecting:
+            await anext(collecting.pages(Span()))
+        assert len(other.requests) == 1
+
+
 @pytest.mark.parametrize("scheme", ["file", "ftp", "gopher", "data", "javascript"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_other_schemes_are_refused_on_every_hop(

@@ -74,6 +74,8 @@ def test_a_tls_address_names_whom_to_trust_and_the_host_to_check() -> None:
 def test_the_management_address_carries_the_credentials() -> None:
     extra = {"management_url": "http://mq:15672"}
     assert management_url_of(connection(login="u", password="p", extra=extra)) == "http://u:p@mq:15672"
+    own = {**extra, "management_login": "m", "management_password": "p@ss"}
+    assert management_url_of(connection(login="u", password="p", extra=own)) == "http://m:p%40ss@mq:15672"
     assert management_url_of(connection(extra={"management_url": "http://a:b@mq:1"})) == "http://a:b@mq:1"
     assert management_url_of(connection()) is None
 

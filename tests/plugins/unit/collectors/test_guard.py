@@ -91,7 +91,51 @@ def test_private_ones_need_the_connections_word(text: str) -> None:
     assert found.allowable, found
     with pytest.raises(AddressRefused, match="allow_private_networks"):
         Guard().check_address(ip_address(text), "h", "u")
-    Guard(allow_private=True).check_address(ip_address(text), "h", "u")
+    Guard(allow_private=True, own_hosts=frozenset({"localhost"})).check_address(ip_address(text), "h", "u")
+
+
+LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"]
+
+
+@pytest.mark.parametrize("text", LOOPBACK)
+@pytest.mark.parametrize(
+    "own", ["http://api.example.com", "http://10.0.0.7/api", "http://localhost.example.com"]
+)
+def test_this_machine_needs_a_connection_that_is_there_itself(text: str, own: str) -> None:
+    guard = Guard.of((own, None), allow_private=True)
+    with pytest.raises(AddressRefused) as caught:
+        guard.check_address(ip_address(text), "elsewhere.example.com", "u")
+    assert (caught.value.allowable, caught.value.own) == (True, False)
+    guard.check_address(ip_address("10.0.0.8"), "elsewhere.example.com", "u")
+
+
+@pytest.mark.parametrize("text", LOOPBACK)
+@pytest.mark.parametrize(
+    "own",
+    [
+        "http://127.0.0.1:8000",
+        "http://127.9.9.9",
+        "http://[::1]:8000/x",
+        "http://LOCALHOST.",
+        "http://app.localhost",
+    ],
+)
+def test_a_connection_on_this_machine_may_ask_this_machine(text: str, own: str) -> None:
+    Guard.of((own, None), allow_private=True).check_address(ip_address(text), "elsewhere.example.com", "u")
+    with pytest.raises(AddressRefused):
+        Guard.of((own, None), allow_private=False).check_address(
+            ip_address(text), "elsewhere.example.com", "u"
+        )
+
+
+def test_a_connections_own_name_may_be_this_machine() -> None:
+    """`/etc/hosts` names this machine, too; what its name led to is asked by its number as well."""
+    guard = Guard.of(("http://devbox:8000", "http://login:8001/token"), allow_private=True)
+    with pytest.raises(AddressRefused):
+        guard.check_address(ip_address("127.0.1.1"), "127.0.1.1", "u")
+    guard.check_address(ip_address("127.0.1.1"), "DevBox", "u")
+    guard.check_address(ip_address("127.0.1.1"), "127.0.1.1", "u")
+    guard.check_address(ip_address("127.0.0.2"), "login.", "u")
 
 
 @pytest.mark.parametrize("text", NEVER)
@@ -144,7 +188,7 @@ def test_digits_in_other_scripts_are_seen_through() -> None:
 async def test_the_resolver_checks_what_it_gives(host: str) -> None:
     with pytest.raises(AddressRefused):
         await GuardedResolver(Guard()).resolve(host, 80)
-    results = await GuardedResolver(Guard(allow_private=True)).resolve(host, 80)
+    results = await GuardedResolver(Guard.of((f"http://{host}",), allow_private=True)).resolve(host, 80)
     assert {ip_address(result["host"]).is_loopback for result in results} == {True}
 
 
