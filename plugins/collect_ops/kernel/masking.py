@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
+from collect_ops.kernel.errors import Fault
 from collect_ops.kernel.spellings import Spellings, spellings_of
 
 MASK = "***"
@@ -25,6 +26,8 @@ Anything: TypeAlias = Any
 MAX_DEPTH = 64
 # So much of a text is masked beyond what is shown of it.
 _LOOKED_AT = 4096
+# Characters of an error's text that are kept.
+_LONGEST = 16_384
 
 _SOUNDS_SECRET = re.compile(
     r"authorization|cookie|token|secret|password|passwd|passphrase|credential|signature|apikey|accesskey"
@@ -65,18 +68,19 @@ def sounds_secret(name: str) -> bool:
     )
 
 
-def mask(value: Anything, *, secrets: Iterable[str] = ()) -> Anything:
+def mask(value: Anything, *, secrets: Iterable[str] = (), names: bool = True) -> Anything:
     """The value without its secrets: same shape, secret texts replaced by `***`.
 
     Args:
         value: Mappings, sequences, texts, bytes (which become text) and scalars, nested as they like.
         secrets: Texts that must not appear anywhere in the result, however they are spelled; those shorter than
             `spellings.MIN_LENGTH` are not looked for.
+        names: Whether values under names that sound like secrets are masked, too.
 
     Returns:
         Mappings as dicts, sequences as lists (tuples as tuples); what holds no secret as it was.
     """
-    return _masker(frozenset(secrets)).masked(value, 0)
+    return _masker(frozenset(secrets), names=names).masked(value, 0)
 
 
 def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = ()) -> str:
@@ -95,9 +99,56 @@ def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = ()) -> str
     return masker.text(looked_at, cut=len(looked_at) < len(text))[:limit]
 
 
+def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:
+    """Mask known secrets in an error, in place: in its text, its fields, its notes, and in what it was raised from.
+
+    An error that it was raised from and that goes on showing a secret is cut off.
+    """
+    masker = _masker(frozenset(secrets), names=False)
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.args = tuple(_masked_field(masker, value) for value in each.args)
+        for name, value in vars(each).items():
+            each.__dict__[name] = _masked_field(masker, value)
+        waiting += [one for one in (each.__cause__, each.__context__) if one is not None]
+        waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        _cut_off(each, masker)
+
+
+def _masked_field(masker: _Masker, value: Anything) -> Anything:
+    match value:
+        case str() if len(value) > _LONGEST:
+            return masker.text(value[:_LONGEST], cut=True)
+        case Fault():
+            return replace(value, value=masker.masked(value.value, 0), problem=masker.text(value.problem))
+        case str() | bytes() | dict():
+            return masker.masked(value, 0)
+    if type(value) in (tuple, list):
+        return type(value)(_masked_field(masker, item) for item in value)
+    return value
+
+
+def _cut_off(error: BaseException, masker: _Masker) -> None:
+    """Leave out what an error was raised from, where its text is not made of what could be masked."""
+    for link in ("__cause__", "__context__"):
+        linked = getattr(error, link)
+        if linked is None:
+            continue
+        linked.args = tuple(_masked_field(masker, value) for value in linked.args)
+        if masker.masked(str(linked), 0) != str(linked):
+            suppressed = error.__suppress_context__
+            setattr(error, link, None)
+            error.__suppress_context__ = suppressed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Masker:
     mask: str
+    names: bool
     known: Spellings | None
 
     def masked(self, value: Anything, depth: int) -> Anything:
@@ -126,7 +177,7 @@ class _Masker:
 
     def _member(self, name: Anything, item: Anything, depth: int) -> Anything:
         text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-        if sounds_secret(text):
+        if self.names and sounds_secret(text):
             return item if item is None or item == "" else self.mask
         return self.masked(item, depth + 1)
 
@@ -140,6 +191,8 @@ class _Masker:
 
     def text(self, text: str, *, cut: bool = False) -> str:
         text = self._known_masked(text, cut=cut)
+        if not self.names:
+            return text
         # Each pattern is tried only where a character that it needs is there: most texts are names and numbers.
         if "://" in text:
             text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
@@ -171,12 +224,12 @@ class _Masker:
 
 
 @lru_cache(maxsize=64)
-def _masker(secrets: frozenset[str]) -> _Masker:
+def _masker(secrets: frozenset[str], *, names: bool = True) -> _Masker:
     """The masker of these secrets; the same few come with every request."""
     known = spellings_of(secrets)
     if not known.secrets:
-        return _Masker(mask=MASK, known=None)
-    return _Masker(mask=_mask_outside(known.secrets), known=known)
+        return _Masker(mask=MASK, known=None, names=names)
+    return _Masker(mask=_mask_outside(known.secrets), known=known, names=names)
 
 
 def _mask_outside(secrets: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from collect_ops.kernel.masking import MASK, mask
 from collect_ops.kernel.spellings import MIN_LENGTH, Spellings
 
-CANARY = 'can/+=&"‹é\\ary-7Wq2'
+CANARY = 'can/+=&"‹é\\ary-7Wq2'  # noqa: RUF001 - it is meant
 
 
 def lower_escapes(text: str) -> str:
@@ -88,7 +88,10 @@ def is_remainder(left: str, first: str) -> bool:
     """What may be left of a secret: padding, the other half of `user:secret`, a digit of base64 that both share."""
     user_too = len(PACKED["base64"]("user:")) if first == "base64 of user:secret" else 0
     bare = re.sub(
-        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b|=|3d", "", left, flags=re.I
+        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b|=|3d",
+        "",
+        left,
+        flags=re.IGNORECASE,
     )
     return len(bare) <= user_too + 2
 
