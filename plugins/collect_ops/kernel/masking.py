@@ -114,6 +114,9 @@ def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:
         each.args = tuple(_masked_field(masker, value) for value in each.args)
         for name, value in vars(each).items():
             each.__dict__[name] = _masked_field(masker, value)
+        if isinstance(each, OSError):  # made of fields that `vars` does not have
+            each.strerror = _masked_field(masker, each.strerror)
+            each.filename = _masked_field(masker, each.filename)
         waiting += [one for one in (each.__cause__, each.__context__) if one is not None]
         waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         _cut_off(each, masker)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from collect_ops.kernel.masking import MASK, MAX_DEPTH, mask, mask_beginning, sounds_secret
+from collect_ops.collectors.errors import NotJson
+from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.kernel.masking import MASK, MAX_DEPTH, mask, mask_beginning, mask_error, sounds_secret
 from collect_ops.kernel.spellings import MIN_LENGTH
 
 SECRETS = st.lists(st.text(min_size=MIN_LENGTH, max_size=12), min_size=1, max_size=4)
@@ -189,3 +192,64 @@ def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
     began = time.process_time()
     mask(text, secrets=["secret"])
     assert time.process_time() - began < 2
+
+
+KEY = "kR7/qW2+pL9"
+
+
+def raised(build: Callable[[], Exception]) -> Exception:
+    """The error, with a traceback."""
+    try:
+        raise build()  # noqa: TRY301 - that is what it is for
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return error
+
+
+def quoting() -> Exception:
+    error = NotJson("http://h/x", f"text/{KEY}", f"no {quote(KEY, safe='')}", f"what is {KEY}?")
+    error.add_note(f"sent {KEY}")
+    error.__cause__ = raised(lambda: ValueError("cannot read", KEY))
+    error.__cause__.__context__ = UnicodeDecodeError("utf-8", b"x", 0, 1, f"near {KEY}")
+    return error
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        quoting,
+        lambda: ValidationFailed(
+            "s", [Fault(field="f", value={"a": [KEY]}, problem=f"not {KEY}", allowed=("b",))]
+        ),
+        lambda: ExceptionGroup("several", [ValueError(KEY), quoting()]),
+        lambda: KeyError(KEY),
+        lambda: OSError(5, f"cannot open {KEY}"),
+    ],
+)
+def test_an_error_is_masked_with_its_fields_its_notes_and_what_it_was_raised_from(
+    build: Callable[[], Exception],
+) -> None:
+    error = raised(build)
+    kind = type(error)
+    mask_error(error, secrets=[KEY])
+    assert type(error) is kind
+    shown = [str(error), repr(error.args), repr(vars(error)), "".join(traceback.format_exception(error))]
+    for text in shown:
+        assert KEY not in text
+        assert quote(KEY, safe="") not in text
+    assert MASK in shown[0] or MASK in shown[3]
+
+
+def test_an_error_without_a_secret_stays_as_it_is() -> None:
+    cause = ValueError("cannot read", "this")
+    error = NotJson("http://h/x?page=2", "text/html", "<p>", "password=1 is no JSON")
+    error.__cause__ = cause
+    before = (str(error), dict(vars(error)), cause.args)
+    mask_error(error, secrets=[KEY])
+    assert (str(error), dict(vars(error)), cause.args) == before
+    assert error.__cause__ is cause
+
+
+def test_faults_stay_faults() -> None:
+    error = ValidationFailed("s", [Fault(field="f", value=KEY, problem=f"not {KEY}", allowed=("b",))])
+    mask_error(error, secrets=[KEY])
+    assert error.faults == (Fault(field="f", value=MASK, problem=f"not {MASK}", allowed=("b",)),)
