@@ -37,6 +37,8 @@ _PACKED = 2
 # Characters at the end of a text that was cut which may be the beginning of an escape.
 _CUT_ESCAPE = 16
 _MOST_READINGS = 8
+# Texts up to this length are searched once.
+_REMEMBERED = 512
 
 _ESCAPE = re.compile(r"[%&\\]")
 _ESCAPES = frozenset("%&\\")
@@ -96,13 +98,18 @@ class _Text:
 
     def decoded(self) -> tuple[str, Sequence[int]]:
         """The text with one encoding undone, and where each of its characters came from."""
-        characters, places, at = [], [], 0
-        while at < len(self.text):
-            character, end = max(self.readings(at, 1), key=lambda reading: reading[1])
-            characters.append(character)
-            places.append(at)
+        parts: list[str] = []
+        places: list[int] = []
+        at = 0
+        for match in _ESCAPE.finditer(self.text):
+            start = match.start()
+            if start < at:
+                continue
+            character, end = max(self.readings(start, 1), key=lambda reading: reading[1])
+            parts += [self.text[at:start], character]
+            places += range(at, start + 1)
             at = end
-        return "".join(characters), [*places, at]
+        return "".join([*parts, self.text[at:]]), [*places, *range(at, len(self.text) + 1)]
 
     def ends(self, places: Collection[int], way: Way) -> Collection[int]:
         """Where a spelling of a character ends that begins at one of the places."""
@@ -208,7 +215,8 @@ class _Form:
         self._characters = [_ways(character, lossy=lossy) for character in secret]
         self._first = _first_of(self._characters)
         second = f"(?=[%&\\\\]|[{re.escape(_first_of(self._characters[1:]))}])" if secret[0].isascii() else ""
-        self._begins = re.compile(f"[{re.escape(self._first)}]{second}")
+        self.begins = f"[{re.escape(self._first)}]{second}"
+        self._begins = re.compile(self.begins)
 
     def spans(self, text: _Text, *, cut: bool) -> Iterator[Span]:
         """Where it stands."""
@@ -245,6 +253,10 @@ class Spellings:
         self._forms = [_Form(secret) for secret in sorted(self.secrets)]
         self._shortest = min((max(MIN_LENGTH, sum(map(str.isascii, one))) for one in self.secrets), default=0)
 
+        # Most texts hold nothing that a secret could begin with, no escape, and nothing packed.
+        self._promising = re.compile("|".join([form.begins for form in self._forms] + [r"[%&\\\0]"]))
+        self._known = lru_cache(maxsize=1024)(self._search)
+
     def spans(self, text: str, *, cut: bool = False) -> list[Span]:
         """Where they stand, in order, each apart from the next.
 
@@ -252,6 +264,10 @@ class Spellings:
             text: Any text.
             cut: Whether it is the beginning of a longer one: then one that goes on beyond its end counts.
         """
+        # The same headers come with every page.
+        return self._search(text, cut) if len(text) > _REMEMBERED else self._known(text, cut)
+
+    def _search(self, text: str, cut: bool) -> list[Span]:  # noqa: FBT001 - the cache knows positions
         merged: list[Span] = []
         for start, end in sorted(set(self._found(text, _PACKED, cut=cut))):
             if merged and start <= merged[-1][1]:
@@ -262,6 +278,8 @@ class Spellings:
 
     def _found(self, text: str, packed: int, *, cut: bool) -> Iterator[Span]:
         if not self._forms or len(text) < (MIN_LENGTH if cut else self._shortest):
+            return
+        if not self._promising.search(text) and not (packed and _BASE64_RUN.search(text)):
             return
         read = _Text(text)
         for form in self._forms:
