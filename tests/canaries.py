@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import string
 from dataclasses import dataclass
@@ -46,7 +47,11 @@ class Canary:
     def is_in(self, text: str) -> bool:
         """Whether a part of it is there. UTF-16 counts."""
         plain = text.replace("\0", "").replace("\\u0000", "").replace("\\x00", "")
-        return any(fragment in plain for fragment in self.fragments)
+        return self._anywhere.search(plain) is not None
+
+    @cached_property
+    def _anywhere(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted(self.fragments))))
 
 
 def _word() -> str:
@@ -55,6 +60,9 @@ def _word() -> str:
 
 def escaped(canaries: list[Canary], places: dict[str, str]) -> list[tuple[str, str, str]]:
     """Which canary has escaped where: its name, the place, and what stands there."""
+    # Nearly always nothing is there, and one search of it all says so.
+    if not any(canary.is_in("\n".join(places.values())) for canary in canaries):
+        return []
     return [
         (canary.name, place, text[:300])
         for place, text in places.items()
