@@ -165,7 +165,7 @@ class EchoServer:
         # Counting and collecting each send a request of their own.
         if way == "once" and self._asked[way] % 2 == 0:
             return answer("200 OK", page())
-        return WAYS[way](text)
+        return WAYS[way](text) if way in WAYS else answer("404 No", "no such way")
 
 
 TOKEN_WAYS: dict[str, Callable[[str], bytes]] = {
