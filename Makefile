@@ -81,6 +81,10 @@ schemas: ## Write the JSON Schemas of include/, which editors use
 test: ## Lint, types, import contracts and all tests, on services of their own (ARGS= goes to pytest)
 	@scripts/test.sh $(ARGS)
 
+.PHONY: test-long
+test-long: ## The tests that take many minutes, on a whole stack; run before each merge (ARGS= goes to pytest)
+	@scripts/test.sh --long $(ARGS)
+
 .PHONY: lint
 lint: bootstrap ## Lint, format check, types, import contracts, SQL
 	@scripts/test.sh --lint-only

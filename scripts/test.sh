@@ -2,7 +2,9 @@
 # make test: lint, types, import contracts, SQL, then all tests on services of their own, which are stopped whatever
 # happens. Not 0 when any of it failed; a summary of pytest's is the last line.
 #
-#   scripts/test.sh [--lint-only] [arguments for pytest]
+#   scripts/test.sh [--lint-only | --long] [arguments for pytest]
+#
+# --long runs the tests marked `long` instead, on a whole stack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +12,8 @@ BIN=.stack/venv/bin
 export STACK_HOME="${TEST_STACK_HOME:-.stack/test}"
 
 scripts/bootstrap.sh
-lint_only=""
+lint_only="" long=""
+if [ "${1:-}" = --long ]; then long=1; shift; fi
 if [ "${1:-}" = --lint-only ]; then lint_only=1; shift; else scripts/bootstrap.sh testing nodes venv venv-demo requirements-demo.lock; fi
 
 step() { printf '\n== %s\n' "$*"; }
@@ -20,11 +23,13 @@ existing() { local found=() path; for path in "$@"; do if [ -e "$path" ]; then f
 mapfile -t code < <(existing plugins dags config stack demo benchmarks tests)
 mapfile -t sql < <(existing include/sql)
 
+if [ -z "$long" ]; then
 step "ruff";         "$BIN/ruff" check "${code[@]}"; "$BIN/ruff" format --check "${code[@]}"
 step "mypy";         "$BIN/mypy" plugins/collect_ops stack
 step "import-linter"; "$BIN/lint-imports"
 if [ ${#sql[@]} -gt 0 ] && [ -n "${sql[0]}" ]; then step "sqlfluff"; "$BIN/sqlfluff" lint --processes 2 "${sql[@]}"; fi
 if [ -n "$lint_only" ]; then exit 0; fi
+fi
 
 step "services"
 stop() { "$BIN/python" -m stack down >/dev/null || echo "the test services did not stop; see make down STACK_HOME=$STACK_HOME" >&2; }
@@ -32,11 +37,18 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 status=0
+if [ -n "$long" ]; then
+  "$BIN/python" -m stack up
+  step "pytest: long"
+  eval "$("$BIN/python" -m stack env)"
+  "$BIN/python" -m pytest -m "long and not chaos" "$@" || status=$?
+  exit "$status"
+fi
 if [ $# -gt 0 ]; then
   "$BIN/python" -m stack up
   step "pytest"
   eval "$("$BIN/python" -m stack env --all)"
-  "$BIN/python" -m pytest -m "not chaos" "$@" || status=$?
+  "$BIN/python" -m pytest -m "not chaos and not long" "$@" || status=$?
   exit "$status"
 fi
 
@@ -46,12 +58,12 @@ fi
 step "pytest: what needs no running stack"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  exec "$BIN/python" -m pytest -m "not chaos and not stack" -n 2
+  exec "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 2
 ) || status=$?
 "$BIN/python" -m stack up
 step "pytest: what works on the running stack, or starts one"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  exec "$BIN/python" -m pytest -m "stack and not chaos"
+  exec "$BIN/python" -m pytest -m "stack and not chaos and not long"
 ) || status=$?
 exit "$status"

@@ -100,12 +100,16 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
         ValidationFailed: Parameters or the connection have faults.
         CollectOpsError: The request failed.
     """
+    from collect_ops.cli.output import print_error
+    from collect_ops.collectors.credentials import short_secrets
     from collect_ops.collectors.http import HttpCollector
     from collect_ops.collectors.page import Span
     from collect_ops.sources.request import render
 
     request = render(source, params)
     endpoint = endpoint_of(source)
+    for warning in short_secrets(endpoint, source.connection):
+        print_error(f"warning: {warning}")
     splits = isinstance(source.paging, OffsetPaging | PagePaging)
     async with HttpCollector(source, request, endpoint) as collector:
         told, own = await _first_shard(source, params, collector)
@@ -118,7 +122,7 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
             async for page in pages:
                 return replace(
                     told,
-                    records=page.records[:rows],
+                    records=collector.masked(page.records[:rows]),
                     received=len(page.records),
                     total=await collector.total() if counted_apart else page.total or told.total,
                     request=page.request,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from collect_ops.collectors import json_body
 from collect_ops.collectors.errors import (
@@ -35,6 +35,13 @@ from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Sour
 _NEVER = frozenset({501, 505})
 _AGAIN = frozenset({408, 425})
 _BEGINNING = 80
+_NAMES = 200
+_REASON = 500
+# So much of a body is read to show its beginning: blanks between its words are not shown.
+_BODY_BYTES = 16_384
+
+Quote: TypeAlias = Callable[[str, int], str]
+"""So many characters of a text, masked before it is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,7 @@ class Answer:
         sent_at: `time.monotonic()` when the request was sent.
         received_at: `time.monotonic()` when the last byte was there.
         trusted: Whether the credentials went along.
+        quote: Makes what the server said showable.
     """
 
     status: int
@@ -64,18 +72,19 @@ class Answer:
     sent_at: float
     received_at: float
     trusted: bool
+    quote: Quote
 
 
-def refusal(answer: Answer, source: Source, beginning: str, now: datetime) -> CollectorError:
+def refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
     """The error that a status other than success means.
 
     Args:
         answer: The response.
         source: The source.
-        beginning: The body's first characters, masked.
         now: The time, for a Retry-After that names a date.
     """
     status, shown = answer.status, answer.shown
+    beginning = beginning_of(answer)
     if status == 304:
         return NotModifiedUnasked(shown)
     if status in (401, 403):
@@ -110,13 +119,14 @@ def document_of(answer: Answer, source: Source) -> Json:
     except json_body.TooDeep as error:
         raise NestedTooDeep(answer.shown, source.limits.max_depth) from error
     except json_body.Unreadable as error:
-        raise NotJson(answer.shown, content_type, beginning_of(answer.body), str(error)) from error
+        raise NotJson(answer.shown, content_type, beginning_of(answer), str(error)) from error
 
 
-def beginning_of(body: bytes) -> str:
-    """The first 80 characters, for people."""
-    text = body[: 8 * _BEGINNING].decode("utf-8", errors="replace")
-    return " ".join(text.split())[:_BEGINNING]
+def beginning_of(answer: Answer) -> str:
+    """The first 80 characters of the body, for people."""
+    text = answer.body[:_BODY_BYTES].decode("utf-8", errors="replace")
+    # Masked with its blanks, which may be a secret's.
+    return " ".join(answer.quote(text, 8 * _BEGINNING).split())[:_BEGINNING]
 
 
 def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
@@ -130,7 +140,7 @@ def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
         return []
     found = document if source.records == "@" else search("records", source.records, document, answer.shown)
     if not isinstance(found, list):
-        raise RecordsNotAList(answer.shown, source.records, _described(found))
+        raise RecordsNotAList(answer.shown, source.records, _described(found, answer.quote))
     return found
 
 
@@ -144,9 +154,11 @@ def total_in(document: Json, source: Source, answer: Answer) -> int | None:
     match source.total:
         case BodyTotal(path=path):
             value = search("total.path", path, document, answer.shown)
-            return total_of(value, where=f"body {path!r}", shown=answer.shown)
+            return total_of(value, where=f"body {path!r}", shown=answer.shown, quote=answer.quote)
         case HeaderTotal(name=name):
-            return total_of(answer.headers.get(name), where=f"header {name!r}", shown=answer.shown)
+            return total_of(
+                answer.headers.get(name), where=f"header {name!r}", shown=answer.shown, quote=answer.quote
+            )
         case _:
             return None
 
@@ -172,7 +184,7 @@ def required_total(document: Json, source: Source, answer: Answer) -> int | None
             return None
     if value is None:
         raise TotalUnusable(answer.shown, where, "missing")
-    return total_of(value, where=where, shown=answer.shown)
+    return total_of(value, where=where, shown=answer.shown, quote=answer.quote)
 
 
 def search(field: str, expression: str, document: Json, shown: str) -> Json:
@@ -187,9 +199,9 @@ def search(field: str, expression: str, document: Json, shown: str) -> Json:
         raise ExpressionFailed(shown, field, expression, str(error)) from error
 
 
-def _described(value: Json) -> str:
+def _described(value: Json, quote: Quote) -> str:
     if isinstance(value, dict):
-        names = ", ".join(list(value)[:10])
+        names = quote(", ".join(list(value)[:10]), _NAMES)
         return f"an object with {names or 'no fields'}"
     return kind_of(value)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from collect_ops import __version__
-from collect_ops.collectors.answer import Answer, beginning_of, document_of, refusal
+from collect_ops.collectors.answer import Answer, document_of, refusal
 from collect_ops.collectors.conditional import fingerprint
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.decoding import (
@@ -50,7 +51,7 @@ from collect_ops.collectors.page import Json
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
 from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
-from collect_ops.kernel.masking import mask
+from collect_ops.kernel.masking import mask, mask_beginning, mask_error
 from collect_ops.sources.model import Source
 
 _MAX_REDIRECTS = 5
@@ -72,6 +73,8 @@ _SHOWN_HEADERS = (
     "last-modified",
     "server",
 )
+# What aiohttp's parser could not read, as the bytes that happened to be there: half a secret, perhaps.
+_EXCERPT = re.compile(r"(?:\n|\\+n)\s*b\\*['\"].*", re.DOTALL)
 _DEFAULT_HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip, deflate",
@@ -244,8 +247,10 @@ class HttpClient:
         """One attempt, in its turn: the request, its redirects, and a success read to its end."""
         async with self._gate.turn(self.shown(call.url)) as turn:
             try:
-                answer = await self._answered(call, turn)
-                return answer, document_of(answer, self._source)
+                # Before anybody is told of an error: the gate keeps its text.
+                with self.masking():
+                    answer = await self._answered(call, turn)
+                    return answer, document_of(answer, self._source)
             except HostHeld:
                 raise
             except CollectorError as error:
@@ -372,11 +377,11 @@ class HttpClient:
             sent_at=sent_at,
             received_at=time.monotonic(),
             trusted=self._credentials.trusts(call.url),
+            quote=self.quote,
         )
         if success:
             return answer
-        beginning = mask(beginning_of(body), secrets=self._credentials.secrets)
-        raise refusal(answer, self._source, beginning, datetime.now(UTC))
+        raise refusal(answer, self._source, datetime.now(UTC))
 
     def _timed_out(self, shown: str, error: TimeoutError) -> CollectorError:
         timeouts = self._source.timeouts
@@ -388,7 +393,9 @@ class HttpClient:
 
     def _translated(self, shown: str, error: aiohttp.ClientError | OSError) -> CollectorError:
         # aiohttp's texts hold URLs.
-        reason = mask(str(error) or type(error).__name__, secrets=self._credentials.secrets)
+        reason = mask(
+            _EXCERPT.sub("", str(error)).strip() or type(error).__name__, secrets=self._credentials.secrets
+        )
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 return CertificateRefused(shown, reason)
@@ -403,6 +410,31 @@ class HttpClient:
         """A URL as it may be shown."""
         shown: str = mask(str(url), secrets=self._credentials.secrets)
         return shown
+
+    def quote(self, text: str, limit: int) -> str:
+        """So many characters of what a server said, masked before it is cut."""
+        return mask_beginning(text, limit, secrets=self._credentials.secrets)
+
+    def masked(self, value: Any) -> Any:
+        """What a server said, without the secrets that were sent to it."""
+        return mask(value, secrets=self._credentials.secrets, names=False)
+
+    def mask_error(self, error: BaseException) -> None:
+        """Mask the secrets of the connection, and the tokens got with them, in an error, in place."""
+        mask_error(error, secrets=self._credentials.secrets)
+
+    @contextlib.contextmanager
+    def masking(self) -> Iterator[None]:
+        """No error leaves the block with a secret."""
+        try:
+            yield
+        except Exception as error:
+            self.mask_error(error)
+            raise
+
+    def gives_away(self, text: str) -> bool:
+        """Whether a text that is to be stored holds a key of the connection."""
+        return self._credentials.gives_away(text)
 
     def without_credentials(self, url: str) -> str:
         """A URL as it may be stored: no user info, and no key of ours that a server repeats in its links."""

@@ -7,7 +7,7 @@ not along a redirect, not after a `next` link.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from multidict import CIMultiDict
@@ -16,7 +16,28 @@ from yarl import URL
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import CredentialsMissing
 from collect_ops.kernel.masking import sounds_secret
+from collect_ops.kernel.spellings import MIN_LENGTH, spellings_of
 from collect_ops.sources.model import AuthType, Source
+
+# Headers that say what is sent and what is understood: masking every "application/json" would help nobody.
+_DESCRIBING = frozenset(
+    {
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "content-type",
+        "host",
+        "pragma",
+        "prefer",
+        "user-agent",
+        "x-requested-with",
+    }
+)
+# What is shorter stands in addresses by chance: a password "flights" in /flights.
+_STRONG = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +50,8 @@ class Credentials:
         proof: The headers of the authentication, sent there; no declared header replaces them.
         query: The key, sent there in the URL.
         secrets: Every text that must not be shown.
+        keys: Those of them that open something, and can be told from other words: they are not even stored with a
+            position.
     """
 
     origin: URL
@@ -36,6 +59,7 @@ class Credentials:
     proof: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, source: Source, endpoint: Endpoint, *, secrets: Sequence[str] = ()) -> Credentials:
@@ -67,25 +91,36 @@ class Credentials:
             headers=endpoint.headers,
             proof=proof,
             query=query,
-            secrets=tuple(sorted({*_secrets(endpoint, proof), *secrets})),
+            secrets=tuple(sorted({*_secrets(source, endpoint, proof), *secrets})),
+            keys=tuple(
+                sorted(one for one in {endpoint.password or "", *proof.values()} if len(one) >= _STRONG)
+            ),
         )
 
     def bearing(self, token: str) -> Credentials:
         """The same with a token, which takes the place of the one before; that one stays a secret."""
         proof = {**self.proof, "Authorization": f"Bearer {token}"}
-        return replace(self, proof=proof, secrets=tuple(sorted({*self.secrets, token})))
+        return replace(
+            self,
+            proof=proof,
+            secrets=tuple(sorted({*self.secrets, token})),
+            keys=tuple(sorted({*self.keys, token})),
+        )
 
     def trusts(self, url: URL) -> bool:
         """Whether `url` is where the credentials may go."""
         return bool(url.raw_host) and url.origin() == self.origin
 
     def strip(self, url: URL) -> URL:
-        """`url` without credentials: neither user info nor our key, which servers like to repeat in links."""
+        """`url` without credentials: neither user info nor a key of ours, which servers like to repeat in links."""
         if url.raw_user is not None or url.raw_password is not None:
             url = url.with_user(None)
-        if any(name in url.query for name in self.query):
-            url = url.without_query_params(*self.query)
-        return url
+        named = {name for name, value in url.query.items() if name in self.query or value in self.keys}
+        return url.without_query_params(*named) if named else url
+
+    def gives_away(self, text: str) -> bool:
+        """Whether a text holds one of the keys, in any spelling."""
+        return bool(spellings_of(frozenset(self.keys)).spans(text))
 
     def dress(self, url: URL) -> URL:
         """`url` with the key in its query, when it goes where the credentials may go."""
@@ -113,12 +148,40 @@ class Credentials:
         return headers
 
 
-def _secrets(endpoint: Endpoint, proof: Mapping[str, str]) -> tuple[str, ...]:
-    # Of the connection's own headers only the secret ones: masking every "application/json" would help
-    # nobody.
-    texts = [value for name, value in endpoint.headers.items() if sounds_secret(name)] + list(proof.values())
-    found = {endpoint.password or "", *texts, *(text.partition(" ")[2] for text in texts)}
-    return tuple(sorted(found - {""}))
+def short_secrets(endpoint: Endpoint, connection: str) -> Iterator[str]:
+    """Warnings of secrets that are too short to be masked wherever a server repeats them.
+
+    Args:
+        endpoint: What the connection says.
+        connection: Its id.
+    """
+    headers = {
+        f"extra.headers.{name}": text for name, text in endpoint.headers.items() if sounds_secret(name)
+    }
+    for field_name, text in {"password": endpoint.password, **headers}.items():
+        if text and len(text) < MIN_LENGTH:
+            yield (
+                f"{field_name} of connection {connection!r} is shorter than {MIN_LENGTH} characters: it is not masked "
+                "in what the server answers, since that would spoil every text; use a longer one"
+            )
+
+
+def _secrets(source: Source, endpoint: Endpoint, proof: Mapping[str, str]) -> set[str]:
+    declared = {name: value for name, value in source.request.headers.items() if sounds_secret(name)}
+    headers = {
+        name: value for name, value in endpoint.headers.items() if name.lower() not in _DESCRIBING
+    } | declared
+    texts = [*headers.values(), *proof.values()]
+    found = {endpoint.login or "", endpoint.password or "", *texts}
+    found |= {text.partition(" ")[2] for text in texts}
+    for name, value in headers.items():
+        if name.lower() == "cookie":
+            found |= {pair.partition("=")[2].strip() for pair in value.split(";")}
+    if endpoint.token_url is not None:
+        url = URL(endpoint.token_url)
+        found |= {value for name, value in url.query.items() if sounds_secret(name)}
+        found |= {url.user or "", url.password or ""}
+    return found - {""}
 
 
 def _needed(name: str, source: Source, endpoint: Endpoint) -> str:

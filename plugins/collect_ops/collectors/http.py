@@ -22,7 +22,13 @@ from collect_ops.collectors.conditional import (
     last_modified_of,
 )
 from collect_ops.collectors.endpoint import Endpoint
-from collect_ops.collectors.errors import PagingLoop, PositionUnusable, TooManyPages, UrlRefused
+from collect_ops.collectors.errors import (
+    PagingLoop,
+    PagingValueUnusable,
+    PositionUnusable,
+    TooManyPages,
+    UrlRefused,
+)
 from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
@@ -107,6 +113,16 @@ class HttpCollector:
     ) -> None:
         await _cancel(self._ahead)
         await self._client.__aexit__(kind, error, trace)
+        if error is not None:
+            self.mask_error(error)
+
+    def mask_error(self, error: BaseException) -> None:
+        """Mask the source's secrets in an error that what the server said has led to, in place."""
+        self._client.mask_error(error)
+
+    def masked(self, value: Any) -> Any:
+        """What the server said, as it may be shown."""
+        return self._client.masked(value)
 
     async def total(self, counting: RenderedRequest | None = None) -> int | None:
         """How many rows the source has, asked in the way the source says.
@@ -131,7 +147,8 @@ class HttpCollector:
             case _:
                 call = self._call(self._request, self._pager.probe())
         fetched = await self._client.fetch(call)
-        return required_total(fetched.document, self._source, fetched.answer)
+        with self._client.masking():
+            return required_total(fetched.document, self._source, fetched.answer)
 
     async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
         """What expressions find in the answer to a request of its own.
@@ -144,10 +161,11 @@ class HttpCollector:
             CollectorError: The request failed, or an expression cannot be applied.
         """
         fetched = await self._client.fetch(self._rendered(request))
-        return [
-            search(field, expression, fetched.document, fetched.answer.shown)
-            for field, expression in expressions.items()
-        ]
+        with self._client.masking():
+            return [
+                search(field, expression, fetched.document, fetched.answer.shown)
+                for field, expression in expressions.items()
+            ]
 
     async def pages(
         self,
@@ -190,10 +208,14 @@ class HttpCollector:
                 await _cancel({current})
 
     def _start(self, run: _Run, position: Position) -> asyncio.Task[Page | None]:
-        task = asyncio.create_task(self._page(run, position))
+        task = asyncio.create_task(self._masked_page(run, position))
         self._ahead.add(task)
         task.add_done_callback(self._ahead.discard)
         return task
+
+    async def _masked_page(self, run: _Run, position: Position) -> Page | None:
+        with self._client.masking():
+            return await self._page(run, position)
 
     async def _page(self, run: _Run, position: Position) -> Page | None:
         number = position.get("page", 0)
@@ -303,7 +325,15 @@ class HttpCollector:
         etag, last_modified = etag_of(answer.headers), last_modified_of(answer.headers)
         nameless = etag is None and last_modified is None
         last_by_header = following is None and isinstance(self._pager, LinkHeaderPager)
-        if nameless or not whole or got.reply.rows == 0 or last_by_header or answer.url != str(call.url):
+        stored = f"{etag} {last_modified} {orjson.dumps(following).decode()}"
+        if (
+            self._client.gives_away(stored)
+            or nameless
+            or not whole
+            or got.reply.rows == 0
+            or last_by_header
+            or answer.url != str(call.url)
+        ):
             return replace(known, validator=None)
         after = None if following is None or counts_rows(self._pager) else {**following}
         if after is not None:
@@ -344,6 +374,13 @@ class HttpCollector:
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
             position = {**position, "url": self._client.without_credentials(position["url"])}
+        if self._client.gives_away(orjson.dumps(position).decode()):
+            raise PagingValueUnusable(
+                self._client.shown(self._base_url),
+                self._source.paging.type,
+                "something that holds a secret of the connection",
+                "a cursor or an address without it: positions are stored",
+            )
         if empty:
             ask = self._pager.ask(run.span, position)
             call = None if ask is None else self._call(run.request, ask)

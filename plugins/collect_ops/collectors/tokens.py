@@ -26,7 +26,7 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.paging import kind_of
 from collect_ops.collectors.retry import retry_after_s
-from collect_ops.kernel.masking import mask
+from collect_ops.kernel.masking import mask, mask_beginning
 from collect_ops.sources.model import AuthType, Source
 
 #: What a token is taken to live for when its server does not say, in seconds.
@@ -118,6 +118,10 @@ class TokenAsk:
         shown: str = mask(str(self.url), secrets=self.secrets)
         return shown
 
+    def quote(self, text: str, limit: int) -> str:
+        """So many characters of what the endpoint said, masked before it is cut."""
+        return mask_beginning(text, limit, secrets=(*self.secrets, self.client_id))
+
     def _pair(self) -> str:
         # RFC 6749 2.3.1: both are encoded as in a form before they become a user name and a password.
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
@@ -191,7 +195,9 @@ def token_in(ask: TokenAsk, answer: TokenAnswer, *, asked_at: float, now: dateti
     except orjson.JSONDecodeError:
         # Neither the body nor the parser's message: both may hold a token.
         content_type = answer.headers.get("Content-Type", "") or "no content type"
-        raise TokenUnusable(shown, "answer", f"not JSON ({content_type[:80]})", "a JSON object") from None
+        raise TokenUnusable(
+            shown, "answer", f"not JSON ({ask.quote(content_type, 80)})", "a JSON object"
+        ) from None
     if not isinstance(document, dict):
         raise TokenUnusable(shown, "answer", kind_of(document), "a JSON object")
     if isinstance(document.get("error"), str) and "access_token" not in document:
@@ -201,13 +207,13 @@ def token_in(ask: TokenAsk, answer: TokenAnswer, *, asked_at: float, now: dateti
         raise TokenUnusable(shown, "access_token", _kind(text), "text of visible ASCII characters")
     kind = document.get("token_type")
     if kind is not None and (not isinstance(kind, str) or kind.lower() != "bearer"):
-        gave = repr(kind)[:40] if isinstance(kind, str) else kind_of(kind)
+        gave = ask.quote(repr(kind), 40) if isinstance(kind, str) else kind_of(kind)
         raise TokenUnusable(shown, "token_type", gave, "Bearer")
-    life_s = _life_s(document.get("expires_in"), shown)
+    life_s = _life_s(document.get("expires_in"), ask)
     return Token(text=text, renew_at=asked_at + life_s - min(MARGIN_S, life_s / 5))
 
 
-def _life_s(value: Any, shown: str) -> float:
+def _life_s(value: Any, ask: TokenAsk) -> float:
     if value is None:
         return UNKNOWN_LIFE_S
     found = value
@@ -219,8 +225,8 @@ def _life_s(value: Any, shown: str) -> float:
         or not math.isfinite(found)
         or found <= 0
     ):
-        gave = repr(value)[:40] if isinstance(value, str | int | float) else kind_of(value)
-        raise TokenUnusable(shown, "expires_in", gave, "a number of seconds above 0")
+        gave = ask.quote(repr(value), 40) if isinstance(value, str | int | float) else kind_of(value)
+        raise TokenUnusable(ask.shown, "expires_in", gave, "a number of seconds above 0")
     return min(float(found), _MAX_LIFE_S)
 
 
@@ -246,10 +252,8 @@ def _said_no(ask: TokenAsk, status: int, document: Mapping[str, Any]) -> Collect
     if code in _LATER or (status >= 500 and status not in _NEVER):
         return TokenServerFailed(ask.shown, status, code)
     said = document.get("error_description")
-    description = " ".join(said.split())[:_MAX_DESCRIPTION] if isinstance(said, str) else ""
-    return TokenRefused(
-        ask.shown, ask.connection, code, mask(description, secrets=(*ask.secrets, ask.client_id))
-    )
+    description = " ".join(ask.quote(said, _MAX_DESCRIPTION).split()) if isinstance(said, str) else ""
+    return TokenRefused(ask.shown, ask.connection, code, description)
 
 
 def _kind(value: object) -> str:

@@ -170,7 +170,13 @@ async def _ends(
         if any(value is None for value in given.values()):
             return None
         for name in (low, high):
-            found.setdefault(name, _told(task.source, name, given[name], end=name == high))
+            try:
+                found.setdefault(name, _told(task.source, name, given[name], end=name == high))
+            except (Unfit, OverflowError) as error:
+                end_name = "high" if name == high else "low"
+                value = collector.masked(given[name])
+                fault = Fault(field=f"shards.range.{end_name}", value=value, problem=f"for {name}: {error}")
+                raise ValidationFailed(f"shards of source {task.source.name}", [fault]) from error
         if _place(task.source, low, found[low]) > _place(task.source, high, found[high]):
             return None  # who asks for what comes after the last one there is asks for nothing that is wrong
     return found[low], found[high]
@@ -190,13 +196,8 @@ def _place(source: Source, name: str, value: Scalar) -> Any:
 def _told(source: Source, name: str, value: object, *, end: bool) -> Scalar:
     """A value that a request told; the greatest value there is becomes the end that the API means."""
     param = source.request.params[name]
-    try:
-        told = param.coerce(value)
-        return param.coerce(_following(source, param.type, told)) if end else told
-    except (Unfit, OverflowError) as error:
-        end_name = "high" if end else "low"
-        fault = Fault(field=f"shards.range.{end_name}", value=value, problem=f"for {name}: {error}")
-        raise ValidationFailed(f"shards of source {source.name}", [fault]) from error
+    told = param.coerce(value)
+    return param.coerce(_following(source, param.type, told)) if end else told
 
 
 def _following(source: Source, kind: ParamType, value: Scalar) -> object:

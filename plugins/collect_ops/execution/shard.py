@@ -216,6 +216,8 @@ class ShardRun:
             # The database went away or broke a deadlock: neither the source's fault nor the rows'.
             if isinstance(error, errors.OperationalError | errors.InterfaceError | DatabaseUnavailable):
                 raise
+            # What landing says may quote a row, and a row what the server was sent.
+            self._kit.collector.mask_error(error)
             return await self._ended_by(error)
         return ShardEnd.DONE
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from urllib.parse import quote
 
 from airflow.sdk import Connection
 from airflow.sdk.configuration import conf
 
+from collect_ops.collectors.credentials import short_secrets
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.hooks.connections import AirflowAway, ConnectionMissing, connection_of
 from collect_ops.hooks.rabbitmq import amqp_url_of, management_url_of
@@ -15,6 +18,8 @@ from collect_ops.kernel.backends import Backends, serves_node_queues
 from collect_ops.lanes.rest_runs import RestRuns
 from collect_ops.orchestrator.errors import AirflowUnavailable
 from collect_ops.orchestrator.rest_reports import RestReports
+
+log = logging.getLogger(__name__)
 
 POSTGRES_CONN_ID = "collect_postgres"
 REDIS_CONN_ID = "collect_redis"
@@ -93,7 +98,7 @@ def endpoint(connection_id: str) -> Endpoint:
         ValidationFailed: It cannot be used for HTTP.
     """
     connection = connection_of(connection_id)
-    return Endpoint.from_mapping(
+    found = Endpoint.from_mapping(
         {
             "conn_type": connection.conn_type,
             "host": connection.host,
@@ -105,6 +110,14 @@ def endpoint(connection_id: str) -> Endpoint:
         },
         connection=connection_id,
     )
+    for warning in short_secrets(found, connection_id):
+        _warn_once(warning)
+    return found
+
+
+@cache
+def _warn_once(warning: str) -> None:
+    log.warning("%s", warning)
 
 
 def _authority(connection: Connection, default_port: int) -> str:

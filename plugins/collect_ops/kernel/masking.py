@@ -2,19 +2,20 @@
 
 Two ways, used together: values under names that sound like secrets (headers, query parameters, members of
 JSON, `password=...` and credentials of addresses within texts) are masked wherever they stand; secrets that
-the caller knows are masked in every text, also percent-encoded, escaped as JSON, or in base64.
+the caller knows are masked in every text, in whatever spelling (see `spellings`).
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import unquote
+
+from collect_ops.kernel.errors import Fault
+from collect_ops.kernel.spellings import Spellings, spellings_of
 
 MASK = "***"
 
@@ -23,6 +24,10 @@ Anything: TypeAlias = Any
 
 # Deeper levels are cut: a trace is read by people, and Python's stack is not endless.
 MAX_DEPTH = 64
+# So much of a text is masked beyond what is shown of it.
+_LOOKED_AT = 4096
+# Characters of an error's text that are kept.
+_LONGEST = 16_384
 
 _SOUNDS_SECRET = re.compile(
     r"authorization|cookie|token|secret|password|passwd|passphrase|credential|signature|apikey|accesskey"
@@ -63,23 +68,91 @@ def sounds_secret(name: str) -> bool:
     )
 
 
-def mask(value: Anything, *, secrets: Iterable[str] = ()) -> Anything:
+def mask(value: Anything, *, secrets: Iterable[str] = (), names: bool = True) -> Anything:
     """The value without its secrets: same shape, secret texts replaced by `***`.
 
     Args:
         value: Mappings, sequences, texts, bytes (which become text) and scalars, nested as they like.
-        secrets: Texts that must not appear anywhere in the result.
+        secrets: Texts that must not appear anywhere in the result, however they are spelled; those shorter than
+            `spellings.MIN_LENGTH` are not looked for.
+        names: Whether values under names that sound like secrets are masked, too.
 
     Returns:
         Mappings as dicts, sequences as lists (tuples as tuples); what holds no secret as it was.
     """
-    return _masker(frozenset(secrets)).masked(value, 0)
+    return _masker(frozenset(secrets), names=names).masked(value, 0)
+
+
+def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = ()) -> str:
+    """The beginning of a text without its secrets: masked first, then cut.
+
+    Cut first, a secret that goes on beyond the cut would be one no more, and most of it would be shown.
+
+    Args:
+        text: Of any length; no more of it is looked at than is needed.
+        limit: Characters of the result.
+        secrets: As for `mask`.
+    """
+    looked_at = text[: limit + _LOOKED_AT]
+    masker = _masker(frozenset(secrets))
+    # A secret that itself goes beyond what is looked at is masked as far as it is there.
+    return masker.text(looked_at, cut=len(looked_at) < len(text))[:limit]
+
+
+def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:
+    """Mask known secrets in an error, in place: in its text, its fields, its notes, and in what it was raised from.
+
+    An error that it was raised from and that goes on showing a secret is cut off.
+    """
+    masker = _masker(frozenset(secrets), names=False)
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.args = tuple(_masked_field(masker, value) for value in each.args)
+        for name, value in vars(each).items():
+            each.__dict__[name] = _masked_field(masker, value)
+        if isinstance(each, OSError):  # made of fields that `vars` does not have
+            each.strerror = _masked_field(masker, each.strerror)
+            each.filename = _masked_field(masker, each.filename)
+        waiting += [one for one in (each.__cause__, each.__context__) if one is not None]
+        waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        _cut_off(each, masker)
+
+
+def _masked_field(masker: _Masker, value: Anything) -> Anything:
+    match value:
+        case str() if len(value) > _LONGEST:
+            return masker.text(value[:_LONGEST], cut=True)
+        case Fault():
+            return replace(value, value=masker.masked(value.value, 0), problem=masker.text(value.problem))
+        case str() | bytes() | dict():
+            return masker.masked(value, 0)
+    if type(value) in (tuple, list):
+        return type(value)(_masked_field(masker, item) for item in value)
+    return value
+
+
+def _cut_off(error: BaseException, masker: _Masker) -> None:
+    """Leave out what an error was raised from, where its text is not made of what could be masked."""
+    for link in ("__cause__", "__context__"):
+        linked = getattr(error, link)
+        if linked is None:
+            continue
+        linked.args = tuple(_masked_field(masker, value) for value in linked.args)
+        if masker.masked(str(linked), 0) != str(linked):
+            suppressed = error.__suppress_context__
+            setattr(error, link, None)
+            error.__suppress_context__ = suppressed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Masker:
     mask: str
-    known: re.Pattern[str] | None
+    names: bool
+    known: Spellings | None
 
     def masked(self, value: Anything, depth: int) -> Anything:
         match value:
@@ -107,7 +180,7 @@ class _Masker:
 
     def _member(self, name: Anything, item: Anything, depth: int) -> Anything:
         text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-        if sounds_secret(text):
+        if self.names and sounds_secret(text):
             return item if item is None or item == "" else self.mask
         return self.masked(item, depth + 1)
 
@@ -119,8 +192,10 @@ class _Masker:
             masked = [self.masked(item, depth + 1) for item in items]
         return tuple(masked) if isinstance(items, tuple) else masked
 
-    def text(self, text: str) -> str:
-        text = self._known_masked(text)
+    def text(self, text: str, *, cut: bool = False) -> str:
+        text = self._known_masked(text, cut=cut)
+        if not self.names:
+            return text
         # Each pattern is tried only where a character that it needs is there: most texts are names and numbers.
         if "://" in text:
             text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
@@ -139,37 +214,29 @@ class _Masker:
         mark = match["value"][0] if match["value"][0] in "\"'" else ""
         return f"{match[0][:start]}{mark}{self.mask}{mark}{match[0][end:]}"
 
-    def _known_masked(self, text: str) -> str:
+    def _known_masked(self, text: str, *, cut: bool = False) -> str:
+        spans = self.known.spans(text, cut=cut) if self.known else []
+        if not spans:
+            return text
         # One pass is enough: what replaces a secret occurs in none, so nothing new can form around it.
-        return self.known.sub(lambda _: self.mask, text) if self.known else text
+        parts, last = [], 0
+        for start, end in spans:
+            parts += [text[last:start], self.mask]
+            last = end
+        return "".join([*parts, text[last:]])
 
 
 @lru_cache(maxsize=64)
-def _masker(secrets: frozenset[str]) -> _Masker:
-    """The masker of these secrets and their encoded forms; the same few come with every request."""
-    forms = {form for secret in secrets if secret for form in _forms(secret)}
-    if not forms:
-        return _Masker(mask=MASK, known=None)
-    longest_first = sorted(forms, key=len, reverse=True)
-    return _Masker(mask=_mask_outside(forms), known=re.compile("|".join(map(re.escape, longest_first))))
+def _masker(secrets: frozenset[str], *, names: bool = True) -> _Masker:
+    """The masker of these secrets; the same few come with every request."""
+    known = spellings_of(secrets)
+    if not known.secrets:
+        return _Masker(mask=MASK, known=None, names=names)
+    return _Masker(mask=_mask_outside(known.secrets), known=known, names=names)
 
 
-def _forms(secret: str) -> set[str]:
-    """A secret as it may stand in an address, a JSON text, or a Basic header."""
-    raw = secret.encode("utf-8", errors="surrogatepass")
-    return {
-        secret,
-        quote(raw, safe=""),
-        quote_plus(raw),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        base64.b64encode(raw).decode("ascii"),
-        raw.decode("utf-8", errors="backslashreplace"),
-    }
-
-
-def _mask_outside(forms: set[str]) -> str:
+def _mask_outside(secrets: Iterable[str]) -> str:
     """`***`, or, when a secret itself has asterisks, a mask of a character that no secret has."""
-    taken = set("".join(forms))
+    taken = set("".join(secrets))
     character = next(one for one in ("*", "#", "•", *map(chr, range(0xE000, 0xF8FF))) if one not in taken)
     return character * len(MASK)

@@ -1,0 +1,166 @@
+"""No secret of a connection is written anywhere by a whole stack, whatever a server does with what it was sent.
+
+Both databases, Redis, the queues, every log file (task logs included), XComs, rendered fields, and what the REST API
+shows a viewer; for each kind of authentication, each way to repeat a secret, and every end: success, retry, death.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collect_ops.admission.service import AdmissionService
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rest_runs import RestRuns
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.sources.model import Source
+from tests.canaries import Canary, escaped
+from tests.e2e.running_stack import RunningStack, wait_for
+from tests.factories import source, submission
+from tests.plugins.integration.canary.test_canary import DECLARED, RETRIES
+from tests.plugins.integration.canary.written import in_postgres, in_rabbitmq, in_redis
+from tests.servers.echo import GOOD, WAYS, EchoServer
+
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(3600)]
+
+AUTHS: dict[str, dict[str, Any]] = {
+    "basic": {"type": "basic"},
+    "bearer": {"type": "bearer"},
+    "key_in_header": {"type": "api_key", "location": "header", "name": "X-Api-Key"},
+    "key_in_query": {"type": "api_key", "location": "query", "name": "api_key"},
+    "oauth2": {"type": "oauth2"},
+    "none": {"type": "none"},
+}
+#: Airflow keeps a connection's login as it is; password and extra are encrypted.
+ENCRYPTED_NOT = frozenset({"connection.login"})
+SEEN_BY_A_VIEWER = (
+    "/dags/~/dagRuns?limit=1000",
+    "/dags/~/dagRuns/~/taskInstances?limit=1000",
+    "/dags/~/dagRuns/~/taskInstances/~/xcomEntries?limit=1000",
+    "/eventLogs?limit=1000",
+    "/importErrors",
+    "/assets/events?limit=1000",
+    "/connections",
+    "/variables",
+)
+
+
+class Keys:
+    """The secrets of one connection."""
+
+    def __init__(self, auth: str) -> None:
+        self.password, self.login = Canary.new(f"{auth} password"), Canary.new(f"{auth} login")
+        self.header = Canary.new(f"{auth} header")
+        self.token = Canary.new(f"{auth} token", special='/+=&"\\')
+        self.all = [self.password, self.login, self.header, self.token]
+        self.sent = {
+            "basic": [self.password, self.login, self.header],
+            "oauth2": [self.token, self.header],
+            "none": [self.header],
+        }.get(auth, [self.password, self.header])
+
+
+@pytest.fixture
+def admitting(stack: RunningStack) -> tuple[AdmissionService, dict[str, Source]]:
+    """Admits sources that no file declares."""
+    sources: dict[str, Source] = {}
+    settings = stack.settings
+    backends = Backends(
+        postgres_dsn=settings.postgres_dsn, redis_url=settings.redis_url, amqp_url=settings.amqp_url
+    )
+    return (
+        AdmissionService(backends, lane_rules(), RestRuns.from_environment(), sources=sources.__getitem__),
+        sources,
+    )
+
+
+def connect(stack: RunningStack, connection: str, server: EchoServer, keys: Keys) -> None:
+    """A connection with every kind of secret."""
+    extra = {
+        "headers": {"X-Tenant": keys.header.text},
+        "allow_private_networks": True,
+        "token_url": f"{server.base_url}/token",
+    }
+    fields = {
+        "conn_type": "http",
+        "host": server.base_url,
+        "login": keys.login.text,
+        "password": keys.password.text,
+    }
+    stack.airflow.put_connection(connection, {**fields, "extra": json.dumps(extra)})
+
+
+def written(stack: RunningStack) -> dict[str, str]:
+    """All that the stack has written, by place."""
+    settings = stack.settings
+    airflow_dsn = (
+        os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "").replace("+psycopg", "")
+    )
+    places = {
+        **dict(in_postgres(settings.postgres_dsn)),
+        **{f"airflow {place}": text for place, text in in_postgres(airflow_dsn, without=ENCRYPTED_NOT)},
+        **dict(in_redis(settings.redis_url)),
+        **dict(in_rabbitmq(settings.amqp_url)),
+    }
+    for folder in ("logs", "airflow", "run"):
+        for path in sorted(Path(settings.home, folder).rglob("*")):
+            if path.is_file():
+                places[f"file {path}"] = path.read_bytes().decode(errors="backslashreplace")
+    for path in SEEN_BY_A_VIEWER:
+        places[f"viewer {path}"] = stack.rest("GET", path, user="viewer").text
+    return places
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+def test_no_secret_is_written_anywhere(
+    stack: RunningStack, admitting: tuple[AdmissionService, dict[str, Source]], auth: str
+) -> None:
+    service, sources = admitting
+    keys = Keys(auth)
+    tasks: dict[str, int] = {}
+    with ExitStack() as opened:
+        server = opened.enter_context(EchoServer(keys.token.text))
+        for way in WAYS:
+            if way == "final":
+                continue  # where a redirect leads
+            name = f"canary_{auth}_{way}"
+            connect(stack, name, server, keys)
+            opened.callback(stack.airflow.delete_connection, name)
+            declared = {
+                "connection": name,
+                "request": {"path": f"/{way}"},
+                "retries": RETRIES,
+                "auth": AUTHS[auth],
+            }
+            sources[name] = source(name, **{**declared, **DECLARED.get(way, {})})
+            tasks[way] = service.admit(submission(name, force=True)).task_id
+        # And one by the form, with its XComs and rendered fields.
+        connect(stack, "example_api", server, keys)
+        tasks["by the form"] = stack.submit(
+            {"source": "example_offset", "path": "/json", "force": True}, 300
+        )["task_id"]
+        unfinished = "SELECT id, status FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL"
+        wait_for(
+            "the end of every task", lambda: not stack.rows(unfinished, list(tasks.values())), 1800, poll_s=2
+        )
+        for way in WAYS:
+            for canary in keys.sent:
+                assert any(canary.text in text for text in server.heard[way]), (way, canary.name)
+    ends = {way: stack.task(task_id) for way, task_id in tasks.items()}
+    assert {ends[way]["status"] for way in GOOD} == {"COMPLETED"}
+    assert {task["status"] for task in ends.values()} == {"COMPLETED", "DEAD"}
+    assert any(task["retry_count"] > 0 for task in ends.values())
+
+    planted = Canary.new("planted")
+    answer = stack.trigger("collect_submit", {"source": "example_offset", "params": {"since": planted.text}})
+    stack.run_ended("collect_submit", answer.json()["dag_run_id"], 300)
+
+    places = written(stack)
+    assert escaped(keys.all, places) == []
+    found = {place.split(" ")[0] for _, place, _ in escaped([planted], places)}
+    assert found >= {"airflow", "file", "viewer"}

@@ -1,0 +1,168 @@
+"""A secret is found in whatever spelling it is echoed; nothing else is."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import struct
+import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collect_ops.kernel.masking import MASK, mask
+from collect_ops.kernel.spellings import MIN_LENGTH, Spellings
+
+CANARY = 'can/+=&"‹é\\ary-7Wq2'  # noqa: RUF001 - it is meant
+
+
+def lower_escapes(text: str) -> str:
+    return re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), text)
+
+
+def go_json(text: str) -> str:
+    """JSON as it is made for pages: `/`, `<`, `&` and `'` are escaped, too."""
+    text = json.dumps(text)[1:-1].replace("/", "\\/")
+    return re.sub("[<>&']", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def utf_16(text: str) -> tuple[int, ...]:
+    raw = text.encode("utf-16-be")
+    return struct.unpack(f">{len(raw) // 2}H", raw)
+
+
+PLAIN: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "percent": lambda text: quote(text, safe=""),
+    "percent, lower": lambda text: lower_escapes(quote(text, safe="")),
+    "percent, / left alone": quote,
+    "percent, as in a form": quote_plus,
+    "percent, every byte": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json, unicode left alone": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "json for pages": go_json,
+    "html, named": html.escape,
+    "html, decimal": lambda text: "".join(f"&#{ord(c)};" for c in text),
+    "html, hex": lambda text: "".join(c if c.isalnum() and c.isascii() else f"&#x{ord(c):X};" for c in text),
+    "repr": lambda text: repr(text)[1:-1],
+    "repr of bytes": lambda text: repr(text.encode())[2:-1],
+    "latin-1 for utf-8": lambda text: text.encode().decode("latin-1"),
+    "escape()": lambda text: "".join(
+        c if c.isalnum() and c.isascii() else "".join(f"%u{u:04X}" for u in utf_16(c)) for c in text
+    ),
+}
+PACKED: dict[str, Callable[[str], str]] = {
+    "base64": lambda text: b64encode(text.encode()).decode(),
+    "base64, no padding": lambda text: b64encode(text.encode()).decode().rstrip("="),
+    "base64 for addresses": lambda text: urlsafe_b64encode(text.encode()).decode(),
+    "base64 of user:secret": lambda text: b64encode(f"user:{text}".encode()).decode(),
+    "hex": lambda text: text.encode().hex(),
+    "hex, upper": lambda text: text.encode().hex().upper(),
+    "hex, with colons": lambda text: text.encode().hex(":"),
+}
+ENCODINGS = {**PLAIN, **PACKED}
+SURROUNDINGS = (
+    ("", ""),
+    ("before: ", " after"),
+    ("C:\\", "\\"),
+    ("%", "%"),
+    ("&", ";"),
+    ('{"a":"', '"}'),
+    ("x2", "f3"),
+)
+
+
+def uncovered(text: str, encoded: str, before: str, spans: list[tuple[int, int]]) -> str:
+    """What is left of an encoded secret."""
+    start, end = len(before), len(before) + len(encoded)
+    kept = [text[at] for at in range(start, end) if not any(first <= at < last for first, last in spans)]
+    return "".join(kept)
+
+
+def is_remainder(left: str, first: str) -> bool:
+    """What may be left of a secret: padding, the other half of `user:secret`, a digit of base64 that both share."""
+    user_too = len(PACKED["base64"]("user:")) if first == "base64 of user:secret" else 0
+    bare = re.sub(
+        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b|=|3d",
+        "",
+        left,
+        flags=re.IGNORECASE,
+    )
+    return len(bare) <= user_too + 2
+
+
+@pytest.mark.parametrize("second", ENCODINGS)
+@pytest.mark.parametrize("first", ENCODINGS)
+def test_no_encoding_of_an_encoding_passes(first: str, second: str) -> None:
+    if first == second == "latin-1 for utf-8":
+        return  # what is misread twice is no spelling that anybody reads
+    spellings = Spellings([CANARY])
+    encoded = ENCODINGS[second](ENCODINGS[first](CANARY))
+    for before, after in SURROUNDINGS:
+        if before in ("%", "x2") and first in PACKED:
+            continue  # with it, the first digits are another byte
+        text = before + encoded + after
+        spans = spellings.spans(text)
+        assert spans, text
+        if second not in PACKED and "base64 of user:secret" not in (first, second):
+            assert is_remainder(uncovered(text, encoded, before, spans), first), (text, spans)
+
+
+@given(
+    st.text(st.characters(min_codepoint=33, exclude_categories=["Cs"]), min_size=10, max_size=30),
+    st.lists(st.sampled_from(sorted(PLAIN)), max_size=3),
+    st.text(max_size=10),
+    st.text(max_size=10),
+)
+def test_no_chain_of_encodings_passes(secret: str, chain: list[str], before: str, after: str) -> None:
+    if not secret.isascii() and "latin-1 for utf-8" in chain:
+        chain = [name for name in chain if name != "latin-1 for utf-8"] + ["latin-1 for utf-8"]
+    encoded = secret
+    for name in chain:
+        encoded = PLAIN[name](encoded)
+    masked = mask(before + encoded + after, secrets=[secret])
+    assert encoded not in masked
+    assert secret not in masked
+    assert masked.count(MASK[0]) >= 3 or MASK[0] in secret
+
+
+@given(st.lists(st.sampled_from(sorted(ENCODINGS)), max_size=2), st.text(min_size=MIN_LENGTH, max_size=40))
+def test_what_holds_no_secret_stays_as_it_is(chain: list[str], text: str) -> None:
+    for name in chain:
+        text = ENCODINGS[name](text) if text.isprintable() else text
+    assert Spellings([CANARY, "login-of-it"]).spans(text) == []
+
+
+def test_only_the_secret_is_masked() -> None:
+    text = f"https://host/a%2Fb?token={quote(CANARY, safe='')}&page=2&amp;x=\\u003c"
+    assert mask(text, secrets=[CANARY]) == "https://host/a%2Fb?token=***&page=2&amp;x=\\u003c"
+    packed = b64encode(f"user:{CANARY}".encode()).decode()
+    assert mask(f"/some/path/{packed} of 7", secrets=[CANARY]).startswith("/some/path/dXNlcj***")
+
+
+def test_utf_16_read_as_something_else() -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = f"no: {CANARY}!".encode(encoding).decode("utf-8", errors="replace")
+        assert mask(text, secrets=[CANARY]).replace("\0", "") == "no: ***!"
+
+
+def test_lines_of_base64() -> None:
+    secret = "".join(chr(48 + 7 * n % 70) for n in range(150))
+    packed = b64encode(f"user:{secret}".encode()).decode()
+    lines = "\r\n".join(packed[at : at + 76] for at in range(0, len(packed), 76))
+    assert mask(lines, secrets=[secret]) in ("dXNlcj***", "dXNlcj***=", "dXNlcj***==")
+
+
+def test_a_large_body_costs_seconds_at_most() -> None:
+    rows = [{"id": n, "name": f'row "{n}"', "link": f"https://host/a%2Fb?c={n}&amp;d"} for n in range(12_000)]
+    body = json.dumps(rows)[:1_000_000]
+    assert len(body) > 900_000
+    spellings = Spellings([CANARY, "login-of-it", "Bearer " + "x1Y2" * 200])
+    began = time.process_time()
+    assert spellings.spans(body) == []
+    assert time.process_time() - began < 15
