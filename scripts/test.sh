@@ -40,7 +40,7 @@ status=0
 if [ -n "$long" ]; then
   "$BIN/python" -m stack up
   step "pytest: long"
-  eval "$("$BIN/python" -m stack env)"
+  eval "$("$BIN/python" -m stack env --all)"
   "$BIN/python" -m pytest -m "long and not chaos" "$@" || status=$?
   exit "$status"
 fi
