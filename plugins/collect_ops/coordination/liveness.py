@@ -32,8 +32,9 @@ return 0
 """
 
 
-#: How many times longer a key may live than we make ours live: agents and registry may have read different rules.
+#: How long a key may live, in lifetimes of ours and at least in ms: agents and registry may have read different rules.
 LONGEST_LIVES: Final = 10
+LONGEST_LIFE_MS: Final = 600_000
 
 
 class LivenessUnknown(CollectOpsError, OwnOutage):
@@ -157,11 +158,12 @@ class Liveness:
                 left = cast("list[int]", pipeline.execute())
         except RedisError as error:
             raise LivenessUnknown(error) from error
+        longest_ms = max(LONGEST_LIVES * self._alive_ms, LONGEST_LIFE_MS)
         return {
             node_id: max(0.0, (self._alive_ms - left_ms) / 1000)
             for node_id, left_ms in zip(node_ids, left, strict=True)
             # One that lives far longer than any agent makes its own live was not written by one.
-            if 0 < left_ms <= LONGEST_LIVES * self._alive_ms
+            if 0 < left_ms <= longest_ms
         }
 
     def keys_lost(self) -> bool:

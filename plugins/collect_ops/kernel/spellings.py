@@ -279,7 +279,8 @@ class Spellings:
     def _found(self, text: str, packed: int, *, cut: bool) -> Iterator[Span]:
         if not self._forms or len(text) < (MIN_LENGTH if cut else self._shortest):
             return
-        if not self._promising.search(text) and not (packed and _BASE64_RUN.search(text)):
+        may_be_packed = packed and (_BASE64_RUN.search(text) or _HEX_RUN.search(text))
+        if not may_be_packed and not self._promising.search(text):
             return
         read = _Text(text)
         for form in self._forms:

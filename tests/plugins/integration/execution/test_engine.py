@@ -96,7 +96,8 @@ def test_bad_rows_are_counted_a_shard(world: World, serve: Serve) -> None:
     assert (task["status"], task["result"]["bad_rows"]) == ("COMPLETED", 27)
     strict = world.task(world.collect("strict", force=True))
     assert strict["status"] == "DEAD"
-    assert strict["result"]["failed"] == 3
+    # What fails for good ends the task; shards that had not begun by then are not asked for.
+    assert 1 <= strict["result"]["failed"] <= 3
 
 
 def test_too_many_bad_rows_fail_even_on_the_last_page(world: World, serve: Serve) -> None:

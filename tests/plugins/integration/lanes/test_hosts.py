@@ -37,7 +37,8 @@ def host(world: World) -> dict[str, object]:
 
 def due_now(world: World) -> None:
     world.rows(
-        "UPDATE collect.task SET due_at = now() - interval '2 minutes' WHERE status = 'RETRYING' RETURNING id"
+        "UPDATE collect.task SET due_at = now() - interval '2 minutes', queued_at = now() - interval '3 minutes' "
+        "WHERE status = 'RETRYING' RETURNING id"
     )
     repair.run_once(world.backends, world.rules, world.runs, actor="test")
 
