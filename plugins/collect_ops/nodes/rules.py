@@ -33,16 +33,16 @@ class HeartbeatRule(Rules):
 class AvailableRule(Rules):
     """Below these a node that is alive takes work at all."""
 
-    cpu_percent: Percent = 90
-    memory_percent: Percent = 90
+    cpu_percent: Percent = 90.0
+    memory_percent: Percent = 90.0
 
 
 class PlaceableRule(Rules):
     """Below these an available node gets new work."""
 
-    cpu_percent: Percent = 80
-    memory_percent: Percent = 80
-    disk_percent: Percent = 95
+    cpu_percent: Percent = 80.0
+    memory_percent: Percent = 80.0
+    disk_percent: Percent = 95.0
 
 
 class FlappingRule(Rules):

@@ -182,9 +182,9 @@ def test_what_release_0_1_0_can_declare_is_what_is_not_marked() -> None:
 
 
 def test_an_unmarked_change_is_seen() -> None:
-    changed = deepcopy(json.loads((RELEASE / "source.schema.json").read_text()))
+    changed = without_marked(Source.model_json_schema())
     changed["$defs"]["Target"]["properties"]["brand_new"] = {"type": "string"}
-    assert shape(without_marked(changed)) != shape(without_marked(Source.model_json_schema()))
+    assert shape(changed) != shape(json.loads((RELEASE / "source.schema.json").read_text()))
 
 
 def models_of_a_source() -> dict[str, type[BaseModel]]:
