@@ -171,7 +171,8 @@ def test_a_retry_that_never_came_back_is_published_again(world: World, db: Conne
     world.submit()
     world.claim()
     db.execute(
-        "UPDATE collect.task SET status = 'RETRYING', due_at = now() - interval '2 minutes', generation = 2"
+        "UPDATE collect.task SET status = 'RETRYING', due_at = now() - interval '2 minutes', "
+        "queued_at = now() - interval '3 minutes', generation = 2"
     )
     assert run_repair(world).republished == 1
     assert world.task(1)["generation"] == 3
