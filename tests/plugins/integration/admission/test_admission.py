@@ -91,9 +91,9 @@ def test_a_declaration_that_is_only_written_otherwise_has_not_changed(world: Wor
 
 def test_a_duplicate_of_a_declaration_that_nobody_understands(world: World, db: Connection) -> None:
     first = world.service().admit(world.submission())
-    values = (b"other", "things", Json({"name": "things", "nonsense": 1}))
+    values = (b"nonsense", "things", Json({"name": "things", "nonsense": 1}))
     db.execute("INSERT INTO collect.source_version (hash, source, definition) VALUES (%s, %s, %s)", values)
-    db.execute("UPDATE collect.task SET source_version = %s WHERE id = %s", (b"other", first.task_id))
+    db.execute("UPDATE collect.task SET source_version = %s WHERE id = %s", (b"nonsense", first.task_id))
     again = world.service().admit(world.submission())
     assert (again.duplicate_of, again.declaration_changed) == (first.task_id, True)
 

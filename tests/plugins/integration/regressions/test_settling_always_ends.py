@@ -15,7 +15,7 @@ Serve = Callable[..., PagedServer]
 
 
 def test_a_declaration_that_is_not_understood_any_more(world: World, serve: Serve, db: Connection) -> None:
-    world.add(source())
+    world.add(source(description="Read here for the first time after it was damaged."))
     world.serve_from(serve(rows=20).base_url)
     task_id = world.submit().task_id
     run_id = world.claim().runs[0].run_id
