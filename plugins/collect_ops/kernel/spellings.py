@@ -41,6 +41,7 @@ _MOST_READINGS = 8
 _REMEMBERED = 512
 
 _ESCAPE = re.compile(r"[%&\\]")
+_ELLIPSIS = re.compile(r"\.\.\.|\u2026")
 _ESCAPES = frozenset("%&\\")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _NAME = frozenset("#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -231,10 +232,12 @@ class _Form:
 
     def _end(self, text: _Text, start: int, *, cut: bool) -> int | None:
         """Where the spelling that begins at `start` ends; None when it is none."""
-        places, length = {start}, len(text.text)
+        places = {start}
         for number, ways in enumerate(self._characters):
-            if cut and number >= MIN_LENGTH and any(_is_cut(text.text, place) for place in places):
-                return length
+            if number >= MIN_LENGTH:
+                for place in places:
+                    if (end := _cut_at(text.text, place, cut=cut)) is not None:
+                        return end
             places = {end for way in ways for end in text.ends(places, way)}
             if not places:
                 return None
@@ -277,7 +280,9 @@ class Spellings:
         return merged
 
     def _found(self, text: str, packed: int, *, cut: bool) -> Iterator[Span]:
-        if not self._forms or len(text) < (MIN_LENGTH if cut else self._shortest):
+        if not self._forms or len(text) < MIN_LENGTH:
+            return
+        if len(text) < self._shortest and not cut and not _ELLIPSIS.search(text):
             return
         if not self._promising.search(text) and not (packed and _BASE64_RUN.search(text)):
             return
@@ -299,9 +304,9 @@ class Spellings:
         if packed == 0:
             return
         for match in _BASE64_RUN.finditer(text):
-            yield from self._in_base64(match, packed, cut=cut and match.end() == len(text))
+            yield from self._in_base64(match, packed, cut=_cut_at(text, match.end(), cut=cut) == match.end())
         for match in _HEX_RUN.finditer(text):
-            yield from self._in_hex(match, packed, cut=cut and match.end() == len(text))
+            yield from self._in_hex(match, packed, cut=_cut_at(text, match.end(), cut=cut) == match.end())
 
     def _in_base64(self, run: re.Match[str], packed: int, *, cut: bool) -> Iterator[Span]:
         digits = run[0].translate(_TO_STANDARD)
@@ -392,9 +397,21 @@ def _named(name: str) -> str | None:
     return text if len(text) == 1 and not (text == "&" and name == "") else None
 
 
-def _is_cut(text: str, place: int) -> bool:
-    """Whether a text's end is reached, but for an escape that may have been cut."""
-    return place >= len(text) or (len(text) - place < _CUT_ESCAPE and text[place] in _ESCAPES)
+def _cut_at(text: str, place: int, *, cut: bool) -> int | None:
+    """Where a text was cut, when nothing but an escape that may have been cut stands before that; None elsewhere.
+
+    Args:
+        text: It.
+        place: Where something may go on that is looked for.
+        cut: Whether the text's end is where it was cut. Where others cut (parsers, databases, `repr`) is an ellipsis.
+    """
+    if cut and place >= len(text):
+        return len(text)
+    ellipsis = _ELLIPSIS.search(text, place, place + _CUT_ESCAPE + 3)
+    end = ellipsis.start() if ellipsis else len(text) if cut else None
+    if end is not None and (place == end or (end - place < _CUT_ESCAPE and text[place] in _ESCAPES)):
+        return end
+    return None
 
 
 @lru_cache(maxsize=64)

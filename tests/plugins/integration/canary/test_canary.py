@@ -144,7 +144,7 @@ def test_what_a_token_endpoint_repeats_is_written_nowhere(
             world,
             [
                 declare(world, f"{way}_{place}", {"type": "oauth2", "client_auth": place}, path="ok")
-                for place in ("header", "body")
+                for place in ("basic", "body")
             ],
         )
         assert any(PASSWORD.text in text for text in server.heard["token"])
