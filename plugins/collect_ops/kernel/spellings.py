@@ -49,7 +49,8 @@ _LONGEST_NAME = 33
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
 _LOST = "?\ufffd"  # what an encoder or a decoder writes for a character that it does not know
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_\r\n-]{8,}")
-_HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[0-9A-Fa-f]?")
+_HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[:\s-]?[0-9A-Fa-f]?")
+_PACKED_RUN = re.compile(f"{_BASE64_RUN.pattern}|{_HEX_RUN.pattern}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n")
 
 
@@ -284,7 +285,7 @@ class Spellings:
             return
         if len(text) < self._shortest and not cut and not _ELLIPSIS.search(text):
             return
-        if not self._promising.search(text) and not (packed and _BASE64_RUN.search(text)):
+        if not self._promising.search(text) and not (packed and _PACKED_RUN.search(text)):
             return
         read = _Text(text)
         for form in self._forms:
