@@ -55,14 +55,15 @@ class Keys:
 
     def __init__(self, auth: str) -> None:
         self.password, self.login = Canary.new(f"{auth} password"), Canary.new(f"{auth} login")
-        self.header = Canary.new(f"{auth} header")
+        self.header, self.tenant = Canary.new(f"{auth} header"), Canary.new(f"{auth} tenant")
         self.token = Canary.new(f"{auth} token", special='/+=&"\\')
-        self.all = [self.password, self.login, self.header, self.token]
+        self.all = [self.password, self.login, self.header, self.tenant, self.token]
         self.sent = {
-            "basic": [self.password, self.login, self.header],
-            "oauth2": [self.token, self.header],
-            "none": [self.header],
-        }.get(auth, [self.password, self.header])
+            "basic": [self.password, self.login],
+            "oauth2": [self.token],
+            "none": [],
+        }.get(auth, [self.password])
+        self.sent += [self.header, self.tenant]
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def admitting(stack: RunningStack) -> tuple[AdmissionService, dict[str, Source]]
 def connect(stack: RunningStack, connection: str, server: EchoServer, keys: Keys) -> None:
     """A connection with every kind of secret."""
     extra = {
-        "headers": {"X-Tenant": keys.header.text},
+        "headers": {"X-Tenant": keys.tenant.text, "X-Tenant-Key": keys.header.text},
         "allow_private_networks": True,
         "token_url": f"{server.base_url}/token",
     }

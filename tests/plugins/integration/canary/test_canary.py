@@ -29,6 +29,7 @@ pytestmark = pytest.mark.timeout(600)
 #: What the source of a way declares beside the usual.
 DECLARED: dict[str, dict[str, Any]] = {
     "records_failing": {"records": "abs(rows)"},
+    "records_failing_late": {"records": "abs(rows)"},
     "total_header": {"total": {"type": "header", "name": "X-Total"}},
     "next": {
         "paging": {"type": "next_url", "next_url": "next"},
@@ -41,7 +42,7 @@ DECLARED: dict[str, dict[str, Any]] = {
         "total": {"type": "unknown"},
     },
 }
-PASSWORD, LOGIN, HEADER = Canary.new("password"), Canary.new("login"), Canary.new("header")
+PASSWORD, LOGIN, HEADER, TENANT = map(Canary.new, ("password", "login", "header", "tenant"))
 # RFC 6750 allows no others in a token.
 TOKEN = Canary.new("token", special='/+=&"\\')
 AUTHS: dict[str, tuple[dict[str, Any], list[Canary]]] = {
@@ -53,7 +54,7 @@ AUTHS: dict[str, tuple[dict[str, Any], list[Canary]]] = {
     "oauth2_body": ({"type": "oauth2", "client_auth": "body"}, [TOKEN]),
     "none": ({"type": "none"}, []),
 }
-ALL = [PASSWORD, LOGIN, HEADER, TOKEN]
+ALL = [PASSWORD, LOGIN, HEADER, TENANT, TOKEN]
 RETRIES = {"http_attempts": 2, "http_backoff_s": 0.01, "max_retries": 1, "base_s": 0.2}
 
 
@@ -122,7 +123,7 @@ def test_nothing_that_is_written_holds_a_secret(
             server.base_url,
             login=LOGIN.text,
             password=PASSWORD.text,
-            headers={"X-Tenant": HEADER.text},
+            headers={"X-Tenant": TENANT.text, "X-Tenant-Key": HEADER.text},
             token_url=f"{server.base_url}/token",
         )
         names = {(way, auth): f"{way}_{auth}" for way, auth in pairs}
@@ -130,7 +131,7 @@ def test_nothing_that_is_written_holds_a_secret(
             world, [declare(world, way, AUTHS[auth][0], name=name) for (way, auth), name in names.items()]
         )
         for way, auth in pairs:
-            for canary in [*AUTHS[auth][1], HEADER]:
+            for canary in [*AUTHS[auth][1], HEADER, TENANT]:
                 assert any(canary.text in text for text in server.heard[way]), (way, auth, canary.name)
         assert any(HEADER.text in text for text in server.heard["final"])
     assert {ends[name] for (way, _), name in names.items() if way in GOOD} == {"COMPLETED"}
