@@ -23,7 +23,7 @@ def answer(status: str, body: str | bytes = "", **headers: str) -> bytes:
         "content-type": "application/json",
         **{name.replace("_", "-"): v for name, v in headers.items()},
     }
-    if "transfer-encoding" not in fields:
+    if not {"transfer-encoding", "content-length"} & fields.keys():
         fields["content-length"] = str(len(raw))
     lines = [
         f"HTTP/1.1 {status}",
@@ -80,6 +80,7 @@ WAYS: dict[str, Callable[[str], bytes]] = {
     "records_object": lambda text: answer("200 OK", json.dumps({"rows": {text: 1}, "total": 5})),
     "records_text": lambda text: answer("200 OK", json.dumps({"rows": text, "total": 5})),
     "records_failing": lambda text: answer("200 OK", json.dumps({"rows": text, "total": 5})),
+    "records_failing_late": lambda text: answer("200 OK", json.dumps({"rows": "x" * 240 + text})),
     "total": lambda text: answer("200 OK", json.dumps({"rows": ROWS, "total": text})),
     "total_header": lambda text: answer("200 OK", page(), x_total=text),
     "location": lambda text: answer("302 Go", "", location=f"/final?x={quote(text)}"),
@@ -89,6 +90,10 @@ WAYS: dict[str, Callable[[str], bytes]] = {
     "chunks": lambda text: answer("200 OK", f"{text}\r\n", transfer_encoding="chunked"),
     "no_http": lambda text: f"{text} is no HTTP\r\n\r\n".encode(),
     "bad_header": lambda text: f"HTTP/1.1 200 OK\r\n\x01{text}\r\n\r\n".encode(),
+    # Longer than any header may be: what is said of it is cut by who reads HTTP.
+    "long_header": lambda text: answer("200 OK", page(), x_long="x" * 60 + text + "x" * 70_000),
+    "long_reason": lambda text: answer(f"400 {'x' * 60}{text}{'x' * 70_000}"),
+    "broken_off": lambda text: answer("400 No", text[:14], content_length=str(len(text.encode()))),
     "next": lambda text: answer("200 OK", page(next=f"/next?token={quote(text)}&page=2")),
     "cursor": lambda text: answer("200 OK", page(next_cursor=text)),
     "ok": lambda text: answer("200 OK", page(), server=text, etag=f'"{text}"', x_ratelimit_scope=text),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from collect_ops.collectors import json_body
 from collect_ops.collectors.errors import (
@@ -40,8 +40,12 @@ _REASON = 500
 # So much of a body is read to show its beginning: blanks between its words are not shown.
 _BODY_BYTES = 16_384
 
-Quote: TypeAlias = Callable[[str, int], str]
-"""So many characters of a text, masked before it is cut."""
+
+class Quote(Protocol):
+    """So many characters of a text, masked before it is cut."""
+
+    def __call__(self, text: str, limit: int, *, cut: bool = False) -> str:
+        """The beginning of a text; `cut`: it is itself the beginning of a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +123,16 @@ def document_of(answer: Answer, source: Source) -> Json:
     except json_body.TooDeep as error:
         raise NestedTooDeep(answer.shown, source.limits.max_depth) from error
     except json_body.Unreadable as error:
-        raise NotJson(answer.shown, content_type, beginning_of(answer), str(error)) from error
+        problem = answer.quote(str(error), _REASON)
+        raise NotJson(answer.shown, content_type, beginning_of(answer), problem) from error
 
 
 def beginning_of(answer: Answer) -> str:
     """The first 80 characters of the body, for people."""
     text = answer.body[:_BODY_BYTES].decode("utf-8", errors="replace")
-    # Masked with its blanks, which may be a secret's.
-    return " ".join(answer.quote(text, 8 * _BEGINNING).split())[:_BEGINNING]
+    # Masked with its blanks, which may be a secret's. Of an error's body only what came first has been read, wherever
+    # that ends.
+    return " ".join(answer.quote(text, 8 * _BEGINNING, cut=True).split())[:_BEGINNING]
 
 
 def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:

@@ -411,9 +411,9 @@ class HttpClient:
         shown: str = mask(str(url), secrets=self._credentials.secrets)
         return shown
 
-    def quote(self, text: str, limit: int) -> str:
-        """So many characters of what a server said, masked before it is cut."""
-        return mask_beginning(text, limit, secrets=self._credentials.secrets)
+    def quote(self, text: str, limit: int, *, cut: bool = False) -> str:
+        """See `answer.Quote`."""
+        return mask_beginning(text, limit, secrets=self._credentials.secrets, cut=cut)
 
     def masked(self, value: Any) -> Any:
         """What a server said, without the secrets that were sent to it."""

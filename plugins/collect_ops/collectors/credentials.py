@@ -92,9 +92,7 @@ class Credentials:
             proof=proof,
             query=query,
             secrets=tuple(sorted({*_secrets(source, endpoint, proof), *secrets})),
-            keys=tuple(
-                sorted(one for one in {endpoint.password or "", *proof.values()} if len(one) >= _STRONG)
-            ),
+            keys=tuple(sorted(one for one in _keys(source, endpoint, proof) if len(one) >= _STRONG)),
         )
 
     def bearing(self, token: str) -> Credentials:
@@ -171,17 +169,32 @@ def _secrets(source: Source, endpoint: Endpoint, proof: Mapping[str, str]) -> se
     headers = {
         name: value for name, value in endpoint.headers.items() if name.lower() not in _DESCRIBING
     } | declared
-    texts = [*headers.values(), *proof.values()]
-    found = {endpoint.login or "", endpoint.password or "", *texts}
-    found |= {text.partition(" ")[2] for text in texts}
-    for name, value in headers.items():
-        if name.lower() == "cookie":
-            found |= {pair.partition("=")[2].strip() for pair in value.split(";")}
+    found = {endpoint.login or "", endpoint.password or "", *_within(headers), *_within(proof)}
     if endpoint.token_url is not None:
         url = URL(endpoint.token_url)
         found |= {value for name, value in url.query.items() if sounds_secret(name)}
         found |= {url.user or "", url.password or ""}
     return found - {""}
+
+
+def _keys(source: Source, endpoint: Endpoint, proof: Mapping[str, str]) -> set[str]:
+    # Of the other headers only those whose names say so: a tenant's name may well stand in the next page's address.
+    headers = {
+        name: value
+        for name, value in {**endpoint.headers, **source.request.headers}.items()
+        if sounds_secret(name)
+    }
+    return {endpoint.password or "", *proof.values(), *_within(headers)}
+
+
+def _within(headers: Mapping[str, str]) -> set[str]:
+    """The values of headers, and what they hold: the key behind its scheme, each cookie."""
+    found = set(headers.values())
+    found |= {text.partition(" ")[2] for text in headers.values()}
+    for name, value in headers.items():
+        if name.lower() == "cookie":
+            found |= {pair.partition("=")[2].strip() for pair in value.split(";")}
+    return found
 
 
 def _needed(name: str, source: Source, endpoint: Endpoint) -> str:

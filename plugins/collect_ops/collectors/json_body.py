@@ -92,8 +92,9 @@ def _decoded(body: bytes, charset: str) -> str:
 
 
 def _codec(charset: str) -> str:
-    codec = codecs.lookup(charset[:_MAX_CHARSET]).name
-    if codec in _NO_CHARSETS:
+    # An error quotes it whole: of a secret that a server repeats here and that is cut, the beginning would be shown.
+    codec = codecs.lookup(charset).name if len(charset) <= _MAX_CHARSET else None
+    if codec is None or codec in _NO_CHARSETS:
         raise LookupError(f"{charset!r} is not a character set")
     return codec
 
@@ -105,7 +106,7 @@ def _no_constant(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"the number {text[:40]} is beyond what a double holds")
+        raise ValueError(f"the number {text} is beyond what a double holds")
     return value
 
 

@@ -83,7 +83,7 @@ def mask(value: Anything, *, secrets: Iterable[str] = (), names: bool = True) ->
     return _masker(frozenset(secrets), names=names).masked(value, 0)
 
 
-def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = ()) -> str:
+def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = (), cut: bool = False) -> str:
     """The beginning of a text without its secrets: masked first, then cut.
 
     Cut first, a secret that goes on beyond the cut would be one no more, and most of it would be shown.
@@ -92,11 +92,12 @@ def mask_beginning(text: str, limit: int, *, secrets: Iterable[str] = ()) -> str
         text: Of any length; no more of it is looked at than is needed.
         limit: Characters of the result.
         secrets: As for `mask`.
+        cut: Whether the text is itself the beginning of a longer one.
     """
     looked_at = text[: limit + _LOOKED_AT]
     masker = _masker(frozenset(secrets))
     # A secret that itself goes beyond what is looked at is masked as far as it is there.
-    return masker.text(looked_at, cut=len(looked_at) < len(text))[:limit]
+    return masker.text(looked_at, cut=cut or len(looked_at) < len(text))[:limit]
 
 
 def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:

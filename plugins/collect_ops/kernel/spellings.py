@@ -41,6 +41,7 @@ _MOST_READINGS = 8
 _REMEMBERED = 512
 
 _ESCAPE = re.compile(r"[%&\\]")
+_ELLIPSIS = re.compile(r"\.\.\.|\u2026")
 _ESCAPES = frozenset("%&\\")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _NAME = frozenset("#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -48,7 +49,8 @@ _LONGEST_NAME = 33
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
 _LOST = "?\ufffd"  # what an encoder or a decoder writes for a character that it does not know
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_\r\n-]{8,}")
-_HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[0-9A-Fa-f]?")
+_HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[:\s-]?[0-9A-Fa-f]?")
+_PACKED_RUN = re.compile(f"{_BASE64_RUN.pattern}|{_HEX_RUN.pattern}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n")
 
 
@@ -231,10 +233,12 @@ class _Form:
 
     def _end(self, text: _Text, start: int, *, cut: bool) -> int | None:
         """Where the spelling that begins at `start` ends; None when it is none."""
-        places, length = {start}, len(text.text)
+        places = {start}
         for number, ways in enumerate(self._characters):
-            if cut and number >= MIN_LENGTH and any(_is_cut(text.text, place) for place in places):
-                return length
+            if number >= MIN_LENGTH:
+                for place in places:
+                    if (end := _cut_at(text.text, place, cut=cut)) is not None:
+                        return end
             places = {end for way in ways for end in text.ends(places, way)}
             if not places:
                 return None
@@ -277,10 +281,11 @@ class Spellings:
         return merged
 
     def _found(self, text: str, packed: int, *, cut: bool) -> Iterator[Span]:
-        if not self._forms or len(text) < (MIN_LENGTH if cut else self._shortest):
+        if not self._forms or len(text) < MIN_LENGTH:
             return
-        may_be_packed = packed and (_BASE64_RUN.search(text) or _HEX_RUN.search(text))
-        if not may_be_packed and not self._promising.search(text):
+        if len(text) < self._shortest and not cut and not _ELLIPSIS.search(text):
+            return
+        if not self._promising.search(text) and not (packed and _PACKED_RUN.search(text)):
             return
         read = _Text(text)
         for form in self._forms:
@@ -300,9 +305,9 @@ class Spellings:
         if packed == 0:
             return
         for match in _BASE64_RUN.finditer(text):
-            yield from self._in_base64(match, packed, cut=cut and match.end() == len(text))
+            yield from self._in_base64(match, packed, cut=_cut_at(text, match.end(), cut=cut) == match.end())
         for match in _HEX_RUN.finditer(text):
-            yield from self._in_hex(match, packed, cut=cut and match.end() == len(text))
+            yield from self._in_hex(match, packed, cut=_cut_at(text, match.end(), cut=cut) == match.end())
 
     def _in_base64(self, run: re.Match[str], packed: int, *, cut: bool) -> Iterator[Span]:
         digits = run[0].translate(_TO_STANDARD)
@@ -393,9 +398,21 @@ def _named(name: str) -> str | None:
     return text if len(text) == 1 and not (text == "&" and name == "") else None
 
 
-def _is_cut(text: str, place: int) -> bool:
-    """Whether a text's end is reached, but for an escape that may have been cut."""
-    return place >= len(text) or (len(text) - place < _CUT_ESCAPE and text[place] in _ESCAPES)
+def _cut_at(text: str, place: int, *, cut: bool) -> int | None:
+    """Where a text was cut, when nothing but an escape that may have been cut stands before that; None elsewhere.
+
+    Args:
+        text: It.
+        place: Where something may go on that is looked for.
+        cut: Whether the text's end is where it was cut. Where others cut (parsers, databases, `repr`) is an ellipsis.
+    """
+    if cut and place >= len(text):
+        return len(text)
+    ellipsis = _ELLIPSIS.search(text, place, place + _CUT_ESCAPE + 3)
+    end = ellipsis.start() if ellipsis else len(text) if cut else None
+    if end is not None and (place == end or (end - place < _CUT_ESCAPE and text[place] in _ESCAPES)):
+        return end
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -145,6 +145,22 @@ def test_only_the_secret_is_masked() -> None:
     assert mask(f"/some/path/{packed} of 7", secrets=[CANARY]).startswith("/some/path/dXNlcj***")
 
 
+@pytest.mark.parametrize("ellipsis", ["...", "\u2026"])
+def test_what_somebody_else_has_cut_is_a_secret_too(ellipsis: str) -> None:
+    """Databases, parsers and our own errors show the beginnings of values, before anybody can mask them."""
+    for name, encode in ENCODINGS.items():
+        encoded = encode(CANARY)
+        quarter = len(encoded) // 4
+        for length in range(3 * quarter, len(encoded)):
+            shown = f"CONTEXT: line 1: {encoded[:length]}{ellipsis} and so on"
+            masked = mask(shown, secrets=[CANARY])
+            assert encoded[quarter : 2 * quarter] not in masked, (name, masked)
+            assert encoded[2 * quarter : length][:20] not in masked, (name, masked)
+            assert masked.endswith(f"{ellipsis} and so on"), (name, masked)
+    assert mask(f"{CANARY[:7]}{ellipsis}", secrets=[CANARY]) == f"***{ellipsis}"
+    assert mask(f"of {CANARY[:5]}{ellipsis} no", secrets=[CANARY]) == f"of {CANARY[:5]}{ellipsis} no"
+
+
 def test_utf_16_read_as_something_else() -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         text = f"no: {CANARY}!".encode(encoding).decode("utf-8", errors="replace")
