@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why, worker
+from collect_ops.cli import (
+    backlog,
+    dead,
+    nodes,
+    operations,
+    schemas,
+    source,
+    task,
+    tasks,
+    topology,
+    why,
+    worker,
+)
 
 app = typer.Typer(
     name="collect-ops",
@@ -18,6 +30,7 @@ app = typer.Typer(
 app.add_typer(source.app, name="source")
 app.add_typer(dead.app, name="dead")
 app.command("submit")(task.submit)
+app.command("tasks")(tasks.tasks)
 app.command("status")(task.status)
 app.command("watch")(task.watch)
 app.command("trace")(task.trace)
