@@ -8,6 +8,7 @@ import typer
 
 from collect_ops.cli import (
     backlog,
+    bad_rows,
     dead,
     nodes,
     operations,
@@ -34,6 +35,7 @@ app.command("tasks")(tasks.tasks)
 app.command("status")(task.status)
 app.command("watch")(task.watch)
 app.command("trace")(task.trace)
+app.command("bad-rows")(bad_rows.bad_rows)
 app.command("why")(why.why)
 app.command("backlog")(backlog.backlog)
 app.command("cancel")(operations.cancel)

@@ -38,10 +38,10 @@ def print_error(text: object) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def printable(cell: object) -> str:
-    """A cell's text in one line, without what would steer a terminal; at most 80 characters."""
+def printable(cell: object, most: int = 80) -> str:
+    """A cell's text in one line, without what would steer a terminal; at most so many characters."""
     text = "" if cell is None else str(cell)
     escaped = "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:81]
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[: most + 1]
     )
-    return escaped if len(escaped) <= 80 else f"{escaped[:79]}…"
+    return escaped if len(escaped) <= most else f"{escaped[: most - 1]}…"

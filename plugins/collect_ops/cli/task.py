@@ -390,16 +390,25 @@ def _database() -> Connection:
 def _task_of(connection: Connection, named: str) -> int:
     """The task that a number or a request id means."""
     from collect_ops.cli.output import BAD_INPUT, print_error
-    from collect_ops.storage import query
 
     if named.isascii() and named.isdigit() and len(named) < 19:
         return int(named)
-    row = connection.execute(query("admission/select_answers"), {"request_ids": [named]}).fetchone()
-    if row is None:
+    task_id = find_task(connection, named)
+    if task_id is None:
         print_error(f"{named!r} is neither the number of a task nor a request id that is known")
         raise typer.Exit(BAD_INPUT)
-    task_id: int = row["task_id"]
     return task_id
+
+
+def find_task(connection: Connection, named: str) -> int | None:
+    """The task that a number or a request id means; None when there is none."""
+    from collect_ops.storage import query
+    from collect_ops.tasks.progress import read_progress
+
+    if named.isascii() and named.isdigit() and len(named) < 19:
+        return None if read_progress(connection, int(named)) is None else int(named)
+    row = connection.execute(query("admission/select_answers"), {"request_ids": [named]}).fetchone()
+    return None if row is None else row["task_id"]
 
 
 def _progress(connection: Connection, task_id: int) -> Progress:

@@ -48,20 +48,21 @@ def tasks(
     from dataclasses import asdict
 
     from collect_ops.cli.output import print_json, print_table
+    from collect_ops.cli.params import parse_since
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
     from collect_ops.storage import connect
     from collect_ops.tasks.search import filter_of, find_tasks
 
+    now = datetime.now(UTC)
     wanted = filter_of(
         lanes=tuple(lane_rules().lanes),
-        now=datetime.now(UTC),
         status=status or (),
         source=source,
         lane=lane,
         priority=priority,
-        since=since,
-        until=until,
+        since=parse_since("--since", since, now=now),
+        until=parse_since("--until", until, now=now),
         text=text,
         before=before,
         limit=limit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
@@ -14,8 +14,6 @@ from collect_ops.tasks.lifecycle import TaskStatus
 from collect_ops.tasks.progress import rows_in_target
 
 LOWEST, HIGHEST = 0, 10
-_AGO = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +76,12 @@ class TaskSummary:
 def filter_of(
     *,
     lanes: Sequence[str],
-    now: datetime,
     status: Iterable[str] = (),
     source: str | None = None,
     lane: str | None = None,
     priority: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     text: str | None = None,
     before: int | None = None,
     limit: int = 50,
@@ -93,13 +90,12 @@ def filter_of(
 
     Args:
         lanes: Lanes that there are.
-        now: What `2h` counts from.
         status: States, in capitals or not.
         source: A source's name.
         lane: A lane's name.
         priority: `8`, or `8-10`.
-        since: ISO 8601 with an offset, or how long ago: `30m`, `2h`, `7d`.
-        until: The same.
+        since: Admitted at this time or later.
+        until: Admitted before this time.
         text: Part of a reason or an error.
         before: Only lower numbers.
         limit: So many at most.
@@ -121,8 +117,8 @@ def filter_of(
         lane=lane,
         priority_min=lowest,
         priority_max=highest,
-        since=_moment("--since", since, now, faults),
-        until=_moment("--until", until, now, faults),
+        since=since,
+        until=until,
         text=text or None,
         before=before,
         limit=limit,
@@ -157,20 +153,3 @@ def _priorities(text: str | None, faults: list[Fault]) -> tuple[int | None, int 
         problem = f"must be {LOWEST} to {HIGHEST}, or a range of these such as 8-10"
         faults.append(Fault(field="--priority", value=text, problem=problem))
     return bounds
-
-
-def _moment(option: str, text: str | None, now: datetime, faults: list[Fault]) -> datetime | None:
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text.strip())
-    try:
-        if ago:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass  # the fault below says what would do
-    problem = "must be ISO 8601 with an offset, such as 2026-01-31T08:00:00Z, or how long ago: 30m, 2h, 7d"
-    faults.append(Fault(field=option, value=text, problem=problem))
-    return None
