@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -91,6 +92,18 @@ def join_file(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def connection(arguments: argparse.Namespace) -> int:
+    """Print one of Airflow's connections as JSON, password and all, into a pipe: `source preview` asks for it."""
+    if sys.stdout.isatty():
+        print("error: prints secrets, so into a pipe only", file=sys.stderr)
+        return 1
+    from stack import airflow_connections
+
+    found = airflow_connections.read(settings.load(Layout.from_environment()), arguments.name)
+    print(json.dumps(found))
+    return 0
+
+
 def clean(arguments: argparse.Namespace) -> int:
     """Remove the data, after asking."""
     layout = Layout.from_environment()
@@ -151,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
         "--address", help="of this machine, as the other one sees it; LISTEN's by default"
     )
     join_command.add_argument("--output", metavar="FILE", help="write it there, readable by you only")
+    command("connection", connection, "used by collect-ops source preview").add_argument("name")
     command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
     command("become", become, "used by supervisord").add_argument("program")
     return root
