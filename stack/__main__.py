@@ -14,6 +14,8 @@ from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
 from stack.layout import Layout
+from stack.paused import paused_dags
+from stack.paused import sentences as paused_sentences
 from stack.programs import BASE, named, programs
 
 
@@ -53,9 +55,14 @@ def restart(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print the table or JSON; 0 when healthy, 1 when not."""
-    lines = report.status(settings.load(Layout.from_environment()))
+    stack = settings.load(Layout.from_environment())
+    lines = report.status(stack)
+    paused = paused_dags(stack)
     as_json = arguments.json or os.environ.get("JSON") == "1"
-    print(report.as_json(lines) if as_json else report.as_table(lines))
+    if as_json:
+        print(report.as_json(lines, paused))
+    else:
+        print("\n".join([report.as_table(lines), *paused_sentences(paused)]))
     return 0 if report.all_healthy(lines) else 1
 
 

@@ -9,6 +9,7 @@ import typer
 from collect_ops.cli import (
     backlog,
     bad_rows,
+    connection,
     dead,
     nodes,
     operations,
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(source.app, name="source")
 app.add_typer(dead.app, name="dead")
+app.add_typer(connection.app, name="connection")
 app.command("submit")(task.submit)
 app.command("tasks")(tasks.tasks)
 app.command("status")(task.status)
