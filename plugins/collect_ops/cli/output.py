@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+#: Cells up to this long are not folded.
+_SHORT = 16
 BAD_INPUT = 2
 FAILED = 1
 
@@ -17,20 +19,30 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; control characters are shown as escapes, since cells may come from a server."""
+    """A table on stdout; control characters are shown as escapes, since cells may come from a server.
+
+    Where the screen is too narrow, long texts are folded first: numbers, states and names stay in one piece.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # The screen's width on a screen; wide enough for anything in a pipe.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    lines = [[printable(cell) for cell in row] for row in rows]
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+    for place, heading in enumerate(headings):
+        short = all(len(line[place]) <= _SHORT for line in lines)
+        table.add_column(heading, overflow="fold", no_wrap=short)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    Console(width=screen_width()).print(table)
+
+
+def screen_width() -> int:
+    """Columns of the screen; in a pipe wide enough for anything."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else 200
 
 
 def print_error(text: object) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from collect_ops.tasks.search import TaskSummary
 
-HEADINGS = ("task", "status", "source", "lane", "prio", "rows", "admitted", "took", "reason")
+HEADINGS = ("task", "status", "source", "rows", "admitted", "reason", "lane", "prio", "took")
+#: Below so many columns only the first of these are shown, so that the reason can be read.
+_NARROW, _NARROW_HEADINGS = 110, 6
 
 
 def tasks(
@@ -47,7 +49,7 @@ def tasks(
     """
     from dataclasses import asdict
 
-    from collect_ops.cli.output import print_json, print_table
+    from collect_ops.cli.output import print_json, print_table, screen_width
     from collect_ops.cli.params import parse_since
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
@@ -74,7 +76,8 @@ def tasks(
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    print_table("", HEADINGS, map(_row, found))
+    shown = _NARROW_HEADINGS if screen_width() < _NARROW else len(HEADINGS)
+    print_table("", HEADINGS[:shown], (_row(each)[:shown] for each in found))
     if len(found) == limit:
         typer.echo(f"more: --before {found[-1].task_id}")
 
@@ -108,12 +111,12 @@ def _row(task: TaskSummary) -> Sequence[object]:
         task.task_id,
         task.status,
         task.source,
-        task.lane,
-        task.priority,
         rows,
         f"{task.created_at:%m-%d %H:%M:%S}",
-        took,
         task.reason,
+        task.lane,
+        task.priority,
+        took,
     )
 
 
