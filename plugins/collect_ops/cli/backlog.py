@@ -57,7 +57,9 @@ def _show(*, all_: bool, as_json: bool) -> None:
         return
     headings = ("", "waiting", "held", "queued", "oldest", "in/s", "out/s", "gone in", "last half hour")
     idle = set() if all_ else {name for name, load in found.sources.items() if load.idle}
-    print_table("", headings, _rows(found, past, idle))
+    print_table(
+        "", headings, _rows(found, past, idle), spare=("last half hour", "queued", "held", "in/s", "out/s")
+    )
     if idle:
         typer.echo(f"{len(idle):,} idle source{'s' if len(idle) > 1 else ''}: --all shows them")
     if actions:

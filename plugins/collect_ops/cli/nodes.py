@@ -123,7 +123,8 @@ def nodes(
         return
     headings = ("node", "name", "address", "state", "why", "cpu", "memory", "disk", "groups", "skew", "heard")
     if matching:
-        print_table("", headings, [_row(row) for row in matching])
+        spare = ("skew", "disk", "address", "name", "memory", "cpu")
+        print_table("", headings, [_row(row) for row in matching], spare=spare)
     typer.echo(summary(matching, of=len(rows)))
 
 

@@ -18,10 +18,19 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, spare: Sequence[str] = ()
+) -> None:
     """A table on stdout; control characters are shown as escapes, since cells may come from a server.
 
-    Where the screen is too narrow, long texts are folded first: numbers, states and names stay in one piece.
+    Where the screen is too narrow, long texts are folded and columns left out, so that numbers, states and names stay
+    in one piece.
+
+    Args:
+        title: Above it.
+        headings: Of the columns.
+        rows: Their cells.
+        spare: Headings of columns that may be left out, the first of them first.
     """
     from rich import box
     from rich.console import Console
@@ -29,20 +38,34 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[obj
     from rich.text import Text
 
     lines = [[printable(cell) for cell in row] for row in rows]
+    # The screen's width on a screen; wide enough for anything in a pipe.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    widths = [
+        max([len(heading), *(len(line[place]) for line in lines)]) for place, heading in enumerate(headings)
+    ]
+    shown = _fitting(headings, widths, spare, console.width)
+    fits = _least_width([widths[place] for place in shown]) <= console.width
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for place, heading in enumerate(headings):
-        short = all(len(line[place]) <= _SHORT for line in lines)
-        table.add_column(heading, overflow="fold", no_wrap=short)
+    for place in shown:
+        table.add_column(headings[place], overflow="fold", no_wrap=fits and widths[place] <= _SHORT)
     for line in lines:
-        table.add_row(*map(Text, line))
-    Console(width=screen_width()).print(table)
+        table.add_row(*(Text(line[place]) for place in shown))
+    console.print(table)
 
 
-def screen_width() -> int:
-    """Columns of the screen; in a pipe wide enough for anything."""
-    from rich.console import Console
+def _fitting(headings: Sequence[str], widths: Sequence[int], spare: Sequence[str], width: int) -> list[int]:
+    """Places of the columns that a screen has room for."""
+    shown = list(range(len(headings)))
+    for heading in spare:
+        if _least_width([widths[place] for place in shown]) <= width:
+            break
+        shown.remove(headings.index(heading))
+    return shown
 
-    return Console().width if sys.stdout.isatty() else 200
+
+def _least_width(widths: Sequence[int]) -> int:
+    """What columns need: short ones as they are, long ones folded, blanks between them."""
+    return sum(min(width, _SHORT) for width in widths) + 3 * len(widths)
 
 
 def print_error(text: object) -> None:

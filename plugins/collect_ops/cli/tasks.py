@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
     from collect_ops.tasks.search import TaskSummary
 
-HEADINGS = ("task", "status", "source", "rows", "admitted", "reason", "lane", "prio", "took")
-#: Below so many columns only the first of these are shown, so that the reason can be read.
-_NARROW, _NARROW_HEADINGS = 110, 6
+HEADINGS = ("task", "status", "source", "lane", "prio", "rows", "admitted", "took", "reason")
 
 
 def tasks(
@@ -49,7 +47,7 @@ def tasks(
     """
     from dataclasses import asdict
 
-    from collect_ops.cli.output import print_json, print_table, screen_width
+    from collect_ops.cli.output import print_json, print_table
     from collect_ops.cli.params import parse_since
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
@@ -76,8 +74,7 @@ def tasks(
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    shown = _NARROW_HEADINGS if screen_width() < _NARROW else len(HEADINGS)
-    print_table("", HEADINGS[:shown], (_row(each)[:shown] for each in found))
+    print_table("", HEADINGS, map(_row, found), spare=("took", "prio", "lane", "admitted"))
     if len(found) == limit:
         typer.echo(f"more: --before {found[-1].task_id}")
 
@@ -111,12 +108,12 @@ def _row(task: TaskSummary) -> Sequence[object]:
         task.task_id,
         task.status,
         task.source,
-        rows,
-        f"{task.created_at:%m-%d %H:%M:%S}",
-        task.reason,
         task.lane,
         task.priority,
+        rows,
+        f"{task.created_at:%m-%d %H:%M:%S}",
         took,
+        task.reason,
     )
 
 
