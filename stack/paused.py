@@ -6,10 +6,16 @@ import psycopg
 
 from stack.settings import HOST, Stack
 
-# Sources are paused because somebody does not want their schedule: that stops no task.
+# By name and place: a user's own DAGs are none of ours, and a source is paused because somebody does not want its
+# schedule, which stops no task.
 _SELECT = """
 SELECT dag_id FROM dag
-WHERE is_paused AND NOT is_stale AND starts_with(fileloc, %s) AND NOT starts_with(dag_id, 'source_')
+WHERE
+    is_paused AND NOT is_stale AND starts_with(fileloc, %s)
+    AND (
+        starts_with(dag_id, 'lane_') OR starts_with(dag_id, 'collect_')
+        OR dag_id IN ('heartbeat_ingest', 'dead_letters')
+    )
 ORDER BY dag_id
 """
 

@@ -250,18 +250,20 @@ async def _ask(probe: Source) -> str:
     from collect_ops.collectors.page import Span
     from collect_ops.sources.request import render
 
-    answered = (
-        errors.UrlNotFound, errors.RequestRefused, errors.NotJson, errors.RecordsNotAList, errors.ExpressionFailed,
-        errors.NestedTooDeep, errors.PageTooLarge, errors.NotModifiedUnasked, errors.HostBusy,
+    # Bodies of another shape than a list of rows: what they hold is not asked here.
+    shapes = (
+        errors.NotJson, errors.RecordsNotAList, errors.ExpressionFailed, errors.NestedTooDeep, errors.PageTooLarge,
     )  # fmt: skip
+    answered = (errors.UrlNotFound, errors.RequestRefused, errors.NotModifiedUnasked, errors.HostBusy)
     async with (
         HttpCollector(probe, render(probe, {}), endpoint_of(probe)) as collector,
         contextlib.aclosing(collector.pages(Span())) as pages,
     ):
         try:
             async for page in pages:
-                url = page.request.get("url", probe.request.path)
-                return f"{url} answered {page.response.get('status', 200)}"
+                return f"{page.request.get('url', probe.request.path)} answered"
+        except shapes as error:
+            return f"{error.url} answered"
         except answered as error:
-            return f"somebody answers there and lets us in: {error}"
+            return f"somebody answers there: {error}"
     return "answered, with an empty page"
