@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
 from stack.layout import Layout
+from stack.paused import paused_dags
+from stack.paused import sentences as paused_sentences
 from stack.programs import BASE, named, programs
 
 
@@ -52,9 +55,14 @@ def restart(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print the table or JSON; 0 when healthy, 1 when not."""
-    lines = report.status(settings.load(Layout.from_environment()))
+    stack = settings.load(Layout.from_environment())
+    lines = report.status(stack)
+    paused = paused_dags(stack)
     as_json = arguments.json or os.environ.get("JSON") == "1"
-    print(report.as_json(lines) if as_json else report.as_table(lines))
+    if as_json:
+        print(report.as_json(lines, paused))
+    else:
+        print("\n".join([report.as_table(lines), *paused_sentences(paused)]))
     return 0 if report.all_healthy(lines) else 1
 
 
@@ -97,6 +105,18 @@ def join_file(arguments: argparse.Namespace) -> int:
     say(
         f"wrote {arguments.output}: whoever has it is node {arguments.node}; take it to that machine as you would a key"
     )
+    return 0
+
+
+def connection(arguments: argparse.Namespace) -> int:
+    """Print one of Airflow's connections as JSON, password and all, into a pipe: `source preview` asks for it."""
+    if sys.stdout.isatty():
+        print("error: prints secrets, so into a pipe only", file=sys.stderr)
+        return 1
+    from stack import airflow_connections
+
+    found = airflow_connections.read(settings.load(Layout.from_environment()), arguments.name)
+    print(json.dumps(found))
     return 0
 
 
@@ -164,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
         "--address", help="of this machine, as the other one sees it; LISTEN's by default"
     )
     join_command.add_argument("--output", metavar="FILE", help="write it there, readable by you only")
+    command("connection", connection, "used by collect-ops source preview").add_argument("name")
     command("clean", clean, "remove the data").add_argument("--yes", action="store_true", help="do not ask")
     command("become", become, "used by supervisord").add_argument("program")
     return root

@@ -70,9 +70,13 @@ def all_healthy(lines: list[ServiceStatus]) -> bool:
     return all(line.state in ("healthy", "off") for line in lines)
 
 
-def as_json(lines: list[ServiceStatus]) -> str:
-    """For programs: `{"healthy": bool, "services": [...]}`."""
-    document = {"healthy": all_healthy(lines), "services": [asdict(line) for line in lines]}
+def as_json(lines: list[ServiceStatus], paused: list[str]) -> str:
+    """For programs: `{"healthy": bool, "services": [...], "paused": [...]}`."""
+    document = {
+        "healthy": all_healthy(lines),
+        "services": [asdict(line) for line in lines],
+        "paused": paused,
+    }
     return json.dumps(document, indent=2)
 
 

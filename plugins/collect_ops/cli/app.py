@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why, worker
+from collect_ops.cli import (
+    backlog,
+    bad_rows,
+    connection,
+    dead,
+    nodes,
+    operations,
+    schemas,
+    source,
+    task,
+    tasks,
+    topology,
+    why,
+    worker,
+)
 
 app = typer.Typer(
     name="collect-ops",
@@ -17,10 +31,13 @@ app = typer.Typer(
 )
 app.add_typer(source.app, name="source")
 app.add_typer(dead.app, name="dead")
+app.add_typer(connection.app, name="connection")
 app.command("submit")(task.submit)
+app.command("tasks")(tasks.tasks)
 app.command("status")(task.status)
 app.command("watch")(task.watch)
 app.command("trace")(task.trace)
+app.command("bad-rows")(bad_rows.bad_rows)
 app.command("why")(why.why)
 app.command("backlog")(backlog.backlog)
 app.command("cancel")(operations.cancel)

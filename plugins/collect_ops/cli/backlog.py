@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,20 +18,28 @@ _TREND_WIDTH = 30
 
 
 def backlog(
+    all_: Annotated[
+        bool, typer.Option("--all", "-a", help="Idle sources too; JSON has them always.")
+    ] = False,
     as_json: AsJson = False,
     watch: Annotated[
         float | None, typer.Option(help="Show it anew every so many seconds, until interrupted.", min=1)
     ] = None,
 ) -> None:
-    """Show the backlog of each lane and source: depth, oldest, rates, time to drain, the last half hour."""
+    """Show the backlog of each lane and source: depth, oldest, rates, time to drain, the last half hour.
+
+    A source is idle when nothing of it waits: what comes begins at once. Those idle for 15 minutes are in no list.
+
+    Example: collect-ops backlog --watch 5
+    """
     while True:
-        _show(as_json=as_json)
+        _show(all_=all_, as_json=as_json)
         if watch is None:
             return
         time.sleep(watch)
 
 
-def _show(*, as_json: bool) -> None:
+def _show(*, all_: bool, as_json: bool) -> None:
     from collect_ops.cli.output import print_json, print_table
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.backlog import actions_taken, history, lane_messages, measure
@@ -47,8 +55,13 @@ def _show(*, as_json: bool) -> None:
     if as_json:
         print_json({**found.as_json(), "actions": actions})
         return
-    headings = ("", "waiting", "held", "messages", "oldest", "in/s", "out/s", "gone in", "last half hour")
-    print_table("", headings, _rows(found, past))
+    headings = ("", "waiting", "held", "queued", "oldest", "in/s", "out/s", "gone in", "last half hour")
+    idle = set() if all_ else {name for name, load in found.sources.items() if load.idle}
+    print_table(
+        "", headings, _rows(found, past, idle), spare=("last half hour", "queued", "held", "in/s", "out/s")
+    )
+    if idle:
+        typer.echo(f"{len(idle):,} idle source{'s' if len(idle) > 1 else ''}: --all shows them")
     if actions:
         print_table(
             "What the rules did",
@@ -68,11 +81,13 @@ def _show(*, as_json: bool) -> None:
         )
 
 
-def _rows(found: Backlog, past: History) -> Iterator[Sequence[object]]:
+def _rows(found: Backlog, past: History, hidden: Collection[str]) -> Iterator[Sequence[object]]:
     for name, load in found.lanes.items():
         messages = "" if found.messages is None else found.messages.get(name, 0)
         yield _row(f"lane {name}", load, messages, past.lanes.get(name, ()))
     for name, load in found.sources.items():
+        if name in hidden:
+            continue
         yield _row(f"source {name}", load, "", past.sources.get(name, ()))
 
 

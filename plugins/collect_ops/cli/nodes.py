@@ -89,21 +89,43 @@ NodeArgument = Annotated[str, typer.Argument(help="Id of the node, as collect-op
 
 
 @app.callback()
-def nodes(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the nodes: state, load, shard groups, how old their last heartbeat is."""
+def nodes(
+    context: typer.Context,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", "-s", help="Nodes in this state; may be repeated.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", help="Nodes with this label, NAME or NAME=VALUE; all that are given."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Nodes with this in id, name, address or reason, in capitals or not.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the nodes: state, load, shard groups, how old their last heartbeat is. Exit status 2 for bad input.
+
+    Example: collect-ops nodes --state lost --state suspect --label region=eu
+    """
     if context.invoked_subcommand is not None:
         return
     from collect_ops.cli.output import print_json, print_table
     from collect_ops.kernel.backends import Backends
+    from collect_ops.nodes.listing import filter_of, summary
     from collect_ops.storage import connect, query
 
+    wanted = filter_of(states=state or (), labels=label or (), search=search)
     with connect(Backends.from_environment().postgres_dsn, application_name="collect-ops cli") as connection:
         rows = connection.execute(query("nodes/select_nodes")).fetchall()
+    matching = [row for row in rows if wanted.matches(row)]
     if as_json:
-        print_json(rows)
+        print_json(matching)
         return
     headings = ("node", "name", "address", "state", "why", "cpu", "memory", "disk", "groups", "skew", "heard")
-    print_table("", headings, [_row(row) for row in rows])
+    if matching:
+        spare = ("skew", "disk", "address", "name", "memory", "cpu")
+        print_table("", headings, [_row(row) for row in matching], spare=spare)
+    typer.echo(summary(matching, of=len(rows)))
 
 
 @app.command("drain")

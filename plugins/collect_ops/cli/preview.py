@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.sources.model import AuthType, CountShards, OffsetPaging, PagePaging, RequestTotal, Source
+from collect_ops.cli.connections import endpoint_of
+from collect_ops.sources.model import CountShards, OffsetPaging, PagePaging, RequestTotal, Source
 
 if TYPE_CHECKING:
-    from collect_ops.collectors.endpoint import Endpoint
     from collect_ops.collectors.http import HttpCollector
+    from collect_ops.landing.trial import Misfit
     from collect_ops.sources.request import RenderedRequest
-
-_REDACTED = "***"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +29,8 @@ class Preview:
         shards: How many shards a task would be cut into, None where nobody knows before its total is known.
         shard: What the first of them asks for, None where its rows say so.
         sharding: How they come about.
+        misfits: What of the whole page does not fit the declared types, None where that was not tried.
+        untried: Why it was not.
     """
 
     records: Sequence[Any]
@@ -41,51 +40,8 @@ class Preview:
     shards: int | None = None
     shard: str | None = None
     sharding: str | None = None
-
-
-def endpoint_of(source: Source) -> Endpoint:
-    """Where the source's requests go.
-
-    `AIRFLOW_CONN_<CONNECTION>` (Airflow's JSON form) wins. Without it Airflow's REST API is asked, which
-    tells everything but passwords: enough for a source without authentication.
-
-    Raises:
-        ValidationFailed: Neither has it, or the password is needed and only Airflow knows it.
-    """
-    from collect_ops.collectors.endpoint import Endpoint
-    from collect_ops.lanes.rest_runs import RestRuns
-
-    variable = f"AIRFLOW_CONN_{source.connection.upper()}"
-    text = os.environ.get(variable)
-    if text is not None:
-        return Endpoint.from_connection_json(text, connection=source.connection)
-    if not os.environ.get("COLLECT_AIRFLOW_URL"):
-        problem = (
-            f"is not set. Set it to the connection as JSON ({_example(source)}), "
-            "or let Airflow's REST API be asked: "
-            'eval "$(make -s env)"'
-        )
-        raise ValidationFailed("environment", [Fault(field=variable, value=None, problem=problem)])
-    fields = dict(RestRuns.from_environment().connection(source.connection))
-    needs_secret = source.auth.type is not AuthType.NONE
-    if needs_secret or _REDACTED in str(fields.get("extra")):
-        problem = (
-            f"is not set, and connection {source.connection} holds secrets that the request needs "
-            f"(auth.type {source.auth.type}), which Airflow's REST API does not tell. "
-            f"Set the variable to the connection as JSON: {_example(source)}"
-        )
-        raise ValidationFailed("environment", [Fault(field=variable, value=None, problem=problem)])
-    return Endpoint.from_mapping(fields | {"password": None}, connection=source.connection)
-
-
-def _example(source: Source) -> str:
-    fields: dict[str, Any] = {"conn_type": "http", "host": "https://api.example.com"}
-    if source.auth.type is not AuthType.NONE:
-        fields |= {"login": "…"} if source.auth.type in (AuthType.BASIC, AuthType.OAUTH2) else {}
-        fields |= {"password": "…"}
-    if source.auth.type is AuthType.OAUTH2 and source.auth.token_url is None:
-        fields |= {"extra": {"token_url": "https://login.example.com/oauth/token"}}
-    return json.dumps(fields, ensure_ascii=False)
+    misfits: Sequence[Misfit] | None = None
+    untried: str | None = None
 
 
 async def preview(source: Source, params: Mapping[str, object], *, rows: int) -> Preview:
@@ -112,7 +68,7 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
         print_error(f"warning: {warning}")
     splits = isinstance(source.paging, OffsetPaging | PagePaging)
     async with HttpCollector(source, request, endpoint) as collector:
-        told, own = await _first_shard(source, params, collector)
+        told, own = await first_shard(source, params, collector)
         if own is None and told.shards == 0:
             return told
         by_count = isinstance(source.shards, CountShards)
@@ -120,8 +76,11 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
         size = min(rows, source.page_size or source.batch_size) if splits and by_count else None
         async with contextlib.aclosing(collector.pages(Span(offset=0, size=size), None, own)) as pages:
             async for page in pages:
+                misfits, untried = await misfits_of(source, page.records, collector)
                 return replace(
                     told,
+                    misfits=misfits,
+                    untried=untried,
                     records=collector.masked(page.records[:rows]),
                     received=len(page.records),
                     total=await collector.total() if counted_apart else page.total or told.total,
@@ -130,7 +89,48 @@ async def preview(source: Source, params: Mapping[str, object], *, rows: int) ->
     return told
 
 
-async def _first_shard(
+async def misfits_of(
+    source: Source, records: Sequence[Any], collector: HttpCollector
+) -> tuple[list[Misfit] | None, str | None]:
+    """What of a page does not fit the declared types, cast as landing casts; or None, and why nobody can say."""
+    import os
+
+    from collect_ops.landing.trial import try_casts
+    from collect_ops.storage import DatabaseUnavailable, connect_async
+
+    dsn = os.environ.get("COLLECT_POSTGRES_DSN")
+    if not dsn:
+        return None, "COLLECT_POSTGRES_DSN is not set (`make env` prints it), and PostgreSQL does the casts"
+    try:
+        async with await connect_async(dsn, application_name="collect-ops preview") as connection:
+            misfits = await try_casts(connection, source.target, records)
+        shown = [
+            replace(each, value=collector.masked(each.value), problem=collector.masked(each.problem))
+            for each in misfits
+        ]
+        return shown, None
+    except DatabaseUnavailable as error:
+        return None, str(error)
+
+
+def misfit_lines(misfits: Sequence[Misfit], *, most: int = 3) -> list[str]:
+    """A line a column: how many rows do not fit it, and some of their values."""
+    by_column: dict[tuple[str | None, str | None], list[Misfit]] = {}
+    for each in misfits:
+        by_column.setdefault((each.column, each.type), []).append(each)
+    lines = []
+    for (column, kind), found in by_column.items():
+        rows = f"{len(found):,} row{'s' if len(found) > 1 else ''}"
+        if column is None:
+            problems = "; ".join(dict.fromkeys(each.problem for each in found[:most]))
+            lines.append(f"{rows} cannot be a row: {problems}")
+            continue
+        values = ", ".join(dict.fromkeys(f"{each.value}" for each in found[: 10 * most]))
+        lines.append(f"{column}: {rows} not {kind}: {values[:200]} ({found[0].problem})")
+    return lines
+
+
+async def first_shard(
     source: Source, params: Mapping[str, object], collector: HttpCollector
 ) -> tuple[Preview, RenderedRequest | None]:
     """What a task would be cut into, and the request of its first shard where that is one of its own."""

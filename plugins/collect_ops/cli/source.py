@@ -9,8 +9,10 @@ import typer
 from collect_ops.cli.completion import complete_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
+    from collect_ops.cli.online import Finding
     from collect_ops.kernel.errors import Fault, ValidationFailed
     from collect_ops.landing.migration import Migration
     from collect_ops.sources.model import Source
@@ -65,44 +67,88 @@ def check(
             metavar="[NAME_OR_PATH]...", help="Names or paths of source files; all when none is given."
         ),
     ] = None,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online", help="Also ask the source: connection, two pages, types, page size, total, the table."
+        ),
+    ] = False,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", metavar="NAME=VALUE", help="For --online: a parameter; may be repeated."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check declarations: every fault of every file, with what is allowed. Exits with 2 when there is one.
 
-    A function that `shards.entry_point` names is imported, but not called.
+    A function that `shards.entry_point` names is imported; only --online calls it.
+
+    Example: collect-ops source check flights --online -p carrier=AA
     """
-    from collect_ops.cli.output import BAD_INPUT, print_error, print_json
+    from collect_ops.cli.output import BAD_INPUT, print_json
+    from collect_ops.cli.params import parse_params
+    from collect_ops.kernel.errors import Fault, ValidationFailed
+
+    if param and not online:
+        raise ValidationFailed(
+            "command line", [Fault(field="--param", value=param[0], problem="needs --online")]
+        )
+    params = parse_params(param or []) if online else None
+    verdicts = [_check_file(path, params, as_json=as_json) for path in _paths(names)]
+    if as_json:
+        print_json(verdicts)
+    if not all(verdict["ok"] for verdict in verdicts):
+        raise typer.Exit(BAD_INPUT)
+
+
+def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) -> dict[str, Any]:
+    """Check a file, and its source as well where parameters are given; prints what is found unless it is for JSON."""
+    from dataclasses import asdict
+
+    from collect_ops.cli.output import print_error
     from collect_ops.kernel.errors import ValidationFailed
     from collect_ops.sources.load import load_source
     from collect_ops.sources.loading_rules import warnings_of
 
-    verdicts: dict[str, list[dict[str, Any]]] = {}
-    warnings: dict[str, list[dict[str, Any]]] = {}
-    for path in _paths(names):
-        try:
-            source = load_source(path)
-            _check_entry_point(source)
-        except ValidationFailed as failed:
-            verdicts[str(path)] = _faults(failed)
-            if not as_json:
-                print_error(failed)
-        else:
-            verdicts[str(path)] = []
-            found = warnings_of(source)
-            warnings[str(path)] = _described(found)
-            if not as_json:
-                typer.echo(f"ok  {path.stem}")
-                for each in found:
-                    print_error(f"warning: source file {path.name}: {each}")
-    if as_json:
-        print_json(
-            [
-                {"file": path, "ok": not faults, "faults": faults, "warnings": warnings.get(path, [])}
-                for path, faults in verdicts.items()
-            ]
-        )
-    if any(verdicts.values()):
-        raise typer.Exit(BAD_INPUT)
+    verdict: dict[str, Any] = {"file": str(path), "ok": False, "faults": [], "warnings": []}
+    try:
+        source = load_source(path)
+        _check_entry_point(source)
+    except ValidationFailed as failed:
+        if not as_json:
+            print_error(failed)
+        return {**verdict, "faults": _faults(failed)}
+    warnings = warnings_of(source)
+    if not as_json:
+        typer.echo(f"ok  {path.stem}")
+        for each in warnings:
+            print_error(f"warning: source file {path.name}: {each}")
+    verdict |= {"ok": True, "warnings": _described(warnings)}
+    if params is None:
+        return verdict
+    findings = _check_online(source, params, as_json=as_json)
+    return {
+        **verdict,
+        "ok": not any(each.state == "fault" for each in findings),
+        "online": [asdict(each) for each in findings],
+    }
+
+
+def _check_online(source: Source, params: Mapping[str, str], *, as_json: bool) -> list[Finding]:
+    """Ask the source, and print a line a check as it ends."""
+    import asyncio
+
+    from collect_ops.cli.online import check_online
+    from collect_ops.cli.output import printable
+
+    def show_finding(finding: Finding) -> None:
+        typer.echo(f"  {finding.state:8} {finding.check:11} {printable(finding.text, 400)}")
+        if finding.remedy is not None:
+            typer.echo(f"{'':23}{printable(finding.remedy, 1_000)}")
+
+    return asyncio.run(check_online(source, params, on_finding=None if as_json else show_finding))
 
 
 @app.command()
@@ -130,16 +176,19 @@ def preview(
     rows: Annotated[int, typer.Option(min=1, max=1000, help="How many rows to show.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the first page and show its rows. Nothing is stored.
+    """Fetch the first page, show its rows, and say what does not fit the declared types. Nothing is stored.
 
-    The connection comes from the environment variable AIRFLOW_CONN_<CONNECTION> (Airflow's JSON form);
-    without it from Airflow's REST API, which keeps passwords to itself: a source with authentication needs
-    the variable.
+    The connection comes from the environment variable AIRFLOW_CONN_<CONNECTION> (Airflow's JSON form), else from the
+    stack on this machine, when its secrets are yours to read; else from Airflow's REST API, which keeps passwords to
+    itself: enough for a source without authentication.
+
+    Example: collect-ops source preview flights -p carrier=AA --rows 5
     """
     import asyncio
+    from dataclasses import asdict
 
     from collect_ops.cli import preview as previews
-    from collect_ops.cli.output import print_json, print_table
+    from collect_ops.cli.output import print_error, print_json, print_table, printable
     from collect_ops.cli.params import parse_params
     from collect_ops.sources.load import get_source
 
@@ -156,6 +205,8 @@ def preview(
                 "shards": found.shards,
                 "shard": found.shard,
                 "sharding": found.sharding,
+                "misfits": None if found.misfits is None else [asdict(each) for each in found.misfits],
+                "types_not_checked": found.untried,
             }
         )
         return
@@ -166,6 +217,15 @@ def preview(
     typer.echo(f"{len(found.records)} of {found.received} rows of the first page{where}{total}")
     if found.sharding is not None:
         typer.echo(found.sharding)
+    if found.misfits:
+        bad = len({each.ordinal for each in found.misfits})
+        typer.echo(f"{bad} of {found.received} rows would be bad rows:")
+        for each in previews.misfit_lines(found.misfits):
+            typer.echo(f"  {printable(each, 400)}")
+    elif found.misfits is not None and found.received:
+        typer.echo("every row fits the declared types")
+    elif found.untried is not None:
+        print_error(f"types were not checked: {found.untried}")
 
 
 @app.command()

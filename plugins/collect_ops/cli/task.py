@@ -16,8 +16,6 @@ from collect_ops.cli.completion import complete_source
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.console import RenderableType
-
     from collect_ops.admission.service import AdmissionService
     from collect_ops.storage import Connection
     from collect_ops.tasks.progress import Progress
@@ -200,7 +198,7 @@ def status(task: AnyTaskId, as_json: AsJson = False) -> None:
         log = connection.execute(query("tasks/select_log"), {"task_id": task_id}).fetchall()
         result = connection.execute(query("tasks/select_result"), {"task_id": task_id}).fetchone() or {}
     if as_json:
-        print_json({**asdict(progress), **result, "log": log})
+        print_json({**asdict(progress), "rows_in_target": progress.rows_in_target, **result, "log": log})
         return
     typer.echo(line(progress))
     for name in ("result", "error"):
@@ -257,7 +255,7 @@ def watch(
     with _database() as connection:
         progress = _progress(connection, task)
         drawn = sys.stdout.isatty() and not as_json
-        show = _Bar(progress) if drawn else _Lines(_as_json_line if as_json else line)
+        show = _OneLine() if drawn else _lines(as_json=as_json)
         with show:
             while True:
                 show(progress)
@@ -269,11 +267,22 @@ def watch(
         raise typer.Exit(1)
 
 
-class _Lines:
-    """For pipes and logs: a line whenever something has changed."""
+def _lines(*, as_json: bool) -> _Lines:
+    return _Lines(_as_json_line, rows_every_s=0) if as_json else _Lines(line, rows_every_s=5)
 
-    def __init__(self, told: Callable[[Progress], str]) -> None:
-        self._told, self._last = told, ""
+
+class _Lines:
+    """For pipes and logs: a line whenever something has changed.
+
+    Args:
+        text_of: What a line holds.
+        rows_every_s: Seconds between two lines that tell of more rows alone; a log of a long task stays short.
+    """
+
+    def __init__(self, text_of: Callable[[Progress], str], *, rows_every_s: float) -> None:
+        self._text_of, self._rows_every_s = text_of, rows_every_s
+        self._state: tuple[object, ...] = ()
+        self._rows, self._printed_at = -1, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -282,19 +291,23 @@ class _Lines:
         return None
 
     def __call__(self, progress: Progress) -> None:
-        changed = f"{progress.status} {progress.rows_fetched} {progress.shards_done}"
-        if changed != self._last:
-            typer.echo(self._told(progress))
-            self._last = changed
+        state = (progress.status, progress.attempt, progress.shards_total, progress.shards_failed)
+        rows = progress.rows_landed + progress.bad_rows + progress.rows_fetched
+        quiet = time.monotonic() - self._printed_at < self._rows_every_s
+        if state == self._state and (rows == self._rows or quiet):
+            return
+        typer.echo(self._text_of(progress))
+        self._state, self._rows, self._printed_at = state, rows, time.monotonic()
 
 
-class _Bar:
-    """For a screen: a bar, and under it the line."""
+class _OneLine:
+    """For a screen: one line with a bar, drawn anew at each look; at the end the whole of it."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self) -> None:
         from rich.live import Live
 
-        self._live = Live(self._drawn(progress), auto_refresh=False)
+        self._live = Live(auto_refresh=False, transient=True)
+        self._last: Progress | None = None
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -302,18 +315,24 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        if self._last is not None:
+            typer.echo(line(self._last))
 
     def __call__(self, progress: Progress) -> None:
-        self._live.update(self._drawn(progress), refresh=True)
-
-    @staticmethod
-    def _drawn(progress: Progress) -> RenderableType:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        bar = ProgressBar(total=progress.total_rows, completed=progress.rows_fetched, width=60)
-        return Group(bar, Text(line(progress)))
+        self._last = progress
+        self._live.update(
+            Text(f"{_bar(progress)}{line(progress)}", no_wrap=True, overflow="ellipsis"), refresh=True
+        )
+
+
+def _bar(progress: Progress) -> str:
+    """Ten cells, as many of them full as there are tenths of the rows; nothing while the total is not known."""
+    if not progress.total_rows:
+        return ""
+    full = min(10, 10 * (progress.rows_landed + progress.bad_rows) // progress.total_rows)
+    return f"[{'#' * full}{'.' * (10 - full)}] "
 
 
 def _as_json_line(progress: Progress) -> str:
@@ -328,7 +347,7 @@ def line(progress: Progress) -> str:
     total = "?" if progress.total_rows is None else f"{progress.total_rows:,}"
     parts = [
         f"task {progress.task_id} {progress.source}: {progress.status}",
-        f"{progress.rows_fetched:,} of {total} rows",
+        f"{progress.rows_landed:,} of {total} rows landed{_where(progress)}",
         f"shards {progress.shards_done}/{progress.shards_total if progress.shards_total is not None else '?'}",
     ]
     if progress.rows_per_s is not None:
@@ -337,6 +356,8 @@ def line(progress: Progress) -> str:
         parts.append(f"{progress.elapsed_s:.1f} s")
     if progress.remaining_s:
         parts.append(f"{progress.remaining_s:.0f} s to go")
+    if progress.rows_fetched > progress.rows_landed + progress.bad_rows + progress.unchanged_rows:
+        parts.append(f"{progress.rows_fetched:,} fetched")
     if progress.unchanged_pages:
         parts.append(f"{progress.unchanged_rows:,} rows unchanged ({progress.unchanged_pages:,} pages)")
     if progress.bad_rows:
@@ -344,6 +365,19 @@ def line(progress: Progress) -> str:
     if progress.reason:
         parts.append(progress.reason)
     return " · ".join(parts)
+
+
+def _where(progress: Progress) -> str:
+    """Where the rows of a replacement stand; nothing for rows that stand in the target."""
+    if not progress.replaces or not progress.rows_landed or progress.swap == "SWAPPED":
+        return ""
+    dropped = {
+        "KEPT": " and dropped: the table keeps its old rows",
+        "SUPERSEDED": " and dropped: a newer task has replaced the table",
+    }
+    if progress.swap in dropped:
+        return dropped[progress.swap]
+    return " aside, none of them in the table" + ("" if progress.status.final else " yet")
 
 
 def _database() -> Connection:
@@ -356,16 +390,25 @@ def _database() -> Connection:
 def _task_of(connection: Connection, named: str) -> int:
     """The task that a number or a request id means."""
     from collect_ops.cli.output import BAD_INPUT, print_error
-    from collect_ops.storage import query
 
     if named.isascii() and named.isdigit() and len(named) < 19:
         return int(named)
-    row = connection.execute(query("admission/select_answers"), {"request_ids": [named]}).fetchone()
-    if row is None:
+    task_id = find_task(connection, named)
+    if task_id is None:
         print_error(f"{named!r} is neither the number of a task nor a request id that is known")
         raise typer.Exit(BAD_INPUT)
-    task_id: int = row["task_id"]
     return task_id
+
+
+def find_task(connection: Connection, named: str) -> int | None:
+    """The task that a number or a request id means; None when there is none."""
+    from collect_ops.storage import query
+    from collect_ops.tasks.progress import read_progress
+
+    if named.isascii() and named.isdigit() and len(named) < 19:
+        return None if read_progress(connection, int(named)) is None else int(named)
+    row = connection.execute(query("admission/select_answers"), {"request_ids": [named]}).fetchone()
+    return None if row is None else row["task_id"]
 
 
 def _progress(connection: Connection, task_id: int) -> Progress:

@@ -36,6 +36,11 @@ class Load:
     completions: tuple[int, ...] = (0, 0, 0)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits; tasks may come and end all the same."""
+        return self.depth == 0
+
+    @property
     def arrivals_per_s(self) -> tuple[float, ...]:
         """Admitted a second, in each window."""
         return _per_s(self.arrivals)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+import orjson
 
+from collect_ops.kernel.masking import mask
 from collect_ops.lanes.runs import RunState, RunsUnavailable
 from collect_ops.orchestrator.client import AirflowClient, detail_of
 from collect_ops.orchestrator.errors import AirflowRefused
@@ -95,3 +97,49 @@ class RestRuns(AirflowClient):
         answer = self.demand("GET", path, action=f"show connection {connection_id}").json()
         names = ("conn_type", "host", "schema", "port", "login", "password", "extra")
         return {name: answer.get(name) for name in names}
+
+    def save_connection(self, connection_id: str, fields: Mapping[str, Any], *, replace: bool) -> bool:
+        """Define a connection; False when there is one of this id that was not to be replaced.
+
+        Args:
+            connection_id: Its id.
+            fields: Those of Airflow's JSON form, `extra` as a mapping, and `description`.
+            replace: Whether one of this id is replaced, its secret included.
+
+        Raises:
+            AirflowRefused: The user may not, or Airflow takes it for unfit; its secret is not in the message.
+            RunsUnavailable: Airflow did not answer.
+        """
+        extra = fields.get("extra")
+        body = {
+            **fields,
+            "connection_id": connection_id,
+            "extra": orjson.dumps(extra).decode() if extra else None,
+        }
+        answer = self.request("POST", "/connections", body)
+        if answer.status_code == httpx.codes.CONFLICT:
+            if not replace:
+                return False
+            answer = self.request("PATCH", f"/connections/{quote(connection_id, safe='')}", body)
+        if not answer.is_success:
+            # A refusal may repeat what was sent.
+            detail = mask(detail_of(answer), secrets=[fields["password"]] if fields.get("password") else [])
+            raise AirflowRefused(f"save connection {connection_id}", answer.status_code, detail)
+        return True
+
+    def paused(self, dag_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Which of some DAGs are paused; those that Airflow does not know are left out.
+
+        Raises:
+            AirflowRefused: The user may not.
+            RunsUnavailable: Airflow did not answer.
+        """
+        found: dict[str, bool] = {}
+        for dag_id in dag_ids:
+            answer = self.request("GET", f"/dags/{quote(dag_id, safe='')}")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                continue
+            if not answer.is_success:
+                raise AirflowRefused(f"show DAG {dag_id}", answer.status_code, detail_of(answer))
+            found[dag_id] = answer.json()["is_paused"]
+        return found

@@ -11,11 +11,13 @@ from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.lanes.capacity import effective, used_slots
 from collect_ops.lanes.placing import nodes_for
 from collect_ops.lanes.rules import LaneRules
+from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
 from collect_ops.storage import Connection, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
 #: Seconds without a sign of life from which it is worth saying.
 QUIET_S = 30.0
+_SWEEP = "collect_sweep"
 
 
 class UnknownTask(CollectOpsError, Permanent):
@@ -47,9 +49,34 @@ class _Lane:
     used: int
     on_nodes: int | None = None
     nodes_reason: str = ""
+    pauses_known: bool = False
 
 
-def why(connection: Connection, rules: LaneRules, task_id: int, backends: Backends | None = None) -> Why:
+def needed_dags(lane: str) -> tuple[str, ...]:
+    """The DAGs without which a task of a lane does not go on."""
+    return (lane_dag_id(lane), collect_dag_id(lane), _SWEEP)
+
+
+def lane_of(connection: Connection, task_id: int) -> str:
+    """The lane of a task.
+
+    Raises:
+        UnknownTask: There is no such task.
+    """
+    row = connection.execute(query("lanes/select_why"), {"task_id": task_id}).fetchone()
+    if row is None:
+        raise UnknownTask(task_id)
+    lane: str = row["lane"]
+    return lane
+
+
+def why(
+    connection: Connection,
+    rules: LaneRules,
+    task_id: int,
+    backends: Backends | None = None,
+    paused: Mapping[str, bool] | None = None,
+) -> Why:
     """Why a task is where it is.
 
     Args:
@@ -57,6 +84,7 @@ def why(connection: Connection, rules: LaneRules, task_id: int, backends: Backen
         rules: Lane rules.
         task_id: The task.
         backends: Tell whether shard groups are sent to nodes.
+        paused: Which of `needed_dags` are paused; None where nobody has asked Airflow.
 
     Raises:
         UnknownTask: There is no such task.
@@ -67,11 +95,26 @@ def why(connection: Connection, rules: LaneRules, task_id: int, backends: Backen
     slots = effective(connection, row["lane"], rules).slots
     used = used_slots(connection, row["lane"])
     on_nodes, nodes_reason = nodes_for(connection, row, backends) if backends else (None, "")
-    lane = _Lane(slots=slots, used=used, on_nodes=on_nodes, nodes_reason=nodes_reason)
+    known = paused is not None
+    lane = _Lane(slots=slots, used=used, on_nodes=on_nodes, nodes_reason=nodes_reason, pauses_known=known)
     status = TaskStatus(row["status"])
-    sentences = (*_TELLERS[status](row, lane), *_always(row))
+    sentences = (*_paused(row["lane"], status, paused or {}), *_TELLERS[status](row, lane), *_always(row))
     ahead = row["ahead"] if status in (TaskStatus.QUEUED, TaskStatus.RETRYING) else None
     return Why(task_id=task_id, status=status, ahead=ahead, sentences=tuple(sentences))
+
+
+def _paused(lane: str, status: TaskStatus, paused: Mapping[str, bool]) -> Iterator[str]:
+    """The paused DAGs that keep a task where it is."""
+    if status.final or status is TaskStatus.MERGED:
+        return
+    claims, collects = lane_dag_id(lane), collect_dag_id(lane)
+    waits = status not in (TaskStatus.DISPATCHED, TaskStatus.RUNNING)
+    if paused.get(claims) and waits and status is not TaskStatus.CLAIMED:
+        yield f"DAG {claims} is paused: nothing of lane {lane} is claimed until somebody resumes it in Airflow"
+    if paused.get(collects) and waits:
+        yield f"DAG {collects} is paused: what is claimed in lane {lane} does not begin until somebody resumes it"
+    if paused.get(_SWEEP):
+        yield f"DAG {_SWEEP} is paused: what was lost or held is not found again"
 
 
 def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
@@ -88,10 +131,8 @@ def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
     elif lane.on_nodes == 0:
         yield f"no node takes more work now: {lane.nodes_reason}"
     else:
-        yield (
-            f"{lane.slots - lane.used} of {lane.slots} slots are free: the lane's next claim takes it, unless the DAG "
-            f"lane_{row['lane']} is paused"
-        )
+        unless = "" if lane.pauses_known else f", unless the DAG {lane_dag_id(row['lane'])} is paused"
+        yield f"{lane.slots - lane.used} of {lane.slots} slots are free: the lane's next claim takes it{unless}"
 
 
 def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:

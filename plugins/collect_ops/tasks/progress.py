@@ -21,6 +21,8 @@ class Progress:
         unchanged_rows: Rows of these.
         elapsed_s: Seconds since the first attempt started, None before.
         quiet_s: Seconds since the last sign of life.
+        replaces: Whether its rows replace the target's: they stand aside until they are swapped in.
+        swap: What became of these, None where that is not decided; see `collect_ops.landing.model.Swap`.
     """
 
     task_id: int
@@ -49,6 +51,13 @@ class Progress:
     finished_at: datetime | None
     elapsed_s: float | None
     quiet_s: float
+    replaces: bool = False
+    swap: str | None = None
+
+    @property
+    def rows_in_target(self) -> int:
+        """Landed rows that stand in the target table."""
+        return rows_in_target(self.rows_landed, replaces=self.replaces, swap=self.swap)
 
     @property
     def rows_per_s(self) -> float | None:
@@ -66,6 +75,15 @@ class Progress:
         if rate is None or self.total_rows is None:
             return None
         return max(0.0, (self.total_rows - self.rows_fetched) / rate)
+
+
+def rows_in_target(rows_landed: int, *, replaces: bool, swap: str | None) -> int:
+    """Of a task's landed rows those that stand in its target table.
+
+    Rows of disposition replace land beside it: until they are swapped in none of them is there, and of a task whose
+    rows were dropped (they were not all, or a newer task was faster) none ever is.
+    """
+    return rows_landed if not replaces or swap == "SWAPPED" else 0
 
 
 def read_progress(connection: Connection, task_id: int) -> Progress | None:

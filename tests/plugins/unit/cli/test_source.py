@@ -95,6 +95,8 @@ def test_show(sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_preview_says_where_the_connection_is_looked_for(
     sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("COLLECT_OPS_STACK", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+        monkeypatch.delenv(name, raising=False)
     assert run(monkeypatch, "source", "preview", "good") == 2
     assert "AIRFLOW_CONN_API: is not set" in capsys.readouterr().err
     assert run(monkeypatch, "source", "preview", "good", "-p", "x") == 2

@@ -1,0 +1,383 @@
+"""A source asked whether it is as declared: two pages fetched, nothing stored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Literal
+
+from collect_ops.sources.model import (
+    CountShards,
+    Disposition,
+    NoPaging,
+    OffsetPaging,
+    PagePaging,
+    RequestTotal,
+    Source,
+    UnknownTotal,
+)
+
+if TYPE_CHECKING:
+    from collect_ops.collectors.http import HttpCollector
+    from collect_ops.collectors.page import Page
+    from collect_ops.sources.request import RenderedRequest
+
+State = Literal["ok", "warning", "fault", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check has found.
+
+    Args:
+        check: Its name: `connection`, `total`, `page`, `page size`, `next page`, `types`, `columns`, `key`, `table`.
+        state: Whether it is as it should be; `skipped`, where nobody could look.
+        text: What was seen.
+        remedy: What to do about it.
+    """
+
+    check: str
+    state: State
+    text: str
+    remedy: str | None = None
+
+
+@dataclass(slots=True)
+class _Findings:
+    tell: Callable[[Finding], None] | None
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, check: str, state: State, text: str, remedy: str | None = None) -> None:
+        finding = Finding(check=check, state=state, text=text, remedy=remedy)
+        self.found.append(finding)
+        if self.tell is not None:
+            self.tell(finding)
+
+    def extend(self, findings: Iterator[Finding]) -> None:
+        for each in findings:
+            self.add(each.check, each.state, each.text, each.remedy)
+
+
+async def check_online(
+    source: Source, params: Mapping[str, object], *, on_finding: Callable[[Finding], None] | None = None
+) -> list[Finding]:
+    """Ask a source, and compare what it gives with what is declared.
+
+    Args:
+        source: The source.
+        params: Its parameters, as given.
+        on_finding: Told of each finding at once.
+
+    Returns:
+        A finding or more a check; of what the source itself does wrong, faults: nothing of it is raised.
+    """
+    from collect_ops.cli.connections import endpoint_of
+    from collect_ops.collectors.http import HttpCollector
+    from collect_ops.kernel.errors import CollectOpsError, ValidationFailed
+    from collect_ops.sources.request import render
+
+    findings = _Findings(on_finding)
+    pages: list[Page] = []
+    try:
+        request = render(source, params)
+    except ValidationFailed as error:
+        findings.add("parameters", "fault", _one_line(error), "give them: -p NAME=VALUE")
+        return findings.found
+    try:
+        endpoint = endpoint_of(source)
+        async with HttpCollector(source, request, endpoint) as collector:
+            await _fetch(source, params, collector, findings, pages)
+    except CollectOpsError as error:
+        check = "next page" if pages else _check_of(error)
+        findings.add(check, "fault", _one_line(error), None if pages else _connection_remedy(source, error))
+    if pages:
+        records = [record for page in pages for record in page.records]
+        if records:
+            await _check_types(source, records, collector, findings)
+            findings.extend(_columns(source, records))
+            findings.extend(_keys(source, records))
+    _check_table(source, findings)
+    return findings.found
+
+
+async def _fetch(
+    source: Source,
+    params: Mapping[str, object],
+    collector: HttpCollector,
+    findings: _Findings,
+    pages: list[Page],
+) -> None:
+    """Fetch up to two pages, and look at what each brings; a failure of the second leaves the first in `pages`."""
+    from collect_ops.collectors.page import Span
+
+    own = await _first_shard(source, params, collector)
+    async with contextlib.aclosing(collector.pages(Span(), None, own)) as following:
+        async for page in following:
+            pages.append(page)
+            if len(pages) == 1:
+                where = page.request.get("url", source.request.path)
+                findings.add("connection", "ok", f"{source.connection}: {where} answered")
+                await _check_total(source, collector, page, findings)
+                findings.extend(_first_page(source, page))
+                if page.next_position is None:
+                    break
+            else:
+                break
+    findings.extend(_next_page(source, pages))
+
+
+async def _first_shard(
+    source: Source, params: Mapping[str, object], collector: HttpCollector
+) -> RenderedRequest | None:
+    """The request of the first shard, where that is one of its own."""
+    from collect_ops.cli.preview import first_shard
+
+    _, own = await first_shard(source, params, collector)
+    return own
+
+
+async def _check_total(source: Source, collector: HttpCollector, page: Page, findings: _Findings) -> None:
+    from collect_ops.kernel.errors import CollectOpsError
+
+    if isinstance(source.total, UnknownTotal):
+        findings.add("total", "ok", "none is declared: what lacks at the end cannot be noticed")
+        return
+    try:
+        apart = isinstance(source.total, RequestTotal) and isinstance(source.shards, CountShards)
+        total = await collector.total() if apart else page.total
+    except CollectOpsError as error:
+        findings.add("total", "fault", _one_line(error), "see `total` of the declaration")
+        return
+    if total is None:
+        findings.add(
+            "total", "warning", "declared, but the source names none", "see `total` of the declaration"
+        )
+    elif total < len(page.records):
+        findings.add(
+            "total", "fault", f"the source names {total:,}, and its first page holds {len(page.records):,} rows",
+            "another value is the total: see `total` of the declaration",
+        )  # fmt: skip
+    else:
+        findings.add("total", "ok", f"{total:,} rows")
+
+
+def _first_page(source: Source, page: Page) -> Iterator[Finding]:
+    got = len(page.records)
+    if not got:
+        remedy = "see `records` and the parameters, if there should be rows"
+        yield Finding(check="page", state="warning", text="the first page holds no rows", remedy=remedy)
+        return
+    yield Finding(check="page", state="ok", text=f"{got:,} rows on the first page")
+    wanted = _asked_size(source)
+    if wanted is None:
+        return
+    if got == wanted:
+        yield Finding(check="page size", state="ok", text=f"asked for {wanted:,} rows, got {got:,}")
+    elif got > wanted:
+        text = f"asked for {wanted:,} rows, got {got:,}: the source takes no page size, or under another name"
+        remedy = "see the names of its parameters under `paging`"
+        yield Finding(check="page size", state="warning", text=text, remedy=remedy)
+    elif page.next_position is None or page.total == got:
+        text = f"asked for {wanted:,} rows, got all {got:,} there are"
+        yield Finding(check="page size", state="ok", text=text)
+    else:
+        text = f"asked for {wanted:,} rows, got {got:,} though there are more: the source caps its pages"
+        yield Finding(check="page size", state="warning", text=text, remedy=f"page_size: {got}")
+
+
+def _asked_size(source: Source) -> int | None:
+    """Rows that a page is asked for; None where the request says nothing of it."""
+    if isinstance(source.paging, NoPaging):
+        return None
+    splits = isinstance(source.paging, OffsetPaging | PagePaging)
+    if not splits and getattr(source.paging, "limit_param", None) is None:
+        return None
+    return source.page_size or source.batch_size
+
+
+def _next_page(source: Source, pages: Sequence[Page]) -> Iterator[Finding]:
+    if isinstance(source.paging, NoPaging) or not pages:
+        return
+    first = pages[0]
+    if len(pages) > 1:
+        second = pages[1]
+        if second.records and second.records == first.records:
+            text = "the second page holds the rows of the first: the source does not page as declared"
+            names = "see the names of its parameters under `paging`"
+            yield Finding(check="next page", state="fault", text=text, remedy=names)
+        else:
+            shared = _shared(first, second)
+            state: State = "warning" if shared else "ok"
+            text = f"{len(second.records):,} rows on the second page" + (
+                f", {shared:,} of them were on the first: the source repeats rows"
+                if shared
+                else ", other ones"
+            )
+            order = "ask for a fixed order, if the source can sort" if shared else None
+            yield Finding(check="next page", state=state, text=text, remedy=order)
+    elif first.total is not None and first.total > len(first.records):
+        text = f"none, though the source names {first.total:,} rows and gave {len(first.records):,}"
+        yield Finding(check="next page", state="fault", text=text, remedy="see `paging` of the declaration")
+    else:
+        text = "none after the first page"
+        remedy: str | None = None
+        state = "ok"
+        if len(first.records) == _asked_size(source):
+            state, remedy = "warning", "if there are more rows, see `paging` of the declaration"
+            text += ", which is full"
+        yield Finding(check="next page", state=state, text=text, remedy=remedy)
+
+
+def _shared(first: Page, second: Page) -> int:
+    """Rows of the second page that the first held."""
+    from collect_ops.landing.records import json_text
+
+    return (Counter(map(json_text, first.records)) & Counter(map(json_text, second.records))).total()
+
+
+async def _check_types(
+    source: Source, records: Sequence[Any], collector: HttpCollector, findings: _Findings
+) -> None:
+    from collect_ops.cli.preview import misfit_lines, misfits_of
+
+    misfits, untried = await misfits_of(source, records, collector)
+    if misfits is None:
+        findings.add("types", "skipped", f"not checked: {untried}")
+    elif not misfits:
+        findings.add("types", "ok", f"all {len(records):,} rows fit their columns")
+    for text in misfit_lines(misfits or ()):
+        findings.add("types", "fault", text, "another type, or another `path`, under target.columns")
+
+
+def _columns(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
+    """Declared columns that no record has, and fields that no column takes."""
+    from collect_ops.kernel.errors import did_you_mean
+    from collect_ops.landing.records import RowFault, extractor
+
+    objects = [record for record in records if isinstance(record, Mapping)]
+    columns = source.target.columns
+    if not columns or not objects:
+        return
+    fields = list(dict.fromkeys(name for each in objects for name in each))
+    empty = []
+    for name, column in columns.items():
+        extract = extractor(name, column)
+        try:
+            if all(extract(each) is None for each in objects):
+                empty.append(name)
+        except RowFault:
+            continue  # it is among the misfits
+    for name in empty:
+        path = columns[name].path or name
+        close = did_you_mean(path, fields)
+        hint = f"; did you mean {close!r}?" if close else ""
+        remedy = f"there are: {', '.join(fields[:40])}"
+        text = f"{name}: no row has {path}, so it would be NULL everywhere{hint}"
+        yield Finding(check="columns", state="warning", text=text, remedy=remedy)
+    if not empty:
+        yield Finding(check="columns", state="ok", text=f"all {len(columns)} columns are in the rows")
+
+
+def _keys(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
+    """Whether the key tells the rows apart."""
+    from collect_ops.landing.records import RowFault, extractor, json_text
+
+    target = source.target
+    if target.disposition is not Disposition.MERGE or not all(isinstance(each, Mapping) for each in records):
+        return
+    columns = target.columns
+    try:
+        extracts = [
+            extractor(name, columns[name]) if name in columns else methodcaller("get", name)
+            for name in target.key
+        ]
+        keys = Counter(json_text([extract(each) for extract in extracts]) for each in records)
+    except RowFault:
+        return  # it is among the misfits
+    named = ", ".join(target.key)
+    repeated = [key for key, count in keys.items() if count > 1]
+    if repeated:
+        text = (
+            f"{named}: {len(repeated):,} keys stand in several rows, such as {repeated[0]}; the last row wins"
+        )
+        yield Finding(
+            check="key", state="warning", text=text, remedy="more fields under target.key, if rows are lost"
+        )
+    else:
+        yield Finding(check="key", state="ok", text=f"{named} tells all {len(records):,} rows apart")
+
+
+def _check_table(source: Source, findings: _Findings) -> None:
+    import os
+
+    from collect_ops.kernel.errors import CollectOpsError
+    from collect_ops.landing.migration import plan_migration
+    from collect_ops.storage import DatabaseUnavailable, connect
+
+    dsn = os.environ.get("COLLECT_POSTGRES_DSN")
+    if not dsn:
+        findings.add(
+            "table", "skipped", "not checked: COLLECT_POSTGRES_DSN is not set (`make env` prints it)"
+        )
+        return
+    try:
+        with connect(dsn, application_name="collect-ops check") as connection:
+            planned = plan_migration(connection, source)
+    except DatabaseUnavailable as error:
+        findings.add("table", "skipped", f"not checked: {error}")
+        return
+    except CollectOpsError as error:
+        findings.add("table", "fault", _one_line(error))
+        return
+    table = f"landing.{planned.table}"
+    if planned.fits:
+        text = (
+            f"{table} fits its declaration"
+            if planned.exists
+            else f"{table} does not exist: the first task makes it"
+        )
+        findings.add("table", "ok", text)
+        return
+    differences = "; ".join(map(str, planned.differences))
+    remedy = planned.refusal or f"collect-ops source migrate {source.name}"
+    findings.add("table", "fault", f"{table} is not as declared: {differences}", remedy)
+
+
+def _check_of(error: Exception) -> str:
+    """The check that a failed first page belongs to: the server answered, and with something else; or it did not."""
+    from collect_ops.collectors import errors
+
+    if isinstance(error, errors.PageTooLong):
+        return "page size"
+    if isinstance(error, errors.TotalUnusable):
+        return "total"
+    of_page = (
+        errors.NotJson, errors.NestedTooDeep, errors.RecordsNotAList, errors.ExpressionFailed, errors.PageTooLarge,
+        errors.PagingValueUnusable, errors.UrlNotFound, errors.RequestRefused,
+    )  # fmt: skip
+    return "page" if isinstance(error, of_page) else "connection"
+
+
+def _connection_remedy(source: Source, error: Exception) -> str | None:
+    from collect_ops.collectors.errors import (
+        AddressRefused,
+        AuthenticationRefused,
+        CredentialsMissing,
+        HostUnreachable,
+    )
+
+    add = f"collect-ops connection add {source.connection} --replace"
+    if isinstance(error, AddressRefused):
+        return f"{add} … --allow-private-networks, if that address is meant"
+    if isinstance(error, AuthenticationRefused | CredentialsMissing):
+        return f"{add} … with the credentials of auth.type {source.auth.type}"
+    if isinstance(error, HostUnreachable):
+        return f"{add} --host …, if the address is wrong"
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

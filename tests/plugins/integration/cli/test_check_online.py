@@ -1,0 +1,225 @@
+"""`collect-ops source check --online` and the types of `source preview`: servers that keep their word, or do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from collect_ops.storage import connect
+from tests.plugins.integration.world import World
+from tests.servers.paged import Failure, PagedServer, basic
+
+Run = Callable[..., tuple[int, str, str]]
+Declare = Callable[..., Path]
+COLUMNS = {
+    "id": {"type": "bigint"},
+    "name": {"type": "text"},
+    "value": {"type": "numeric(8,1)"},
+    "at": {"type": "timestamptz"},
+}
+
+
+@pytest.fixture
+def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Declare:
+    """Writes a source file over `/offset`, pages of 10."""
+
+    def write(server: PagedServer | None, columns: Any = COLUMNS, **fields: Any) -> Path:
+        host = "http://127.0.0.1:9" if server is None else server.base_url
+        connection = {"host": host, "login": "me", "password": "hush-hush"}
+        private = {"extra": {"allow_private_networks": True}}
+        monkeypatch.setenv("AIRFLOW_CONN_THINGS_API", json.dumps({**connection, **private}))
+        declaration = {
+            "name": "things",
+            "connection": "things_api",
+            "request": {"path": "/offset"},
+            "records": "rows",
+            "paging": {"type": "offset"},
+            "total": {"type": "body", "path": "total"},
+            "page_size": 10,
+            "batch_size": 100,
+            "retries": {"http_attempts": 1},
+            "target": {"table": "things", "disposition": "merge", "key": ["id"], "columns": columns},
+            **fields,
+        }
+        path = tmp_path / "things.yaml"
+        path.write_text(yaml.safe_dump(declaration, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def check(world: World, collect_ops: Run) -> Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]:
+    """Exit status, and the findings by check."""
+
+    def run(path: Path, *arguments: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+        code, out, _ = collect_ops("source", "check", path, "--online", "--json", *arguments)
+        (verdict,) = json.loads(out)
+        assert verdict["ok"] is (code == 0)
+        assert "hush-hush" not in out
+        findings: dict[str, list[dict[str, Any]]] = {}
+        for each in verdict["online"]:
+            findings.setdefault(each["check"], []).append(each)
+        return code, findings
+
+    return run
+
+
+Check = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
+
+
+def states(findings: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    return {name: found[0]["state"] for name, found in findings.items()}
+
+
+def test_a_source_as_declared(world: World, declare: Declare, check: Check, collect_ops: Run) -> None:
+    with PagedServer(rows=30) as server:
+        path = declare(server)
+        code, findings = check(path)
+        assert code == 0
+        names = ("connection", "total", "page", "page size", "next page", "types", "columns", "key", "table")
+        assert states(findings) == dict.fromkeys(names, "ok")
+        code, out, err = collect_ops("source", "check", path, "--online")
+    assert (code, err) == (0, "")
+    assert "30 rows" in out
+    assert world.rows("SELECT to_regclass('landing.things') AS name") == [{"name": None}]
+
+
+def test_values_that_do_not_fit_are_told_by_column(
+    declare: Declare, check: Check, collect_ops: Run, world: World
+) -> None:
+    columns = {**COLUMNS, "name": {"type": "integer"}, "value": {"type": "smallint"}}
+    with PagedServer(rows=30) as server:
+        server.changed = {3: {"id": 3, "name": "7", "value": 10**6}}
+        code, findings = check(declare(server, columns))
+    assert code == 2
+    name, value = findings["types"]
+    assert name["state"] == value["state"] == "fault"
+    # Two pages of ten rows: every name but that of row 3.
+    assert name["text"].startswith('name: 19 rows not integer: "row 0"')
+    assert value["text"].startswith("value: 1 row not smallint: 1000000")
+
+
+def test_the_page_size_is_capped(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30, cap=4) as server:
+        code, findings = check(declare(server))
+    (size,) = findings["page size"]
+    assert (code, size["state"], size["remedy"]) == (0, "warning", "page_size: 4")
+
+
+def test_a_source_that_does_not_page(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30) as server:
+        path = declare(server, paging={"type": "offset", "offset_param": "start"})
+        code, findings = check(path)
+    assert (code, states(findings)["next page"]) == (2, "fault")
+
+
+def test_a_source_that_takes_no_page_size(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server, request={"path": "/single"}))
+    assert (code, states(findings)["page size"]) == (2, "fault")
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "state"),
+    [
+        ({"records": "items"}, "page", "fault"),
+        ({"total": {"type": "body", "path": "count"}}, "total", "warning"),
+        ({"request": {"path": "/nowhere"}}, "page", "fault"),
+    ],
+)
+def test_a_wrong_declaration(
+    declare: Declare, check: Check, fields: dict[str, Any], name: str, state: str
+) -> None:
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server, **fields))
+    assert states(findings)[name] == state
+    assert code == (2 if state == "fault" else 0)
+
+
+def test_a_column_that_no_row_has(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server, {**COLUMNS, "valeu": {"type": "text"}}))
+    (column,) = findings["columns"]
+    assert (code, column["state"]) == (0, "warning")
+    assert "did you mean 'value'" in column["text"]
+
+
+def test_a_key_that_does_not_tell_rows_apart(declare: Declare, check: Check) -> None:
+    target = {
+        "table": "things",
+        "disposition": "merge",
+        "key": ["even"],
+        "columns": {"even": {"type": "boolean"}},
+    }
+    with PagedServer(rows=30) as server:
+        _, findings = check(declare(server, target=target))
+    assert states(findings)["key"] == "warning"
+
+
+def test_nobody_answers(declare: Declare, check: Check) -> None:
+    code, findings = check(declare(None))
+    assert (code, states(findings)) == (2, {"connection": "fault", "table": "ok"})
+
+
+def test_credentials_are_refused(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30, required_headers=basic("me", "other")) as server:
+        code, findings = check(declare(server, auth={"type": "basic"}))
+    (connection,) = findings["connection"]
+    assert (code, connection["state"]) == (2, "fault")
+    assert "collect-ops connection add things_api" in connection["remedy"]
+
+
+def test_the_second_page_fails(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30) as server:
+        server.fail_where(lambda asked: asked.query.get("offset") == "10", Failure(status=500))
+        code, findings = check(declare(server))
+    assert (code, states(findings)["connection"], states(findings)["next page"]) == (2, "ok", "fault")
+    assert states(findings)["types"] == "ok"
+
+
+def test_the_table_is_compared(world: World, declare: Declare, check: Check) -> None:
+    with connect(world.backends.postgres_dsn) as connection:
+        connection.execute("CREATE TABLE landing.things (id bigint PRIMARY KEY)")
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server))
+    (table,) = findings["table"]
+    assert (code, table["state"], table["remedy"]) == (2, "fault", "collect-ops source migrate things")
+
+
+def test_parameters(declare: Declare, check: Check, collect_ops: Run) -> None:
+    request = {
+        "path": "/offset",
+        "params": {"day": {"type": "date", "required": True}},
+        "query": {"day": "{day}"},
+    }
+    with PagedServer(rows=30) as server:
+        path = declare(server, request=request)
+        code, findings = check(path)
+        assert (code, states(findings)["parameters"]) == (2, "fault")
+        assert check(path, "-p", "day=2024-01-01")[0] == 0
+    code, _, err = collect_ops("source", "check", path, "-p", "day=2024-01-01")
+    assert (code, "--online" in err) == (2, True)
+
+
+def test_preview_tells_what_does_not_fit(
+    world: World, declare: Declare, collect_ops: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PagedServer(rows=30) as server:
+        path = declare(server, {**COLUMNS, "name": {"type": "integer"}})
+        monkeypatch.setattr("collect_ops.sources.load.sources_dir", lambda: path.parent)
+        code, out, _ = collect_ops("source", "preview", "things", "--json")
+        shown = json.loads(out)
+        assert code == 0
+        assert [each["ordinal"] for each in shown["misfits"]] == list(range(10))
+        assert {(each["column"], each["type"]) for each in shown["misfits"]} == {("name", "integer")}
+        code, out, _ = collect_ops("source", "preview", "things")
+        assert (code, "10 of 10 rows would be bad rows" in out) == (0, True)
+        monkeypatch.delenv("COLLECT_POSTGRES_DSN")
+        code, out, err = collect_ops("source", "preview", "things")
+        assert (code, "COLLECT_POSTGRES_DSN" in err, "row 0" in out) == (0, True, True)
