@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from collect_ops.cli import backlog, dead, nodes, operations, schemas, source, task, topology, why, worker
+from collect_ops.cli import (
+    backlog,
+    dead,
+    nodes,
+    operations,
+    retention,
+    schemas,
+    source,
+    task,
+    topology,
+    why,
+    worker,
+)
 
 app = typer.Typer(
     name="collect-ops",
@@ -29,6 +41,7 @@ app.command("promote")(operations.promote)
 app.command("priority-rules")(operations.priority_rules)
 app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
+app.command("retention")(retention.retention)
 app.command("agent")(nodes.agent)
 app.add_typer(nodes.app, name="nodes")
 app.command("worker")(worker.worker)

@@ -57,6 +57,18 @@ class Retained:
             "seconds": round(self.seconds, 1),
         }
 
+    def lines(self) -> Iterator[str]:
+        """For people, a line a kind."""
+        verb = "would delete" if self.dry_run else "deleted"
+        if not self.deleted:
+            yield f"{verb} nothing"
+        for kind, rows in self.deleted.items():
+            yield f"{verb} {rows:,} {kind.replace('_', ' ')}"
+        for reason, tasks in self.kept.most_common():
+            yield f"kept {tasks:,} old tasks: {reason}"
+        if not self.complete:
+            yield f"stopped after {self.seconds:.0f} s, the time limit; the next pass goes on"
+
 
 class _TimeIsOver(Exception):
     """The pass has taken as long as it may."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.faults import capped
+from collect_ops.kernel.faults import capped, faults_from
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 from collect_ops.sources.load import load_sources
 from collect_ops.sources.model import Source
@@ -88,6 +88,20 @@ class RetentionRules(Rules):
     versions_days: Days = 90.0
     airflow: AirflowDays = AirflowDays()
     pace: Pace = Pace()
+
+    def within(self, time_limit_s: float | None) -> Self:
+        """The same rules for a pass that may take so long; None leaves them.
+
+        Raises:
+            ValidationFailed: That is no time limit.
+        """
+        if time_limit_s is None:
+            return self
+        try:
+            pace = Pace.model_validate({**self.pace.model_dump(), "time_limit_s": time_limit_s})
+        except ValidationError as error:
+            raise ValidationFailed("retention", faults_from(error, Pace)) from error
+        return self.model_copy(update={"pace": pace})
 
 
 def load_retention_rules(path: Path, sources: Mapping[str, Source]) -> RetentionRules:

@@ -443,7 +443,7 @@ def test_admissions_answer_the_same_for_what_is_younger(
             assert after.task_id == before.task_id
             equal = world.submit(params=dict(asked[first.index(before)].params))
             assert equal.task_id == before.task_id
-            assert equal.duplicate
+            assert equal.duplicate_of == before.task_id
 
 
 def test_a_redriven_task_outlives_passes_and_what_was_discarded_goes(
