@@ -15,6 +15,7 @@ import psutil
 
 from stack import health, processes, supervisor
 from stack.health import JOBS
+from stack.housekeeping import Housekeeping
 from stack.layout import Layout
 from stack.programs import Program, programs
 from stack.settings import Stack, load
@@ -142,11 +143,12 @@ def look(stack: Stack, patience: Patience, say: Callable[[str], None], now: floa
 def main() -> None:
     """Look every few seconds, until ended."""
     layout = Layout.from_environment()
-    patience = Patience()
+    patience, housekeeping = Patience(), Housekeeping()
     while True:
         stack = load(layout)  # worker hosts come and go
         look(stack, patience, lambda line: print(line, flush=True), time.monotonic())
         health.watchdog_mark(layout).touch()
+        housekeeping.step(stack, lambda line: print(line, flush=True))
         time.sleep(LOOK_EVERY_S)
 
 

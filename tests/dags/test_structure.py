@@ -26,6 +26,7 @@ def test_there_is_a_dag_for_everything(dags: Mapping[str, DAG]) -> None:
         "collect_sweep",
         "dead_letters",
         "landing_tables",
+        "retention",
     }
     wanted |= {f"{kind}_{lane}" for kind in ("lane", "collect") for lane in LANES}
     wanted |= {f"source_{name}" for name in load_sources().sources}

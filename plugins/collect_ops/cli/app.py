@@ -13,6 +13,7 @@ from collect_ops.cli import (
     dead,
     nodes,
     operations,
+    retention,
     schemas,
     source,
     task,
@@ -46,6 +47,7 @@ app.command("promote")(operations.promote)
 app.command("priority-rules")(operations.priority_rules)
 app.command("topology")(topology.topology)
 app.command("sweep")(operations.sweep)
+app.command("retention")(retention.retention)
 app.command("agent")(nodes.agent)
 app.add_typer(nodes.app, name="nodes")
 app.command("worker")(worker.worker)

@@ -16,6 +16,7 @@ SCHEMAS: dict[str, str] = {
     "rules/backlog.schema.json": "collect_ops.lanes.backlog_rules:BacklogRules.json_schema",
     "rules/placement.schema.json": "collect_ops.nodes.rules:PlacementRules.json_schema",
     "rules/priority.schema.json": "collect_ops.lanes.priority:PriorityRules.json_schema",
+    "rules/retention.schema.json": "collect_ops.maintenance.retention_rules:RetentionRules.json_schema",
     "rules/sharding.schema.json": "collect_ops.execution.rules:ShardingRules.json_schema",
     "sources/source.schema.json": "collect_ops.sources.schema:json_schema",
 }

@@ -41,6 +41,19 @@ HOT = {
     "execution/lock_running": ("task_pkey",),
     "admission/select_answers": ("submission_pkey",),
     "admission/select_holders": ("dedup_pkey",),
+    "maintenance/lock_old_tasks": ("task_finished",),
+    "maintenance/select_old_tasks": ("task_finished",),
+    "maintenance/judge_tasks": ("task_pkey",),
+    "maintenance/lock_keys": ("dedup_task",),
+    "maintenance/delete_tasks": ("task_pkey",),
+    "maintenance/delete_traces": ("trace_task",),
+    "maintenance/delete_bad_rows": ("bad_row_shard",),
+    "maintenance/delete_groups": ("shard_group_closed",),
+    "maintenance/delete_events": ("event_pkey",),
+    "maintenance/delete_node_log": ("node_log_pkey",),
+    "maintenance/delete_backlog_actions": ("backlog_action_pkey",),
+    "maintenance/delete_redrives": ("redrive_pkey",),
+    "maintenance/delete_message_letters": ("dead_letter_once", "dead_letter_failed"),
 }
 
 

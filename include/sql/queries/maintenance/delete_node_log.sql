@@ -1,0 +1,8 @@
+-- Deletes what is no longer kept of the changes of nodes, some at a time; the caller goes on while as many go as it asked for. Reads
+-- the oldest by number and leaves those that are younger. Primary key. Two at once delete each row once.
+WITH oldest AS (
+    SELECT id FROM collect.node_log ORDER BY id LIMIT %(most)s
+)
+DELETE FROM collect.node_log AS d
+USING oldest AS o
+WHERE d.id = o.id AND d.at < now() - make_interval(secs => %(keep_s)s)

@@ -1,0 +1,9 @@
+-- The next tasks that ended longer ago than %(keep_s)s, in the order of their ends: lock_old_tasks for whoever changes no task, which
+-- keeps nobody waiting. Index task_finished.
+SELECT id, finished_at, status
+FROM collect.task
+WHERE
+    finished_at < now() - make_interval(secs => %(keep_s)s)
+    AND (finished_at, id) > (%(after_at)s::timestamptz, %(after_id)s::bigint)
+ORDER BY finished_at, id
+LIMIT %(most)s
