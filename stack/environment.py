@@ -28,6 +28,8 @@ CONTROL_QUEUE = "COLLECT_CONTROL_QUEUE"
 # Whether shard groups are sent to chosen nodes; without it, as soon as there are Celery workers.
 NODE_QUEUES = "COLLECT_NODE_QUEUES"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
+# Another folder of DAGs than the checkout's: `benchmarks idle` measures Airflow with an empty one.
+DAGS_FOLDER = "COLLECT_DAGS_FOLDER"
 
 
 def base() -> dict[str, str]:
@@ -54,7 +56,7 @@ def airflow(stack: Stack, host: str = HOST) -> dict[str, str]:
     return {
         **env_files.parse(CONFIG / "airflow.env"),
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(checkout / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": os.environ.get(DAGS_FOLDER) or str(checkout / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout / "plugins"),
         **executor(stack, places),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
