@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from collect_ops.sources.examples import EXAMPLES_VARIABLE
 from stack import env_files
 from stack.env_files import CONFIG
 from stack.node_settings import CELERY, LOCAL
@@ -71,6 +72,7 @@ def airflow(stack: Stack, host: str = HOST) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__DAG_PROCESSOR__CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
         "PYTHONPATH": f"{checkout / 'plugins'}:{checkout / 'config'}",
+        **({EXAMPLES_VARIABLE: "1"} if stack.examples else {}),
         **env_files.addresses(places),
         **env_files.connections(places),
     }

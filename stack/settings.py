@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from collect_ops.sources.examples import EXAMPLES_VARIABLE, examples_are_on
 from stack import ports as port_choice
 from stack.credentials import load_or_generate, write_private
 from stack.faults import StackError
@@ -29,12 +30,14 @@ class Stack:
         ports: Ports, the same on 127.0.0.1 and on every other address that the services listen on.
         secrets: Passwords and keys by name.
         nodes: Worker hosts, and where the services listen beside 127.0.0.1.
+        examples: Whether the project's example sources are among the sources.
     """
 
     layout: Layout
     ports: Ports
     secrets: Mapping[str, str] = field(repr=False)
     nodes: NodeSettings = field(default_factory=NodeSettings)
+    examples: bool = False
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -89,6 +92,7 @@ def load(layout: Layout) -> Stack:
         ports=Ports(**remembered["ports"]),
         secrets=load_or_generate(layout.secrets_file),
         nodes=NodeSettings.remembered(remembered.get("nodes", {})),
+        examples=remembered.get("examples", False),
     )
 
 
@@ -109,8 +113,12 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
     if "executor" not in known:
         nodes = replace(nodes, executor=NodeSettings().executor)
     nodes = nodes.overridden(environment)
-    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict())
-    return Stack(layout=layout, ports=ports, secrets=load_or_generate(layout.secrets_file), nodes=nodes)
+    examples = bool(remembered.get("examples", False))
+    if environment.get(EXAMPLES_VARIABLE):
+        examples = examples_are_on(environment)
+    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict(), examples=examples)
+    secrets = load_or_generate(layout.secrets_file)
+    return Stack(layout=layout, ports=ports, secrets=secrets, nodes=nodes, examples=examples)
 
 
 def read_settings(layout: Layout) -> dict[str, Any]:

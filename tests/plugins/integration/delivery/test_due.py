@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -88,7 +89,9 @@ def test_a_task_overtaken_by_younger_ones_has_lost_its_message(world: World, db:
     world.submit()
     db.execute("UPDATE collect.task SET queued_at = now() - interval '90 s', in_queue_at = NULL")
     assert passes(world, db) == set(), "it waits its turn"
-    db.execute("INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task")
+    db.execute(
+        "INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task"
+    )
     assert passes(world, db) == {"messages"}
 
 
@@ -133,7 +136,7 @@ def test_what_stays_due_is_told_again_after_twice_as_long_each_time() -> None:
             told.append(now)
             reminders.told(worth, float(now))
     assert told[:5] == [0, 4, 12, 28, 60]
-    assert max(b - a for a, b in zip(told, told[1:], strict=False)) <= due.LONGEST_S + 4
+    assert max(b - a for a, b in pairwise(told)) <= due.LONGEST_S + 4
 
 
 def test_what_is_due_again_is_told_at_once() -> None:
