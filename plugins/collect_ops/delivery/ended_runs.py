@@ -42,7 +42,7 @@ class Removed:
     Args:
         runs: Removed from Airflow.
         logs: Of them those that had logs here.
-        more: The time was up before all were removed.
+        more: The time was up before every DAG was looked at.
     """
 
     runs: int = 0
@@ -90,6 +90,9 @@ def run_once(
     archive, until = open_archive(), time.monotonic() + TIME_LIMIT_S
     for dag_id in machinery_dag_ids(rules):
         _remove_of(dag_id, archive, logs, (now or datetime.now(UTC)) - KEPT, removed, until)
+        if time.monotonic() > until:
+            removed.more = True
+            break
     if removed.runs:
         log.info("ended runs of the machinery: %s", removed)
     return removed
