@@ -20,6 +20,9 @@ ifeq ($(STACK_HOME),)
 unexport STACK_HOME
 endif
 
+# The demonstration, the benchmarks and the tests collect from the example sources; a stack of one's own does without.
+demo bench chaos: export COLLECT_EXAMPLES := $(or $(COLLECT_EXAMPLES),1)
+
 ##@ The stack
 .PHONY: up
 up: bootstrap ## Start PostgreSQL, Redis, RabbitMQ and Airflow (installs what is missing); NODES=3 with three worker hosts

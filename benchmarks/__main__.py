@@ -19,6 +19,7 @@ from benchmarks import (
     collect,
     engine,
     heartbeats,
+    idle,
     latency,
     limiter,
     nodes,
@@ -46,6 +47,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "collect": collect.run,
     "nodes": nodes.run,
     "recovery": recovery.run,
+    "idle": idle.run,
 }
 #: Of output that goes to a file: the tables need it.
 LOG_WIDTH: Final = 140

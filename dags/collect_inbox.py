@@ -11,6 +11,7 @@ from airflow.sdk import DAG, Asset, AssetWatcher
 
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.inbox import AdmitInboxOperator
+from collect_ops.operators.machinery import machinery
 from collect_ops.triggers.inbox import InboxTrigger
 
 INBOX = Asset(
@@ -22,11 +23,8 @@ INBOX = Asset(
 with DAG(
     dag_id="collect_inbox",
     schedule=[INBOX],
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=3),
-    tags=["collect-ops", "submit"],
+    **machinery("Machinery: inbox", "Admits submissions that producers publish over AMQP", "submit"),
     doc_md="Admits submissions that producers publish to the exchange `collect.inbox`, and answers to `reply_to`.",
 ):
     AdmitInboxOperator(

@@ -1,4 +1,7 @@
-"""The sweep: every minute, catches what wake-ups, publishers and processes lost; at once when a shard group is lost."""
+"""The sweep: catches what wake-ups, publishers and processes lost, as soon as a look finds it due.
+
+Every two minutes without it, which catches what the looks cannot see.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,25 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, DeltaTrig
 
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.lane import SweepOperator
+from collect_ops.operators.machinery import machinery
+from collect_ops.triggers.dead_letters import DeadLetterTrigger
 from collect_ops.triggers.recovery import RecoveryTrigger
 
-SILENT_GROUPS = Asset(
-    name="collect.silent_groups",
-    uri="collect://silent_groups",
-    watchers=[AssetWatcher(name="silent_groups", trigger=RecoveryTrigger())],
+DUE = Asset(
+    name="collect.due",
+    uri="collect://due",
+    watchers=[
+        AssetWatcher(name="due", trigger=RecoveryTrigger()),
+        AssetWatcher(name="queue_dead", trigger=DeadLetterTrigger()),
+    ],
 )
 
 with DAG(
     dag_id="collect_sweep",
-    schedule=AssetOrTimeSchedule(
-        timetable=DeltaTriggerTimetable(timedelta(minutes=1)), assets=[SILENT_GROUPS]
-    ),
+    schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=2)), assets=[DUE]),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=5),
-    tags=["collect-ops", "repair"],
+    **machinery("Machinery: sweep", "Publishes, repairs and reports what others left undone", "repair"),
     doc_md="Publishes what the broker has not confirmed, places shard groups anew whose node was lost, repairs what "
     "crashes left over, wakes lanes with messages.",
 ):

@@ -1,6 +1,7 @@
 """Heartbeats of nodes: taken in from the queue, into the registry and the machine log (docs/operations.md).
 
-Woken by the queue's watcher; every minute without it, so that a node is found LOST whose heartbeats are missing.
+Woken when a node's state changes, when a node says something new, and while work waits to be placed; every two minutes
+without it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pendulum
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, DeltaTriggerTimetable
 
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.machinery import machinery
 from collect_ops.operators.nodes import IngestHeartbeatsOperator
 from collect_ops.triggers.heartbeats import HeartbeatTrigger
 
@@ -22,13 +24,10 @@ HEARTBEATS = Asset(
 
 with DAG(
     dag_id="heartbeat_ingest",
-    schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=1)), assets=[HEARTBEATS]),
+    schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=2)), assets=[HEARTBEATS]),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=3),
-    tags=["collect-ops", "nodes"],
+    **machinery("Machinery: heartbeats", "Takes in the nodes' heartbeats, and works out which live", "nodes"),
     doc_md="Takes in the nodes' heartbeats and works out which nodes live. `collect-ops nodes` shows them.",
 ):
     IngestHeartbeatsOperator(

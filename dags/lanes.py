@@ -17,6 +17,7 @@ from collect_ops.operators.lane import (
     SettleRunOperator,
     ShardGroupOperator,
 )
+from collect_ops.operators.machinery import OWNER, machinery
 from collect_ops.triggers.lane import LaneTrigger
 
 # Control tasks go before shard groups whatever their priority: a claim that waits holds up a lane.
@@ -34,11 +35,8 @@ def lane_dag(lane: str, rules: LaneRules) -> DAG:
     with DAG(
         dag_id=lane_dag_id(lane),
         schedule=[queue],
-        catchup=False,
-        max_active_runs=1,
-        is_paused_upon_creation=False,
         dagrun_timeout=timedelta(seconds=60),
-        tags=["collect-ops", "lane"],
+        **machinery(f"Machinery: lane {lane}", f"Claims collect tasks of priority {low} to {high}", "lane"),
         doc_md=f"Claims collect tasks of priority {low} to {high} and starts their runs in `{collect_dag_id(lane)}`.",
     ) as dag:
         ClaimLaneOperator(task_id="claim", lane=lane, pool=rules.control.pool, **CONTROL)
@@ -55,6 +53,9 @@ def collect_dag(lane: str, rules: LaneRules) -> DAG:
         max_active_runs=4 * slots,
         is_paused_upon_creation=False,
         max_active_tasks=16 * slots,
+        dag_display_name=f"Collect: {lane}",
+        description=f"Collects the tasks of lane {lane}, a run a task and attempt",
+        default_args={"owner": OWNER},
         tags=["collect-ops", "collect"],
         doc_md="A run collects one collect task: count and split, shard groups, settle. Started by the lane's claim; "
         "to collect something yourself, trigger `collect_submit`.",

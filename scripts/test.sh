@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 BIN=.stack/venv/bin
 export STACK_HOME="${TEST_STACK_HOME:-.stack/test}"
+export COLLECT_EXAMPLES=1
 
 scripts/bootstrap.sh
 lint_only="" long=""

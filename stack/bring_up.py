@@ -71,7 +71,7 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
             _clear(stack, say)
             stack = _with_network(stack, say)
             supervisor.start(stack)
-        elif before.nodes != stack.nodes:
+        elif (before.nodes, before.examples) != (stack.nodes, stack.examples):
             stack = _change(before, stack, say)
         elif programs(stack).keys() - supervisor.states(layout).keys():
             supervisor.take_programs(stack)  # it was started by code that knew fewer
@@ -122,7 +122,7 @@ def _with_network(stack: Stack, say: Say) -> Stack:
 
 
 def _change(before: Stack, stack: Stack, say: Say) -> Stack:
-    """Other nodes, or another address to listen on, under a running stack: stop what must be started with them anew."""
+    """Other nodes, address or examples under a running stack: stop what must be started with them anew."""
     network_goes = bool(before.nodes.subnet) and not (stack.nodes.count and stack.nodes.network)
     if network_goes:
         # What listens on the bridge, and who is in a namespace, goes first.
@@ -131,7 +131,7 @@ def _change(before: Stack, stack: Stack, say: Say) -> Stack:
     old, new = programs(before), programs(after)
     stale = [name for name in old if name not in new or old[name].shape(before) != new[name].shape(after)]
     if stale:
-        say(f"stopping what changes with the nodes: {', '.join(stale)}")
+        say(f"stopping what changes: {', '.join(stale)}")
         stop_in_order(stack.layout, stale)
     supervisor.take_programs(after)
     return after

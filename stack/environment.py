@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from collect_ops.sources.examples import EXAMPLES_VARIABLE
 from stack import access, env_files
 from stack.env_files import CONFIG
 from stack.node_settings import CELERY, LOCAL
@@ -28,6 +29,8 @@ CONTROL_QUEUE = "COLLECT_CONTROL_QUEUE"
 # Whether shard groups are sent to chosen nodes; without it, as soon as there are Celery workers.
 NODE_QUEUES = "COLLECT_NODE_QUEUES"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
+# Another folder of DAGs than the checkout's: `benchmarks idle` measures Airflow with an empty one.
+DAGS_FOLDER = "COLLECT_DAGS_FOLDER"
 
 
 def base() -> dict[str, str]:
@@ -60,7 +63,7 @@ def airflow(stack: Stack, host: str = HOST, places: Mapping[str, str] | None = N
     return {
         **env_files.parse(CONFIG / "airflow.env"),
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(checkout / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": os.environ.get(DAGS_FOLDER) or str(checkout / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(checkout / "plugins"),
         **executor(stack, places),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
@@ -75,6 +78,7 @@ def airflow(stack: Stack, host: str = HOST, places: Mapping[str, str] | None = N
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__DAG_PROCESSOR__CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
         "PYTHONPATH": f"{checkout / 'plugins'}:{checkout / 'config'}",
+        **({EXAMPLES_VARIABLE: "1"} if stack.examples else {}),
         **env_files.addresses(places),
         **env_files.connections(places),
     }
@@ -143,6 +147,7 @@ def person(stack: Stack) -> dict[str, str]:
         "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
         # Not secrets: by them `collect-ops` knows whether nodes have queues.
         **{key: value for key, value in executor(stack, places).items() if key in EXECUTOR_MARKS},
+        **({EXAMPLES_VARIABLE: "1"} if stack.examples else {}),
         **env_files.addresses(places),
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from collect_ops.sources.examples import EXAMPLES_VARIABLE, examples_are_on
 from stack import access
 from stack import ports as port_choice
 from stack.access import Grants
@@ -32,6 +33,7 @@ class Stack:
         secrets: Passwords and keys by name.
         nodes: Worker hosts, and where the services listen beside 127.0.0.1.
         grants: Which nodes have credentials.
+        examples: Whether the project's example sources are among the sources.
     """
 
     layout: Layout
@@ -39,6 +41,7 @@ class Stack:
     secrets: Mapping[str, str] = field(repr=False)
     nodes: NodeSettings = field(default_factory=NodeSettings)
     grants: Grants = field(default_factory=Grants)
+    examples: bool = False
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -122,6 +125,7 @@ def load(layout: Layout) -> Stack:
         secrets=load_or_generate(layout.secrets_file),
         nodes=NodeSettings.remembered(remembered.get("nodes", {})),
         grants=Grants.remembered(remembered.get("grants", {})),
+        examples=remembered.get("examples", False),
     )
 
 
@@ -142,13 +146,17 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
     if "executor" not in known:
         nodes = replace(nodes, executor=NodeSettings().executor)
     nodes = nodes.overridden(environment)
-    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict())
+    examples = bool(remembered.get("examples", False))
+    if environment.get(EXAMPLES_VARIABLE):
+        examples = examples_are_on(environment)
+    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict(), examples=examples)
     return Stack(
         layout=layout,
         ports=ports,
         secrets=load_or_generate(layout.secrets_file),
         nodes=nodes,
         grants=Grants.remembered(remembered.get("grants", {})),
+        examples=examples,
     )
 
 

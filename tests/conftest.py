@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 # A slow machine is no fault of the code: what takes long is a benchmark's matter.
 settings.register_profile("collect-ops", deadline=None)
 settings.load_profile("collect-ops")
+
+# Tests collect from the example sources, which are off otherwise.
+os.environ.setdefault("COLLECT_EXAMPLES", "1")
 
 TESTS = Path(__file__).resolve().parent
 

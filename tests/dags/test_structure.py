@@ -148,3 +148,31 @@ def test_forms_propose_the_sources(dags: Mapping[str, DAG]) -> None:
     for dag_id in ("collect_submit", "collect_priority", "dead_letters"):
         schema = dags[dag_id].params.get_param("source").schema
         assert "flights" in (schema.get("enum") or schema["examples"]), dag_id
+
+
+def test_the_machinery_can_be_told_from_what_people_started(dags: Mapping[str, DAG]) -> None:
+    machinery = {dag_id for dag_id, dag in dags.items() if "machinery" in dag.tags}
+    assert machinery == {f"lane_{lane}" for lane in LANES} | {
+        "collect_backlog",
+        "collect_inbox",
+        "collect_sweep",
+        "heartbeat_ingest",
+    }
+    for dag_id in machinery:
+        dag = dags[dag_id]
+        assert dag.owner == "collect-ops"
+        assert dag.description
+        assert dag.dag_display_name.startswith("Machinery: ")
+        assert (dag.max_active_runs, dag.catchup) == (1, False)
+
+
+def test_an_idle_machinery_has_few_runs_by_its_schedules(dags: Mapping[str, DAG]) -> None:
+    """The rest is woken when something is due: at most 130 runs an hour of an idle stack."""
+    timetables = {
+        dag_id: getattr(dag.timetable, "timetable", None)
+        for dag_id, dag in dags.items()
+        if "machinery" in dag.tags
+    }
+    per_hour = {name: 3600 / each.delta.total_seconds() for name, each in timetables.items() if each}
+    assert set(per_hour) == {"collect_backlog", "collect_sweep", "heartbeat_ingest"}
+    assert sum(per_hour.values()) <= 130

@@ -409,9 +409,9 @@ def _described(faults: Iterable[Fault]) -> list[dict[str, Any]]:
 def _paths(names: list[str] | None) -> list[Any]:
     from pathlib import Path
 
-    from collect_ops.sources.load import UnknownSource, sources_dir
+    from collect_ops.sources.load import UnknownSource, source_files
 
-    declared = {path.stem: path for path in sorted(sources_dir().glob("*.yaml"))}
+    declared = {path.stem: path for path in source_files()}
     paths = []
     for name in names or declared:
         looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name

@@ -46,6 +46,12 @@ WAKE_LIFETIME_MAX_S = 300
 NODES_WITNESS = f"{PREFIX}:nodes:witness"
 
 
+#: A node has said something new: the registry takes it in at once, and deletes this. Lives `NODES_NEWS_LIFETIME_S`.
+NODES_NEWS = f"{PREFIX}:nodes:news"
+#: As long as a heartbeat lives in its queue.
+NODES_NEWS_LIFETIME_S = 600
+
+
 def node(node_id: str) -> str:
     """A node's machine and its agent's start; lives `heartbeat.alive_s`, renewed by the agent alone."""
     return f"{PREFIX}:node:{node_id}"

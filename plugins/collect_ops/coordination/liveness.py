@@ -122,6 +122,39 @@ class Liveness:
         except RedisError as error:
             raise LivenessUnknown(error) from error
 
+    def announce(self) -> None:
+        """Say that a heartbeat tells something new, so that it is taken in at once.
+
+        Raises:
+            LivenessUnknown: Redis is away; it is taken in with the others.
+        """
+        try:
+            self._redis.set(keys.NODES_NEWS, "1", ex=keys.NODES_NEWS_LIFETIME_S)
+        except RedisError as error:
+            raise LivenessUnknown(error) from error
+
+    def has_news(self) -> bool:
+        """Whether `announce` was called since the last `take_news`.
+
+        Raises:
+            LivenessUnknown: Redis is away.
+        """
+        try:
+            return bool(self._redis.exists(keys.NODES_NEWS))
+        except RedisError as error:
+            raise LivenessUnknown(error) from error
+
+    def take_news(self) -> None:
+        """What was announced is being taken in.
+
+        Raises:
+            LivenessUnknown: Redis is away.
+        """
+        try:
+            self._redis.delete(keys.NODES_NEWS)
+        except RedisError as error:
+            raise LivenessUnknown(error) from error
+
     def boot_id(self, node_id: str) -> str | None:
         """The start of a node's agent that has its key; None when nobody has.
 

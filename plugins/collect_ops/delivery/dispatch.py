@@ -123,23 +123,17 @@ class Dispatched:
         return {**asdict(self), "lanes": sorted(self.lanes)}
 
 
-def look(backends: Backends, rules: PlacementRules) -> int:
+def look(connection: Connection, backends: Backends, rules: PlacementRules) -> int:
     """Doubt the groups that have fallen silent; returns for how many a pass is needed now.
 
     What the watcher does every few seconds: two short statements, and none to Airflow.
-
-    Raises:
-        DatabaseUnavailable: PostgreSQL is away.
     """
-    with connect(backends.postgres_dsn, application_name="collect-ops watch groups") as connection:
-        quiet = _quiet(connection, rules, backends)
-        verdicts = [verdict(_of(row), rules.dispatch, sent=None) for row in quiet]
-        silent = [
-            row
-            for row, found in zip(quiet, verdicts, strict=True)
-            if found is Verdict.DOUBTED and row["started"]
-        ]
-        _doubt(connection, silent)
+    quiet = _quiet(connection, rules, backends)
+    verdicts = [verdict(_of(row), rules.dispatch, sent=None) for row in quiet]
+    silent = [
+        row for row, found in zip(quiet, verdicts, strict=True) if found is Verdict.DOUBTED and row["started"]
+    ]
+    _doubt(connection, silent)
     return sum(
         found is not Verdict.WAITS and not (found is Verdict.DOUBTED and row["started"])
         for row, found in zip(quiet, verdicts, strict=True)

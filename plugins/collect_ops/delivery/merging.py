@@ -20,7 +20,7 @@ from collect_ops.tasks.lifecycle import TaskStatus
 log = logging.getLogger(__name__)
 
 #: Seconds between two passes, with something to spare: what waited within its window at one is still looked at.
-LATE_S = 90.0
+LATE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from collect_ops.storage import Connection, query
 log = logging.getLogger(__name__)
 
 BATCH = 2000
+#: Seconds from which a publication counts as overdue: its publisher has given up, or has died.
+OVERDUE_S = 5.0
 #: Characters of an error in a message's header, which must fit into a frame (128 KB); the letter's row holds all of it.
 MAX_ERROR_CHARS = 16_000
 
@@ -32,7 +34,7 @@ class OutboxRun:
 
 
 def run_once(
-    connection: Connection, publisher: Publisher, rules: LaneRules, *, older_than_s: float = 5.0
+    connection: Connection, publisher: Publisher, rules: LaneRules, *, older_than_s: float = OVERDUE_S
 ) -> OutboxRun:
     """Publish what the broker has not confirmed, in batches, until nothing is left or the broker refuses.
 

@@ -170,7 +170,7 @@ def _conf(connection: Connection, row: dict[str, Any], backends: Backends) -> di
 def _overdue(
     connection: Connection, backends: Backends, rules: LaneRules, actor: str
 ) -> list[dict[str, Any]]:
-    depths = _depths(backends)
+    messages = depths(backends)
     found: list[dict[str, Any]] = []
     for lane, rule in rules.lanes.items():
         values = {
@@ -178,7 +178,7 @@ def _overdue(
             "ttl_s": rule.message_ttl_s,
             "grace_s": GRACE_S,
             # An unknown depth counts as not empty: then the message's TTL is what we wait for.
-            "queue_empty": depths is not None and depths.get(rules.queue(lane)) == 0,
+            "queue_empty": messages is not None and messages.get(rules.queue(lane)) == 0,
             "strict": rules.strict_priorities,
             "actor": actor,
         }
@@ -188,7 +188,8 @@ def _overdue(
     return found
 
 
-def _depths(backends: Backends) -> dict[str, int] | None:
+def depths(backends: Backends) -> dict[str, int] | None:
+    """Messages of each queue, unacked included; None when the management API does not tell."""
     if backends.rabbitmq_api_url is None:
         return None
     vhost = unquote(urlsplit(backends.amqp_url).path.removeprefix("/")) or "/"

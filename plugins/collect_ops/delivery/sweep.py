@@ -1,10 +1,11 @@
-"""The sweep: what runs about once a minute and catches what wake-ups, publishers and processes lost."""
+"""The sweep: catches what wake-ups, publishers and processes lost; when something is due, and every two minutes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from collect_ops.admission.inbox import wake_inbox
@@ -15,6 +16,7 @@ from collect_ops.delivery import (
     ageing,
     dead_drain,
     dispatch,
+    ended_runs,
     merging,
     outbox,
     redrive,
@@ -24,6 +26,7 @@ from collect_ops.delivery import (
 )
 from collect_ops.delivery.dead_drain import Drained
 from collect_ops.delivery.dispatch import Dispatched
+from collect_ops.delivery.ended_runs import Removed
 from collect_ops.delivery.outbox import OutboxRun
 from collect_ops.delivery.repair import Repaired
 from collect_ops.delivery.run_notes import Delivered
@@ -58,6 +61,7 @@ class Swept:
     run_notes: Delivered = field(default_factory=Delivered)
     table_events: Sent = field(default_factory=Sent)
     dropped_asides: int = 0
+    ended_runs: Removed = field(default_factory=Removed)
 
     def as_counts(self) -> dict[str, Any]:
         """As JSON."""
@@ -74,6 +78,7 @@ class Swept:
             "run_notes": self.run_notes.as_counts(),
             "table_events": self.table_events.as_counts(),
             "dropped_asides": self.dropped_asides,
+            "ended_runs": self.ended_runs.as_counts(),
         }
 
 
@@ -84,6 +89,7 @@ def sweep(
     *,
     actor: str,
     open_reports: Callable[[], Reports] | None = None,
+    logs: Path | None = None,
 ) -> Swept:
     """Every pass over what wake-ups, publishers and processes lost, and over what falls due by time.
 
@@ -92,7 +98,9 @@ def sweep(
         rules: Lane rules.
         runs: Airflow's runs.
         actor: Who sweeps, for the task log.
-        open_reports: Opens the way to report to Airflow; None leaves run notes and table events where they are.
+        open_reports: Opens the way to report to Airflow; None leaves run notes, table events and ended runs where they
+            are.
+        logs: Airflow's folder of logs on this machine, from which those of removed runs go; None leaves logs alone.
 
     Raises:
         ExceptionGroup: Some passes failed; the others were made, since each mends something else.
@@ -117,10 +125,11 @@ def sweep(
     drained = attempt(lambda: dead_drain.run_once(backends, rules))
     attempt(lambda: redrive.continue_all(backends, rules, actor=actor))
     woken = attempt(lambda: wake_waiting(rules.lanes, backends, rules, runs))
-    noted = sent = None
+    noted = sent = removed = None
     if open_reports is not None:
         noted = attempt(lambda: run_notes.run_once(backends, open_reports))
         sent = attempt(lambda: table_events.run_once(backends, open_reports))
+        removed = attempt(lambda: ended_runs.run_once(backends, rules, open_reports, logs))
     forgotten = attempt(lambda: memory.prune(backends))
     dropped_asides = attempt(lambda: asides.run_once(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
@@ -146,6 +155,7 @@ def sweep(
         run_notes=noted or Delivered(),
         table_events=sent or Sent(),
         dropped_asides=dropped_asides or 0,
+        ended_runs=removed or Removed(),
     )
 
 

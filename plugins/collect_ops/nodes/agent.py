@@ -126,7 +126,7 @@ class Agent:
                 early = time.monotonic() < due
                 if early and not self._has_news():
                     continue
-                heartbeat, published = self.beat(publisher)
+                heartbeat, published = self.beat(publisher, news=early or self._seq == 0)
                 if beat is not None:
                     beat(heartbeat, published)
                 # From one to the next, however long one took; those that were missed are not made up for.
@@ -141,23 +141,37 @@ class Agent:
         said = self._sample.cpu_percent
         return self._sampler.look() < self._busy_from <= said or self.draining != self._said_draining
 
-    def beat(self, publisher: Publisher) -> tuple[Heartbeat, bool]:
+    def beat(self, publisher: Publisher, *, news: bool = False) -> tuple[Heartbeat, bool]:
         """One heartbeat; returns it and whether RabbitMQ has it.
+
+        Args:
+            publisher: Where it is published.
+            news: Whether it is to be taken in at once; the others wait until somebody needs them.
 
         Raises:
             NodeIdTaken, AgentSuperseded: See `run`.
         """
         skew_s = self._renew()
         heartbeat = self._next(skew_s, leaving=False)
-        return heartbeat, self._publish(publisher, heartbeat)
+        published = self._publish(publisher, heartbeat)
+        if news:
+            self._announce()
+        return heartbeat, published
 
     def leave(self, publisher: Publisher) -> None:
         """Say goodbye: the node has LEFT, rather than being LOST a minute later."""
         self._publish(publisher, self._next(None, leaving=True))
+        self._announce()
         try:
             self._liveness.leave(self._node.node_id, self._node.machine, self._boot_id)
         except LivenessUnknown as error:
             log.warning("the liveness key expires by itself: %s", error)
+
+    def _announce(self) -> None:
+        try:
+            self._liveness.announce()
+        except LivenessUnknown as error:
+            log.warning("heartbeat of node %s is taken in with the next ones: %s", self._node.node_id, error)
 
     def _renew(self) -> float | None:
         """Renew the key; returns how far our clock is ahead of Redis', None when Redis is away."""

@@ -107,11 +107,16 @@ def run_once(
         DatabaseUnavailable: PostgreSQL did; likewise.
     """
     Wakeups(backends.redis_url).clear(WAKE_NAME)
+    liveness = Liveness(backends.redis_url, rules.heartbeat.alive_s)
     done = Ingested()
+    try:
+        liveness.take_news()
+    except LivenessUnknown as error:
+        log.warning("what nodes have announced may be taken in twice: %s", error)
     with connect(backends.postgres_dsn, application_name="collect-ops heartbeats") as connection:
         _ingest(connection, backends, rules, names, done, until=time.monotonic() + time_limit_s)
         try:
-            done.moved = watch(connection, Liveness(backends.redis_url, rules.heartbeat.alive_s), rules)
+            done.moved = watch(connection, liveness, rules)
             done.states_known = True
         except LivenessUnknown as error:
             log.warning("states of nodes stay as they are: %s", error)
@@ -119,6 +124,20 @@ def run_once(
         connection.execute(query("nodes/prune_samples"), {"keep_s": keep_s})
     log.info("heartbeats: %d of %d nodes, %d refused", done.heartbeats, done.nodes, done.refused)
     return done
+
+
+def has_news(connection: Connection, liveness: Liveness, rules: PlacementRules) -> bool:
+    """Whether a pass would find something new: a node whose state is another one now, or that has said so.
+
+    What the watcher does every few seconds: one short statement, and some keys of Redis.
+
+    Raises:
+        LivenessUnknown: Redis is away; there is nothing that could be found.
+    """
+    if liveness.has_news():
+        return True
+    rows = connection.execute(query("nodes/look_nodes"), {"window_s": rules.flapping.window_s}).fetchall()
+    return bool(rows) and bool(_changed(rows, liveness, rules))
 
 
 def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> list[Moved]:
@@ -132,16 +151,7 @@ def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> 
         rows = connection.execute(query("nodes/lock_nodes"), window).fetchall()
         if not rows:
             return []
-        # Before the ages: a flush between the two then shows as keys that are there.
-        keys_lost = liveness.keys_lost()
-        ages = liveness.ages([row["id"] for row in rows])
-        keys_lost |= liveness.keys_lost()
-        many = _many_missing(rows, ages)
-        found = {
-            row["id"]: status_of(_known(row, ages, keys_lost=keys_lost, many_missing=many), rules)
-            for row in rows
-        }
-        changed = {row["id"]: found[row["id"]] for row in rows if found[row["id"]][0] != row["status"]}
+        changed = _changed(rows, liveness, rules)
         if not changed:
             return []
         values = {
@@ -163,6 +173,21 @@ def watch(connection: Connection, liveness: Liveness, rules: PlacementRules) -> 
         )
         for row in moved
     ]
+
+
+def _changed(
+    rows: Sequence[Mapping[str, Any]], liveness: Liveness, rules: PlacementRules
+) -> dict[str, tuple[NodeStatus, str]]:
+    """The nodes whose state is another one now, with that state and why."""
+    # Before the ages: a flush between the two then shows as keys that are there.
+    keys_lost = liveness.keys_lost()
+    ages = liveness.ages([row["id"] for row in rows])
+    keys_lost |= liveness.keys_lost()
+    many = _many_missing(rows, ages)
+    found = {
+        row["id"]: status_of(_known(row, ages, keys_lost=keys_lost, many_missing=many), rules) for row in rows
+    }
+    return {row["id"]: found[row["id"]] for row in rows if found[row["id"]][0] != row["status"]}
 
 
 def _many_missing(rows: Sequence[Mapping[str, Any]], ages: Mapping[str, float]) -> bool:

@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseXCom, Context
+from airflow.sdk.configuration import conf as airflow_settings
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from collect_ops.delivery import table_events
@@ -151,8 +153,8 @@ class ShardGroupOperator(BaseOperator):
         )
         if result.skipped:
             raise AirflowSkipException(result.skipped)
-        conf = context["dag_run"].conf or {}
-        lanes = {conf["lane"], *(lane for each in result.settled for lane in each.lanes)}
+        given = context["dag_run"].conf or {}
+        lanes = {given["lane"], *(lane for each in result.settled for lane in each.lanes)}
         wake_waiting(lanes, own, lane_rules(), runs)
         return {
             "rows": result.rows,
@@ -230,4 +232,6 @@ class SweepOperator(BaseOperator):
         from collect_ops.delivery.sweep import sweep
 
         actor = actor_of(context)
-        return sweep(backends(), lane_rules(), TaskRuns(), actor=actor, open_reports=reports).as_counts()
+        logs = Path(airflow_settings.get("logging", "base_log_folder"))
+        swept = sweep(backends(), lane_rules(), TaskRuns(), actor=actor, open_reports=reports, logs=logs)
+        return swept.as_counts()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -50,5 +51,18 @@ class AssetReports(Protocol):
         """Create an asset event; False when no DAG makes the asset known."""
 
 
-class Reports(RunReports, AssetReports, Protocol):
+class RunArchive(Protocol):
+    """Airflow's ended runs. Every method raises `AirflowUnavailable` when Airflow did not answer."""
+
+    def newest_scheduled(self, dag_id: str) -> frozenset[str]:
+        """The scheduled run from which Airflow computes a DAG's next; none when it has none."""
+
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
+        """Runs of a DAG that ended well before a moment, the oldest first."""
+
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
+        """Delete runs of a DAG; returns how many there were. What is gone already is no failure."""
+
+
+class Reports(RunReports, AssetReports, RunArchive, Protocol):
     """All of it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -52,6 +53,47 @@ class RestReports(AirflowClient):
         if not answer.is_success:
             raise AirflowRefused(f"take an event of {name}", answer.status_code, detail_of(answer))
         return True
+
+    def newest_scheduled(self, dag_id: str) -> frozenset[str]:
+        """See `RunArchive.newest_scheduled`: by logical date, as Airflow's dag-processor finds it."""
+        asked = {"run_type": "scheduled", "order_by": "-logical_date", "limit": 1}
+        return frozenset(self._run_ids(dag_id, asked))
+
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
+        """See `RunArchive.ended_well`."""
+        asked = {
+            "state": "success",
+            "end_date_lte": before.isoformat(),
+            "order_by": "end_date",
+            "limit": limit,
+        }
+        return self._run_ids(dag_id, asked)
+
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
+        """See `RunArchive.delete_runs`: one call for all of them."""
+        action = {"action": "delete", "entities": list(run_ids), "action_on_non_existence": "skip"}
+        answer = self.demand(
+            "PATCH",
+            f"/dags/{quote(dag_id, safe='')}/dagRuns",
+            {"actions": [action]},
+            action=f"delete runs of {dag_id}",
+        )
+        deleted = answer.json()["delete"]
+        if deleted["errors"]:
+            first = deleted["errors"][0]
+            raise AirflowRefused(
+                f"delete runs of {dag_id}", int(first.get("status_code", 0)), str(first.get("error"))
+            )
+        return len(deleted["success"])
+
+    def _run_ids(self, dag_id: str, asked: Mapping[str, object]) -> list[str]:
+        path = f"/dags/{quote(dag_id, safe='')}/dagRuns?{urlencode(asked)}"
+        answer = self.request("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        if not answer.is_success:
+            raise AirflowRefused(f"list runs of {dag_id}", answer.status_code, detail_of(answer))
+        return [str(each["dag_run_id"]) for each in answer.json()["dag_runs"]]
 
     def _asset_id(self, name: str, uri: str) -> int | None:
         """An active asset's number. Patterns match parts of names: what comes back is compared as a whole."""

@@ -16,6 +16,7 @@ from collect_ops.kernel.faults import MAX_FAULTS, capped, faults_from, meant_fie
 from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.declaration import Json
+from collect_ops.sources.examples import EXAMPLE_PREFIX, EXAMPLES_VARIABLE, examples_are_on
 from collect_ops.sources.loading_rules import LOADING_RULES
 from collect_ops.sources.model import Source
 
@@ -34,6 +35,8 @@ class UnknownSource(CollectOpsError, Permanent):
         close = did_you_mean(name, self.known)
         hint = f"; did you mean {close!r}?" if close else ""
         declared = ", ".join(self.known) or "none"
+        if name.startswith(EXAMPLE_PREFIX) and not examples_are_on():
+            hint = f"; the project's examples are off: {EXAMPLES_VARIABLE}=1 turns them on"
         super().__init__(f"source {name!r} is not declared in include/sources (declared: {declared}){hint}")
 
 
@@ -53,6 +56,19 @@ class Loaded:
 def sources_dir() -> Path:
     """The folder of the declarations."""
     return include_dir() / "sources"
+
+
+def source_files(directory: Path | None = None) -> list[Path]:
+    """The files of a folder's declarations, in the order of their names.
+
+    Args:
+        directory: The folder, with all its files; `include/sources`, with the examples only if they are on, when not
+            given.
+    """
+    files = sorted((directory or sources_dir()).glob("*.yaml"))
+    if directory is not None or examples_are_on():
+        return files
+    return [path for path in files if not path.stem.startswith(EXAMPLE_PREFIX)]
 
 
 def load_source(path: Path) -> Source:
@@ -93,10 +109,9 @@ def load_sources(directory: Path | None = None) -> Loaded:
     Args:
         directory: The folder, `include/sources` when not given.
     """
-    directory = directory or sources_dir()
     sources: dict[str, Source] = {}
     faults: dict[Path, ValidationFailed] = {}
-    for path in sorted(directory.glob("*.yaml")):
+    for path in source_files(directory):
         try:
             source = load_source(path)
         except ValidationFailed as failed:
@@ -117,13 +132,13 @@ def get_source(name: str, directory: Path | None = None) -> Source:
         UnknownSource: There is no such file.
         ValidationFailed: The file has faults.
     """
-    directory = directory or sources_dir()
-    path = directory / f"{name}.yaml"
+    path = (directory or sources_dir()) / f"{name}.yaml"
     seen = _seen(path)
-    kept = _kept.get(path)
+    is_off = directory is None and name.startswith(EXAMPLE_PREFIX) and not examples_are_on()
+    kept = None if is_off else _kept.get(path)
     if kept is not None and seen is not None and kept.seen == seen:
         return kept.source
-    known = {file.stem: file for file in directory.glob("*.yaml")}
+    known = {file.stem: file for file in source_files(directory)}
     if name not in known:
         raise UnknownSource(name, known)
     source = load_source(known[name])
@@ -266,4 +281,4 @@ def is_sheddable(name: str) -> bool:
 
 def source_names(directory: Path | None = None) -> list[str]:
     """The names of the declared sources, valid or not: the stems of the files, which are not opened."""
-    return sorted(path.stem for path in (directory or sources_dir()).glob("*.yaml"))
+    return [path.stem for path in source_files(directory)]

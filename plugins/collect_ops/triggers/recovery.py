@@ -1,62 +1,44 @@
-"""The watcher of what cannot wait for the sweep's own time.
-
-Wakes it when a shard group has fallen silent, when a node does not start one, or when the last landing of a table has
-had no asset event yet.
-"""
+"""The watcher of what the sweep does: wakes it as soon as a pass has something to do."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import time
 from typing import Any
 
-from airflow.triggers.base import BaseEventTrigger, TriggerEvent
-
 from collect_ops.coordination.wakeups import Wakeups
-from collect_ops.delivery import dispatch, table_events
-from collect_ops.hooks.backends import backends_of_async
+from collect_ops.delivery import dispatch, due
 from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rules import lane_rules
 from collect_ops.nodes.rules import placement_rules
-from collect_ops.storage import DatabaseUnavailable, connect, errors
+from collect_ops.storage import Connection
+from collect_ops.triggers.due import DueTrigger
 
 
-class RecoveryTrigger(BaseEventTrigger):
-    """Fires when a shard group has to be taken back, or a table event sent, and nobody was woken for it yet.
+class RecoveryTrigger(DueTrigger):
+    """Fires when a pass of the sweep is due, and nobody was woken for it yet.
 
     Args:
-        poll_interval_s: Seconds between two looks (three short statements).
+        poll_interval_s: Seconds between two looks (two short statements).
     """
 
     def __init__(self, poll_interval_s: float = 4.0) -> None:
-        super().__init__()
-        self.poll_interval_s = poll_interval_s
+        super().__init__(poll_interval_s)
+        self._reminders = due.Reminders(first_s=poll_interval_s)
+        self._wakeups: Wakeups | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
         return "collect_ops.triggers.recovery.RecoveryTrigger", {"poll_interval_s": self.poll_interval_s}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look for as long as the triggerer runs."""
-        backends = await backends_of_async()
-        wakeups = Wakeups(backends.redis_url)
-        pause_s = self.poll_interval_s
-        while True:
-            found: dict[str, Any] = {}
-            try:
-                found = await asyncio.to_thread(self._look, backends, wakeups)
-                pause_s = self.poll_interval_s
-            except (DatabaseUnavailable, errors.OperationalError) as error:
-                pause_s = min(30.0, pause_s * 2)
-                self.log.warning("shard groups and table events: looking again in %.1f s: %s", pause_s, error)
-            if found:
-                yield TriggerEvent(found)
-            await asyncio.sleep(pause_s)
-
-    def _look(self, backends: Backends, wakeups: Wakeups) -> dict[str, Any]:
-        """What there is to do, if somebody shall be woken for it now; else nothing."""
-        groups = dispatch.look(backends, placement_rules())
-        with connect(backends.postgres_dsn, application_name="collect-ops watch tables") as connection:
-            tables = table_events.look(connection, older_than_s=table_events.GRACE_S)
-        if not (groups or tables) or not wakeups.begin_watched(dispatch.WAKE_NAME):
+    def look(self, connection: Connection, backends: Backends) -> dict[str, Any]:
+        """`due`: the passes that a run is to be started for."""
+        now = time.monotonic()
+        passes = due.look(connection, backends, lane_rules(), placement_rules())
+        worth = self._reminders.worth_a_run(passes, now)
+        if not worth:
             return {}
-        return {"groups": groups, "tables": tables}
+        self._wakeups = self._wakeups or Wakeups(backends.redis_url)
+        if not self._wakeups.begin_watched(dispatch.WAKE_NAME):
+            return {}
+        self._reminders.told(worth, now)
+        return {"due": worth}

@@ -21,7 +21,7 @@ from collect_ops.storage import DatabaseUnavailable, errors
 class WakingTrigger(BaseEventTrigger):
     """Fires when a queue holds messages, there is room for them and no wake-up is pending.
 
-    The event is only a wake-up: what there is to do stays in the broker (an event that Airflow loses costs the minute
+    The event is only a wake-up: what there is to do stays in the broker (an event that Airflow loses costs the time
     until the sweep).
 
     Args:
@@ -66,6 +66,7 @@ class WakingTrigger(BaseEventTrigger):
                     QueueMissing,
                     DatabaseUnavailable,
                     errors.OperationalError,
+                    errors.InterfaceError,
                 ) as error:
                     self._close()
                     pause_s = min(10.0, pause_s * 2)

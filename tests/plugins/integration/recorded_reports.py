@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from collect_ops.orchestrator.errors import AirflowUnavailable
@@ -40,6 +41,18 @@ class RecordedReports:
             return False
         self.events.append((time.monotonic(), name, uri, dict(extra)))
         return True
+
+    def newest_scheduled(self, dag_id: str) -> frozenset[str]:
+        self._answer()
+        return frozenset()
+
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
+        self._answer()
+        return []
+
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
+        self._answer()
+        return len(run_ids)
 
     def _answer(self) -> None:
         if self.away:

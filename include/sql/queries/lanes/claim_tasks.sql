@@ -1,4 +1,5 @@
--- Claims tasks: raises their attempt, names their run. The state is asked again, so that a second claim of the same
+-- Claims tasks: raises their attempt, names their run: `flights-4-attempt-1`, after the source, which is what people look
+-- for (a name of 0.1.0 was `task-4-attempt-1`); the task's id makes it the only one of its kind. The state is asked again, so that a second claim of the same
 -- message moves nothing. Primary key. Returns what moved.
 UPDATE collect.task AS t
 SET
@@ -7,7 +8,7 @@ SET
     -- Its message is in hand, so the broker had it, whatever became of the confirm.
     confirmed_generation = t.generation,
     dag_id = %(dag_id)s,
-    run_id = coalesce(m.run_id, 'task-' || t.id || '-attempt-' || (t.attempt + 1)),
+    run_id = coalesce(m.run_id, t.source || '-' || t.id || '-attempt-' || (t.attempt + 1)),
     groups_reserved = m.reserved,
     nodes = string_to_array(m.nodes, ','),
     claimed_at = now(), progress_at = now()

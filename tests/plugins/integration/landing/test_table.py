@@ -165,8 +165,8 @@ def test_a_swap_without_rows_to_swap_in_is_an_error(db: Connection, new_task: Ne
     target, task = replacing(), new_task()
     ensure_target(db, target)
     ensure_aside(db, target, task)
-    drop_aside(db, target, task)
-    drop_aside(db, target, task)
+    drop_aside(db, target.table, task)
+    drop_aside(db, target.table, task)
     with pytest.raises(AsideMissing, match="things__"):
         swap(db, target, task)
 

@@ -48,7 +48,7 @@ def test_a_claim_names_run_and_attempt(world: World) -> None:
     (task_id,) = submit(world, 1)
     run = world.claim().runs[0]
     assert run.dag_id == "collect_normal"
-    assert run.run_id == f"task-{task_id}-attempt-1"
+    assert run.run_id == f"things-{task_id}-attempt-1"
     assert run.conf == {
         "tasks": [{"task_id": task_id, "attempt": 1}],
         "priority": 5,

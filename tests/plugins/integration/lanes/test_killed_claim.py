@@ -33,8 +33,8 @@ def test_a_killed_claim_claims_nothing_twice(world: World, db: Connection, momen
     db.execute("UPDATE collect.task SET progress_at = progress_at - interval '1 minute'")
     repaired = repair.run_once(world.backends, world.rules, world.runs, actor="repair")
     assert repaired.started == (TASKS if committed else 0)
-    assert sorted(world.runs.started) == sorted(f"task-{task_id}-attempt-1" for task_id in ids)
-    assert all(world.runs.started[f"task-{i}-attempt-1"]["tasks"][0]["task_id"] == i for i in ids)
+    assert sorted(world.runs.started) == sorted(f"things-{task_id}-attempt-1" for task_id in ids)
+    assert all(world.runs.started[f"things-{i}-attempt-1"]["tasks"][0]["task_id"] == i for i in ids)
     moves = db.execute("SELECT count(*) AS n FROM collect.task_log WHERE to_status = 'CLAIMED'").fetchone()
     assert moves is not None
     assert moves["n"] == TASKS

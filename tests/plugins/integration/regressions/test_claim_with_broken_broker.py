@@ -21,6 +21,6 @@ def test_runs_start_when_the_acks_fail(world: World, monkeypatch: pytest.MonkeyP
         patched.setattr(Consumer, "ack", lost)
         with pytest.raises(BrokerUnavailable):
             world.claim()
-    assert list(world.runs.started) == ["task-1-attempt-1"]
+    assert list(world.runs.started) == ["things-1-attempt-1"]
     again = world.claim()
     assert (again.claimed, again.stale) == (0, 1)

@@ -121,8 +121,16 @@ CLAIM = {"run_ids": [None, None], "reserved": [1, 1], "nodes": ["", ""], "dag_id
     [
         ("lanes/lock_named", NAMED, "task_pkey"),
         ("lanes/claim_tasks", {**NAMED, **CLAIM}, "task_pkey"),
-        ("lanes/release_held", {"source": "s1", "connection": "c", "actor": "test"}, "task_open"),
-        ("lanes/release_held", {"source": None, "connection": None, "actor": "test"}, "task_open"),
+        (
+            "lanes/release_held",
+            {"source": "s1", "connection": "c", "format": 2, "spared": None, "actor": "test"},
+            "task_open",
+        ),
+        (
+            "lanes/release_held",
+            {"source": None, "connection": None, "format": 2, "spared": None, "actor": "test"},
+            "task_open",
+        ),
         ("delivery/select_unconfirmed", {"older_than_s": 5.0, "limit": 2000}, "task_outbox"),
         ("delivery/republish_overdue", REPUBLISH, "task_waiting"),
     ],

@@ -252,7 +252,7 @@ class TaskMachine(RuleBasedStateMachine):
         assert bool(moved) == (generation == task.generation and task.status in WAITING)
         if moved:
             task.attempt += 1
-            task.run_id = f"task-{task.id}-attempt-{task.attempt}"
+            task.run_id = f"things-{task.id}-attempt-{task.attempt}"
             task.plan_error = None
             task.move(S.CLAIMED)
 

@@ -99,7 +99,7 @@ def test_an_old_process_may_still_store_what_it_stores(release_dsn: str) -> None
     upgrade(release_dsn)
     with connect(release_dsn) as connection:
         connection.execute(
-            "INSERT INTO collect.source_version (hash, source, definition) VALUES ('\\x01', 'things', %s)",
+            "INSERT INTO collect.source_version (hash, source, definition) VALUES ('\\x0e0f', 'things', %s)",
             ('{"name": "things", "connection": "a", "target": {"table": "things"}}',),
         )
         assert definitions(connection)["things"].batch_size == 1000

@@ -1,0 +1,140 @@
+-- Which passes of the sweep have something to do: a column a pass, one row. `old_lanes`: lanes in which a task has waited
+-- for a minute; its message is lost if the queue is empty, which only the broker knows. It takes no locks, and counts
+-- nothing: each condition is that of the pass, or a little wider. Runs every few seconds, so each part reads an index
+-- that holds what is open, not what ended: task_outbox, dead_letter_unconfirmed, dead_letter_unread, task_waiting (a range
+-- for each priority), lane_progress_pkey, task_open, task_dispatch_failed, host_pkey, task_ageing, shard_group_open,
+-- task_run, redrive_open, run_note_undelivered, table_event_turn_pkey.
+WITH lanes AS (
+    SELECT l.lane, l.ttl_s FROM unnest(%(lanes)s::text[], %(ttls_s)s::double precision[]) AS l (lane, ttl_s)
+),
+
+passed AS MATERIALIZED (
+    SELECT l.lane, p.priority, min(l.ttl_s) AS ttl_s, coalesce(max(c.queued_at), '-infinity') AS until
+    FROM lanes AS l
+    CROSS JOIN generate_series(0, 10) AS p (priority)
+    LEFT JOIN collect.lane_progress AS c
+        ON c.lane = l.lane AND (c.priority = p.priority OR %(strict)s AND c.priority < p.priority)
+    GROUP BY l.lane, p.priority
+),
+
+waiting AS MATERIALIZED (
+    SELECT
+        p.lane,
+        EXISTS(
+            SELECT 1 FROM collect.task AS t
+            WHERE
+                t.lane = p.lane AND t.status = 'RETRYING' AND t.status IN ('QUEUED', 'RETRYING')
+                AND t.priority = p.priority
+                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => %(grace_s)s)
+                AND t.queued_at <> t.due_at
+        ) AS retrying,
+        EXISTS(
+            SELECT 1 FROM collect.task AS t
+            WHERE
+                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
+                AND t.priority = p.priority
+                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => p.ttl_s)
+        ) AS expired,
+        EXISTS(
+            SELECT 1 FROM collect.task AS t
+            WHERE
+                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
+                AND t.priority = p.priority
+                AND greatest(t.queued_at, t.due_at) < least(now() - make_interval(secs => %(grace_s)s), p.until)
+                AND t.confirmed_generation = t.generation
+                AND greatest(t.queued_at, t.due_at, t.in_queue_at) < p.until
+        ) AS overtaken,
+        EXISTS(
+            SELECT 1 FROM collect.task AS t
+            WHERE
+                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
+                AND t.priority = p.priority
+                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => %(grace_s)s)
+        ) AS old
+    FROM passed AS p
+),
+
+held AS MATERIALIZED (
+    SELECT t.source, t.source_version FROM collect.task AS t
+    WHERE t.status = 'HELD' AND t.held_for IS NULL
+    GROUP BY t.source, t.source_version
+)
+
+SELECT
+    EXISTS(
+        SELECT 1 FROM (
+            SELECT status FROM collect.task
+            WHERE
+                confirmed_generation < generation AND finished_at IS NULL
+                AND queued_at < now() - make_interval(secs => %(outbox_s)s)
+            ORDER BY queued_at
+            OFFSET 0
+        ) AS u
+        WHERE u.status IN ('QUEUED', 'RETRYING')
+    ) OR EXISTS(
+        SELECT 1 FROM collect.dead_letter
+        WHERE confirmed_at IS NULL AND failed_at < now() - make_interval(secs => %(outbox_s)s)
+    ) AS outbox,
+    EXISTS(SELECT 1 FROM collect.dead_letter WHERE fingerprint IS NULL) AS letters,
+    (SELECT coalesce(bool_or(w.retrying), false) FROM waiting AS w) AS retrying,
+    (SELECT coalesce(bool_or(w.expired OR w.overtaken), false) FROM waiting AS w) AS messages,
+    (SELECT coalesce(array_agg(DISTINCT w.lane) FILTER (WHERE w.old), '{}') FROM waiting AS w) AS old_lanes,
+    EXISTS(
+        SELECT 1 FROM collect.task AS t
+        LEFT JOIN LATERAL (
+            SELECT max(progress_at) AS progress_at FROM collect.shard WHERE task_id = t.id
+        ) AS s ON true
+        WHERE
+            t.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+            AND greatest(t.progress_at, s.progress_at) < now() - make_interval(secs => %(quiet_s)s)
+    ) AS unsettled,
+    EXISTS(
+        SELECT 1 FROM collect.shard_group AS g
+        WHERE
+            g.status = 'OPEN' AND g.opened_at < now() - make_interval(secs => %(quiet_s)s)
+            AND NOT EXISTS (
+                SELECT 1 FROM collect.task AS t
+                WHERE t.run_id = g.run_id AND t.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+            )
+    ) AS orphans,
+    EXISTS(
+        SELECT 1 FROM held AS e
+        JOIN collect.source_version AS v ON v.hash = e.source_version
+        LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
+        WHERE
+            v.format <= %(format)s
+            AND (h.paused_until IS NULL OR h.paused_until <= now())
+            AND (h.held_until IS NULL OR h.held_until <= now())
+            AND (
+                v.definition ->> 'max_active_tasks' IS NULL
+                OR (
+                    SELECT count(*) FROM (
+                        SELECT 1 FROM collect.task AS o
+                        WHERE
+                            o.source = e.source
+                            AND o.status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
+                        LIMIT (v.definition ->> 'max_active_tasks')::int -- noqa: AM09
+                    ) AS u
+                ) < (v.definition ->> 'max_active_tasks')::int
+            )
+    ) AS held,
+    EXISTS(SELECT 1 FROM collect.task WHERE status = 'HELD' AND held_for = 'node') AS placeless,
+    EXISTS(
+        SELECT 1 FROM collect.task WHERE status = 'DISPATCH_FAILED' AND coalesce(due_at, now()) <= now()
+    ) AS undispatched,
+    EXISTS(
+        SELECT 1 FROM collect.task
+        WHERE
+            status IN ('QUEUED', 'HELD', 'RETRYING') AND priority < 10
+            AND aged_from < now() - make_interval(secs => %(ageing_s)s)
+    ) AS ageing,
+    EXISTS(SELECT 1 FROM collect.redrive WHERE finished_at IS NULL) AS redrives,
+    EXISTS(
+        SELECT 1 FROM collect.run_note
+        WHERE delivered_at IS NULL AND written_at < now() - make_interval(secs => %(note_s)s)
+    ) AS notes,
+    EXISTS(
+        SELECT 1 FROM collect.table_event AS e
+        LEFT JOIN collect.table_event_turn AS t ON t.table_name = e.table_name
+        WHERE (t.next_at IS NULL OR t.next_at <= now()) AND e.landed_at <= now() - make_interval(secs => %(table_s)s)
+    ) AS tables

@@ -1,0 +1,149 @@
+"""The look at what is due: nothing for an idle system, and each pass of the sweep as soon as it has something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from collect_ops.delivery import due
+from collect_ops.delivery.due import Reminders
+from collect_ops.delivery.sweep import sweep
+from collect_ops.lanes.runs import RunState
+from collect_ops.nodes.rules import placement_rules
+from collect_ops.storage import Connection
+from tests.plugins.integration.world import World, source
+from tests.servers.paged import PagedServer
+
+
+@pytest.fixture(autouse=True)
+def declared(world: World) -> None:
+    world.add(source())
+
+
+def passes(world: World, db: Connection) -> set[str]:
+    return set(due.look(db, world.backends, world.rules, placement_rules()))
+
+
+def put(db: Connection, statement: str) -> None:
+    """Bring about what only a crash does, past the table of legal moves."""
+    db.execute("ALTER TABLE collect.task DISABLE TRIGGER USER")
+    db.execute(statement.encode())
+    db.execute("ALTER TABLE collect.task ENABLE TRIGGER USER")
+
+
+def claimed(world: World) -> str:
+    world.submit()
+    return world.claim().runs[0].run_id
+
+
+def test_nothing_is_due_of_an_empty_system_or_of_work_that_goes_well(
+    world: World, db: Connection, serve: Callable[..., PagedServer]
+) -> None:
+    world.serve_from(serve(rows=120).base_url)
+    assert passes(world, db) == set()
+    world.submit()
+    assert passes(world, db) == set()
+    run_id = world.claim().runs[0].run_id
+    assert passes(world, db) == set()
+    world.plan(run_id)
+    assert passes(world, db) == set()
+
+
+#: What makes a pass due, as SQL on a task that waits, by the pass.
+WAITING = {
+    "outbox": "UPDATE collect.task SET confirmed_generation = 0, queued_at = now() - interval '6 s'",
+    "retrying": (
+        "UPDATE collect.task SET status = 'RETRYING', reason = 'failed', due_at = now() - interval '61 s', "
+        "queued_at = now() - interval '90 s'"
+    ),
+    "messages": "UPDATE collect.task SET queued_at = now() - interval '3 hours'",
+    "held": "UPDATE collect.task SET status = 'HELD', reason = 'a limit'",
+    "placeless": "UPDATE collect.task SET status = 'HELD', held_for = 'node', reason = 'no node'",
+    "undispatched": "UPDATE collect.task SET status = 'DISPATCH_FAILED', due_at = now(), reason = 'no node'",
+    "ageing": "UPDATE collect.task SET aged_from = now() - interval '30 days'",
+    "redrives": (
+        "INSERT INTO collect.redrive (asked, rate_per_s, reason, requested_by, total) "
+        "VALUES ('{}', 1, 'again', 'test', 1)"
+    ),
+    "notes": (
+        "INSERT INTO collect.run_note (task_id, attempt, dag_id, run_id, status, reason, written_at) "
+        "SELECT id, 1, 'collect_normal', 'r', 'DEAD', 'x', now() - interval '9 s' FROM collect.task"
+    ),
+    "tables": (
+        "INSERT INTO collect.table_event (table_name, task_id, source, rows_landed, landed_at) "
+        "SELECT 'things', id, 'things', 1, now() - interval '9 s' FROM collect.task"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_each_pass_is_due_as_soon_as_it_has_something_to_do(world: World, db: Connection, name: str) -> None:
+    world.submit()
+    put(db, WAITING[name])
+    assert name in passes(world, db)
+
+
+def test_a_task_overtaken_by_younger_ones_has_lost_its_message(world: World, db: Connection) -> None:
+    world.submit()
+    db.execute("UPDATE collect.task SET queued_at = now() - interval '90 s', in_queue_at = NULL")
+    assert passes(world, db) == set(), "it waits its turn"
+    db.execute(
+        "INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task"
+    )
+    assert passes(world, db) == {"messages"}
+
+
+def test_what_stands_still_is_due(world: World, db: Connection, serve: Callable[..., PagedServer]) -> None:
+    world.serve_from(serve(rows=120).base_url)
+    run_id = claimed(world)
+    world.plan(run_id)
+    db.execute("UPDATE collect.task SET progress_at = now() - interval '31 s'")
+    db.execute("UPDATE collect.shard SET progress_at = now() - interval '31 s'")
+    assert "unsettled" in passes(world, db)
+    put(db, "UPDATE collect.task SET status = 'CANCELLED', reason = 'no', finished_at = now()")
+    db.execute("UPDATE collect.shard_group SET opened_at = now() - interval '31 s'")
+    assert "orphans" in passes(world, db)
+
+
+@pytest.mark.parametrize("name", ["outbox", "retrying", "messages", "held", "undispatched"])
+def test_a_sweep_leaves_nothing_due(world: World, db: Connection, name: str) -> None:
+    world.submit()
+    put(db, WAITING[name])
+    sweep(world.backends, world.rules, world.runs, actor="test")
+    assert passes(world, db) == set()
+
+
+def test_a_sweep_settles_what_a_run_that_ended_left(
+    world: World, db: Connection, serve: Callable[..., PagedServer]
+) -> None:
+    world.serve_from(serve(rows=120).base_url)
+    run_id = claimed(world)
+    world.plan(run_id)
+    world.runs.states[run_id] = RunState.ENDED
+    db.execute("UPDATE collect.task SET progress_at = now() - interval '31 s'")
+    db.execute("UPDATE collect.shard SET progress_at = now() - interval '31 s'")
+    sweep(world.backends, world.rules, world.runs, actor="test")
+    assert passes(world, db) == set()
+
+
+def test_what_stays_due_is_told_again_after_twice_as_long_each_time() -> None:
+    reminders = Reminders(first_s=4.0)
+    told = []
+    for now in range(0, 300, 4):
+        if worth := reminders.worth_a_run({"outbox"}, float(now)):
+            told.append(now)
+            reminders.told(worth, float(now))
+    assert told[:5] == [0, 4, 12, 28, 60]
+    assert max(b - a for a, b in pairwise(told)) <= due.LONGEST_S + 4
+
+
+def test_what_is_due_again_is_told_at_once() -> None:
+    reminders = Reminders(first_s=4.0)
+    for now in (0.0, 4.0, 12.0):
+        reminders.told(reminders.worth_a_run({"ageing"}, now), now)
+    assert reminders.worth_a_run({"ageing"}, 16.0) == []
+    assert reminders.worth_a_run(set(), 20.0) == []
+    assert reminders.worth_a_run({"ageing"}, 24.0) == ["ageing"]
+    assert reminders.worth_a_run({"ageing", "outbox"}, 24.0) == ["ageing", "outbox"]

@@ -1,0 +1,106 @@
+"""Ended runs of the machinery go after an hour; people's runs, failed ones and each DAG's newest scheduled one stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from collect_ops.delivery import ended_runs
+from collect_ops.delivery.ended_runs import machinery_dag_ids, run_once
+from collect_ops.orchestrator.errors import AirflowUnavailable
+from tests.plugins.integration.world import World
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+@dataclass
+class Archive:
+    """Runs by DAG and id: when they ended well, in minutes before now."""
+
+    ended: dict[str, dict[str, float]] = field(default_factory=dict)
+    scheduled: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def newest_scheduled(self, dag_id: str) -> frozenset[str]:
+        return frozenset({self.scheduled[dag_id]} if dag_id in self.scheduled else ())
+
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
+        self.asked.append(dag_id)
+        old = [
+            (minutes, run_id)
+            for run_id, minutes in self.ended.get(dag_id, {}).items()
+            if NOW - timedelta(minutes=minutes) <= before
+        ]
+        return [run_id for _, run_id in sorted(old, reverse=True)][:limit]
+
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
+        if self.away:
+            raise AirflowUnavailable("away")
+        return sum(self.ended[dag_id].pop(run_id, None) is not None for run_id in run_ids)
+
+
+def remove(
+    world: World, archive: Archive, logs: Path | None = None, every_s: float = 0.0
+) -> ended_runs.Removed:
+    return run_once(world.backends, world.rules, lambda: archive, logs, every_s=every_s, now=NOW)
+
+
+def test_what_ended_an_hour_ago_goes_but_the_newest_scheduled_run(world: World, tmp_path: Path) -> None:
+    for run_id in ("old", "newest", "young"):
+        (tmp_path / "dag_id=collect_sweep" / f"run_id={run_id}").mkdir(parents=True)
+    archive = Archive(
+        ended={"collect_sweep": {"old": 61, "newest": 180, "young": 59}, "collect_bulk": {"task-1": 500}},
+        scheduled={"collect_sweep": "newest"},
+    )
+    removed = remove(world, archive, tmp_path)
+    assert (removed.runs, removed.logs, removed.more) == (1, 1, False)
+    assert archive.ended == {"collect_sweep": {"newest": 180, "young": 59}, "collect_bulk": {"task-1": 500}}
+    assert sorted(path.name for path in (tmp_path / "dag_id=collect_sweep").iterdir()) == [
+        "run_id=newest",
+        "run_id=young",
+    ]
+
+
+def test_only_the_machinerys_dags_are_asked_for(world: World) -> None:
+    lanes = {f"lane_{lane}" for lane in world.rules.lanes}
+    assert set(machinery_dag_ids(world.rules)) == lanes | {
+        "collect_sweep",
+        "heartbeat_ingest",
+        "collect_backlog",
+        "collect_inbox",
+    }
+    archive = Archive()
+    remove(world, archive)
+    assert set(archive.asked) == set(machinery_dag_ids(world.rules))
+
+
+def test_more_than_a_call_takes_goes_in_several(world: World) -> None:
+    archive = Archive(ended={"lane_urgent": {f"wake.{number}": 61 + number for number in range(250)}})
+    assert remove(world, archive).runs == 250
+    assert archive.ended == {"lane_urgent": {}}
+
+
+def test_the_rest_waits_when_the_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended_runs, "TIME_LIMIT_S", -1.0)
+    archive = Archive(ended={"lane_urgent": {f"wake.{number}": 61 + number for number in range(250)}})
+    removed = remove(world, archive)
+    assert (removed.runs, removed.more) == (100, True)
+
+
+def test_it_has_a_turn_once_an_interval(world: World) -> None:
+    archive = Archive(ended={"lane_bulk": {"a": 61}})
+    assert remove(world, archive, every_s=600).runs == 1
+    archive.ended["lane_bulk"]["b"] = 61
+    assert remove(world, archive, every_s=600).runs == 0
+    assert remove(world, archive, every_s=0).runs == 1
+
+
+def test_an_airflow_that_is_away_is_told(world: World) -> None:
+    archive = Archive(ended={"lane_bulk": {"a": 61}}, away=True)
+    with pytest.raises(AirflowUnavailable):
+        remove(world, archive)
