@@ -124,6 +124,20 @@ def write_configuration(stack: Stack) -> Path:
     return file
 
 
+def add_programs(stack: Stack) -> list[str]:
+    """Have a running supervisord know new programs, and leave the ones that it has as they are.
+
+    Returns:
+        Those that are started in another way now: `take_programs` ends them.
+    """
+    write_configuration(stack)
+    with asked(stack.layout) as remote:
+        ((added, changed, _),) = remote.reloadConfig()
+        for name in added:
+            remote.addProcessGroup(name)
+    return list(changed)
+
+
 def take_programs(stack: Stack) -> None:
     """Have a running supervisord know the stack's present programs: new ones stopped, old ones ended and forgotten."""
     write_configuration(stack)
