@@ -82,7 +82,7 @@ def _section(layout: Layout, program: Program) -> str:
     # startsecs 0: every end, however soon, is followed by a new start; the pause is in stack/launch.py.
     return f"""
 [program:{program.name}]
-command="{escaped(sys.executable)}" -m stack become {program.name}
+command="{escaped(environment.program_folder() / "python")}" -m stack become {program.name}
 directory={escaped(layout.checkout)}
 autostart=false
 autorestart=true
