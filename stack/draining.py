@@ -34,7 +34,9 @@ def nodes_of(stack: Stack, names: Iterable[str]) -> list[str]:
     known = programs(stack)
     chosen = [known[name] for name in names if name in known]
     nodes = {program.node_id for program in chosen if program.node_id and program.name.startswith("worker-")}
-    if any(program.name in ("scheduler", "worker") for program in chosen) and not stack.nodes.count:
+    # Whoever runs tasks on this machine while there are no worker hosts.
+    runner = "worker" if stack.nodes.celery else "scheduler"
+    if any(program.name == runner for program in chosen) and not stack.nodes.count:
         nodes.add(node_id_of(os.environ.get("COLLECT_NODE_ID")))
     return sorted(nodes)
 
