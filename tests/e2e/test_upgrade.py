@@ -1,39 +1,26 @@
-"""A running stack of release 0.1.0 is upgraded to this checkout, with tasks in every state; nothing is lost or counted.
-
-Its checkout is a folder that first holds the release's files and then, while it runs, these: what `git pull` does.
-"""
+"""A running stack of release 0.1.0 is upgraded, with tasks in every state: nothing is lost, no retry is counted."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
 
 from demo.run import unpause_needed
-from stack import processes
-from stack.layout import CHECKOUT, Layout
+from tests.e2e.installation import Installation
 from tests.e2e.kills import point_connection
-from tests.e2e.node_stack import _exports, _names_a_stack
+from tests.e2e.node_stack import names_a_stack
 from tests.e2e.running_stack import RunningStack, wait_for
 from tests.servers.paged import Failure, PagedServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
-RELEASE = "c3ff294"
 ROWS = 1500
 CONNECTION = "upgrade_api"
-UP_TIMEOUT_S = 1200
 LATER_S = 300
 COUNT = "SELECT count(*) AS rows, count(DISTINCT id) AS ids, min(id) AS low, max(id) AS high FROM landing.{}"
 
@@ -73,97 +60,9 @@ SOURCES = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
-class Installation:
-    """A checkout in a folder of its own, and its stack."""
-
-    folder: Path
-    layout: Layout
-
-    @classmethod
-    def of_release(cls, base: Path) -> Installation:
-        """The release's files, and the sources of this test."""
-        archive = subprocess.run(
-            ["git", "-C", str(CHECKOUT), "archive", RELEASE], capture_output=True, check=False
-        )
-        if archive.returncode != 0:
-            pytest.skip(f"git does not have commit {RELEASE}: {archive.stderr.decode().strip()}")
-        folder = base / "checkout"
-        folder.mkdir()
-        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
-        made = cls(folder=folder, layout=Layout(home=base / "home", checkout=folder))
-        made.declare()
-        return made
-
-    def declare(self) -> None:
-        """Write the sources of this test; examples of the checkout are left out: they are noise here."""
-        for file in (self.folder / "include" / "sources").glob("*.yaml"):
-            file.unlink()
-        for name, source in SOURCES.items():
-            text = yaml.safe_dump(source, sort_keys=False)
-            (self.folder / "include" / "sources" / f"{name}.yaml").write_text(text)
-
-    def pull(self) -> None:
-        """Have the files of this checkout in place of the release's, uncommitted ones included."""
-        listed = subprocess.run(
-            ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for part in ("plugins", "stack", "dags", "config", "include", "scripts"):
-            shutil.rmtree(self.folder / part)
-        for name in filter(None, listed.stdout.split("\0")):
-            if (CHECKOUT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(CHECKOUT / name, self.folder / name)
-        self.declare()
-
-    def run(self, module: str, *arguments: str, **variables: str) -> str:
-        """A command of the checkout, on its stack; fails when it does."""
-        own = {key: value for key, value in os.environ.items() if not _names_a_stack(key)}
-        own |= {"STACK_HOME": str(self.layout.home), "PYTHONPATH": f"{self.folder}:{self.folder / 'plugins'}"}
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.folder, env={**own, **variables}, capture_output=True, text=True, check=False,
-            timeout=UP_TIMEOUT_S,
-        )  # fmt: skip
-        assert done.returncode == 0, (
-            f"{module} {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        )
-        return done.stdout
-
-    def start_release(self) -> None:
-        """Bring its stack up; on a slow machine the release gives up while its services still start."""
-        for patience in range(4):
-            try:
-                self.run("stack", "up")
-            except AssertionError:
-                if patience == 3:
-                    raise
-            else:
-                return
-
-    def exports(self, *arguments: str) -> dict[str, str]:
-        """What `stack env` says."""
-        return {**_exports(self.run("stack", "env", *arguments)), "STACK_HOME": str(self.layout.home)}
-
-    def remove(self) -> None:
-        """Stop it, whatever state it is in, and remove its data."""
-        for process in processes.leftovers(self.layout):
-            _continue(process)
-        self.run("stack", "clean", "--yes")
-        assert processes.leftovers(self.layout) == []
-
-
-def _continue(process: psutil.Process) -> None:
-    try:
-        process.send_signal(signal.SIGCONT)
-    except psutil.NoSuchProcess:
-        time.sleep(0)  # it has ended by itself
-
-
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
-    made = Installation.of_release(tmp_path)
+    made = Installation.of_release(tmp_path, SOURCES)
     try:
         made.start_release()
         yield made
@@ -179,7 +78,7 @@ def server() -> Iterator[PagedServer]:
 
 def running_stack(variables: dict[str, str], patch: pytest.MonkeyPatch) -> RunningStack:
     """The stack as the other tests know it."""
-    for key in [key for key in os.environ if _names_a_stack(key)]:
+    for key in [key for key in os.environ if names_a_stack(key)]:
         patch.delenv(key)
     for key, value in variables.items():
         if key not in ("PATH", "PYTHONPATH"):
