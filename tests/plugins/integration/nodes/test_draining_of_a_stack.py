@@ -36,7 +36,7 @@ def end_when_asked(dsn: str, run_id: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         while time.monotonic() < deadline:
             ended = connection.execute(
-                "UPDATE collect.shard_group SET status = 'CLOSED' WNODE run_id = %s AND hand_back", (run_id,)
+                "UPDATE collect.shard_group SET status = 'CLOSED' WHERE run_id = %s AND hand_back", (run_id,)
             )
             if ended.rowcount:
                 return
@@ -53,7 +53,7 @@ def test_groups_are_asked_and_waited_for(connection: psycopg.Connection, postgre
     group.join()
     assert len(said) == 1
     row = connection.execute(
-        "SELECT hand_back FROM collect.shard_group WNODE run_id = 'elsewhere'"
+        "SELECT hand_back FROM collect.shard_group WHERE run_id = 'elsewhere'"
     ).fetchone()
     assert row == (False,)
 
