@@ -3,7 +3,8 @@
 #
 #   scripts/bootstrap.sh [packages] [nodes] [testing] [uv] [venv NAME LOCK]
 #
-#   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable
+#   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable: a link
+#                    to a folder of that lock's own
 #   packages         the servers only
 #   nodes            what `make up NODES=…` and LISTEN=… need besides: socat, and iproute2 for network namespaces
 #   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file
@@ -89,18 +90,13 @@ ensure_uv() {
     .stack/uv/bin/pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 }
 
-# ensure_venv NAME LOCK [EDITABLE]: the environment holds exactly what the lock says. The stamp is written last, so an
+# fill_venv FOLDER LOCK [EDITABLE]: the environment holds exactly what the lock says. The stamp is written last, so an
 # interrupted run is done again.
-ensure_venv() {
-    local name="$1" lock="$2" editable="${3:-}" venv stamp wanted
-    venv=".stack/$name"
-    stamp="$venv/.installed-from"
-    [ -f "$lock" ] || die "$lock is missing; make lock writes it"
-    wanted="$(cat "$lock" ${editable:+pyproject.toml} | sha256sum | cut -d' ' -f1) $(pwd)"
-    if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+fill_venv() {
+    local venv="$1" lock="$2" editable="${3:-}"
     ensure_uv
     say "filling $venv from $lock"
-    rm -f "$stamp"
+    rm -f "$venv/.installed-from"
     # An environment whose Python is gone (moved checkout, upgraded system) is made anew.
     if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
         "$UV" venv --quiet --clear --python "$(system_python)" "$venv"
@@ -109,7 +105,49 @@ ensure_venv() {
     if [ -n "$editable" ]; then
         "$UV" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
     fi
-    printf '%s\n' "$wanted" >"$stamp"
+    printf '%s\n' "$(stamp_of "$lock" "$editable")" >"$venv/.installed-from"
+}
+
+stamp_of() { printf '%s %s\n' "$(cat "$1" ${2:+pyproject.toml} | sha256sum | cut -d' ' -f1)" "$(pwd)"; }
+
+# is_filled FOLDER STAMP
+is_filled() { [ -x "$1/bin/python" ] && [ "$(cat "$1/.installed-from" 2>/dev/null)" = "$2" ]; }
+
+ensure_venv() {
+    local venv=".stack/$1" lock="$2"
+    [ -f "$lock" ] || die "$lock is missing; make lock writes it"
+    is_filled "$venv" "$(stamp_of "$lock" "")" || fill_venv "$venv" "$lock"
+}
+
+# ensure_stack_venv NAME LOCK: the stack's environment. Its processes run for weeks and import when they need it, so what
+# they started with is never changed under them: each lock has a folder of its own in .stack/venvs, .stack/NAME is a link
+# to the present one, and the stack starts programs with the folder's own path (stack/__main__.py).
+ensure_stack_venv() {
+    local name="$1" lock="$2" link=".stack/$1" stamp venv
+    [ -f "$lock" ] || die "$lock is missing; make lock writes it"
+    stamp="$(stamp_of "$lock" editable)"
+    if is_filled "$link" "$stamp"; then return; fi
+    venv=".stack/venvs/$name-$(printf '%s' "$stamp" | sha256sum | cut -c1-12)"
+    mkdir -p .stack/venvs
+    is_filled "$venv" "$stamp" || fill_venv "$venv" "$lock" editable
+    # Releases before had a folder where the link is. What runs from it finds the new packages at its path until
+    # `make up`, which goes on from here, has restarted it.
+    if [ -d "$link" ] && [ ! -L "$link" ]; then mv "$link" ".stack/venvs/$name-before-$(date +%s)"; fi
+    ln -s "venvs/$(basename "$venv")" "$link.new"
+    mv -T "$link.new" "$link"
+    remove_old_venvs "$name" "$venv"
+}
+
+# remove_old_venvs NAME PRESENT: but for the present one, the last one (for a way back), and what a process uses.
+remove_old_venvs() {
+    local old kept=0
+    while read -r old; do
+        if [ "$old" = "$2" ]; then continue; fi
+        if [ "$kept" = 0 ]; then kept=1; continue; fi
+        if grep -qsF "$(pwd)/$old/" /proc/[0-9]*/maps /proc/[0-9]*/cmdline /proc/[0-9]*/environ; then continue; fi
+        say "removing $old"
+        rm -rf "$old"
+    done < <(ls -dt ".stack/venvs/$1-"*)
 }
 
 mkdir -p .stack
@@ -119,7 +157,7 @@ flock 9
 
 if [ $# = 0 ]; then
     ensure_packages
-    ensure_venv venv "$LOCK" editable
+    ensure_stack_venv venv "$LOCK"
 fi
 while [ $# -gt 0 ]; do
     case "$1" in

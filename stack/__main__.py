@@ -201,5 +201,18 @@ def main() -> int:
         return 1
 
 
+def leave_link() -> None:
+    """Go on from the environment's own folder, when this was called by the link `.stack/venv` to it.
+
+    What is started from here keeps that folder: an upgrade makes another one and turns the link
+    (scripts/bootstrap.sh), and the packages of what runs stay what they were.
+    """
+    folder = Path(sys.prefix).resolve()
+    if sys.prefix != sys.base_prefix and folder != Path(sys.prefix):
+        python = str(folder / "bin" / "python")
+        os.execv(python, [python, "-m", "stack", *sys.argv[1:]])  # noqa: S606
+
+
 if __name__ == "__main__":
+    leave_link()
     sys.exit(main())

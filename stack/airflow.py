@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from collect_ops.nodes.machine import node_id_of
+from collect_ops.storage.migrate import WAITS
 from stack import env_files, environment
 from stack.credentials import write_private
 from stack.faults import CommandFailed
@@ -54,15 +57,27 @@ def prepare(stack: Stack, say: Callable[[str], None]) -> None:
 
 
 def migrate_collect_ops(stack: Stack, say: Callable[[str], None]) -> None:
-    """Bring collect-ops' own database to this checkout's schema.
+    """Bring collect-ops' own database to what this checkout's processes need; those of the last release go on.
 
     Raises:
         CommandFailed: a migration failed.
     """
-    package = stack.layout.checkout / "plugins" / "collect_ops" / "storage"
-    if (package / "migrate.py").exists() or (package / "migrate" / "__main__.py").exists():
-        say("migrating the collect_ops database")
-        run(stack, [sys.executable, "-m", "collect_ops.storage.migrate"])
+    say("migrating the collect_ops database")
+    run(stack, [sys.executable, "-m", "collect_ops.storage.migrate", "before"])
+
+
+def finish_collect_ops(stack: Stack, say: Callable[[str], None]) -> None:
+    """The migrations that need that no process of the last release is left.
+
+    Raises:
+        CommandFailed: a migration failed.
+    """
+    # Our own nodes were restarted just now; the registry hears of it with their next heartbeat.
+    own = stack.nodes.ids or (node_id_of(os.environ.get("COLLECT_NODE_ID")),)
+    command = [sys.executable, "-m", "collect_ops.storage.migrate", "after", *own]
+    output = run(stack, command, allowed=(0, WAITS))
+    if output:
+        say(output.strip())
 
 
 def declare_topology(stack: Stack) -> None:
@@ -74,8 +89,13 @@ def declare_topology(stack: Stack) -> None:
     run(stack, [sys.executable, "-m", "collect_ops.cli", "topology"])
 
 
-def run(stack: Stack, command: list[str]) -> None:
-    """Run a set-up command with the environment of the Airflow processes, as the owner.
+def run(stack: Stack, command: list[str], *, allowed: tuple[int, ...] = (0,)) -> str:
+    """Run a set-up command with the environment of the Airflow processes, as the owner; returns what it wrote.
+
+    Args:
+        stack: The stack.
+        command: What to run.
+        allowed: Exit statuses that are no error.
 
     Raises:
         CommandFailed: it ended with an error; its output is in the message.
@@ -88,6 +108,7 @@ def run(stack: Stack, command: list[str]) -> None:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode not in allowed:
         words = " ".join(Path(part).name for part in command)
         raise CommandFailed(words, done.returncode, done.stdout + done.stderr)
+    return done.stdout

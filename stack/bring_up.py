@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from stack import (
     airflow,
+    code,
+    draining,
     health,
     network,
     postgres,
@@ -46,7 +48,10 @@ def alone(layout: Layout) -> Iterator[None]:
 
 
 def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str] = os.environ) -> Stack:
-    """Start what does not run yet, and wait until it is healthy. Repeatable.
+    """Start what does not run yet, restart what runs other code or settings, and wait until all is healthy. Repeatable.
+
+    Migrations come in pairs: those before are safe beside processes of the last release, and are applied while these
+    run; those after need that no process of it is left. What runs tasks is drained before it is stopped.
 
     Args:
         layout: Where the stack lives.
@@ -61,26 +66,31 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
         StackError: something did not start; its message says what and shows the log.
     """
     with alone(layout):
-        running = supervisor.is_up(layout)
-        before = load(layout) if running else None
+        before = load(layout) if supervisor.is_up(layout) else None
         stack = load_or_create(layout, environment)
         if before is not None and before.ports != stack.ports:
             remember(layout, ports=before.ports.as_dict(), nodes=before.nodes.as_dict())
             raise StackError("the ports of a running stack cannot be changed: `make down` first")
+        stale: list[str] = []
         if before is None:
             _clear(stack, say)
             stack = _with_network(stack, say)
             supervisor.start(stack)
-        elif (before.nodes, before.examples) != (stack.nodes, stack.examples):
-            stack = _change(before, stack, say)
-        elif programs(stack).keys() - supervisor.states(layout).keys():
-            supervisor.take_programs(stack)  # it was started by code that knew fewer
-        wanted = named(stack, only)
+        else:
+            if (before.nodes, before.examples) != (stack.nodes, stack.examples):
+                stack = _change(before, stack, say)
+            stale = _outdated(stack, only)
+        names = {program.name for program in named(stack, only)} | set(stale)
+        wanted = [program for program in programs(stack).values() if program.name in names]
+        _stop_stale_servers(stack, stale, say)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
-        _prepare(stack, wanted, say)
+        _prepare_services(stack, wanted, say)
+        _stop_stale(stack, stale, say)
+        _prepare_airflow(stack, wanted, say)
         for wave in airflow_waves(wanted):
             _start(stack, wave, say)
-        already = read_settings(layout).get("wanted", []) if running else []
+        _finish(stack, wanted, say)
+        already = read_settings(layout).get("wanted", []) if before else []
         chosen = {*already, *(program.name for program in wanted)}
         remember(layout, wanted=[name for name in programs(stack) if name in chosen])
     return stack
@@ -132,9 +142,53 @@ def _change(before: Stack, stack: Stack, say: Say) -> Stack:
     stale = [name for name in old if name not in new or old[name].shape(before) != new[name].shape(after)]
     if stale:
         say(f"stopping what changes: {', '.join(stale)}")
+        draining.drain(before, stale, say)
         stop_in_order(stack.layout, stale)
     supervisor.take_programs(after)
     return after
+
+
+def _outdated(stack: Stack, only: list[str]) -> list[str]:
+    """What runs and has to be restarted.
+
+    It has started with other code or settings, is started in another way now, or uses a server that is restarted.
+    """
+    changed = supervisor.add_programs(stack)
+    states = supervisor.states(stack.layout)
+    known = programs(stack)
+    chosen = {program.name for program in named(stack, only)}
+    running = [program for program in known.values() if states[program.name].pid]
+    stale = {*code.outdated(stack, states), *changed} & chosen
+    if any(not program.is_airflow and program.name in stale for program in running):
+        # Airflow's processes would meet a server that goes away; what they run is drained instead.
+        stale |= {program.name for program in running if program.is_airflow}
+    for program in running:
+        if stale.intersection(program.needs) and not program.is_airflow:
+            stale.add(program.name)
+    return [program.name for program in running if program.name in stale]
+
+
+def _stop_stale_servers(stack: Stack, stale: list[str], say: Say) -> None:
+    """Stop servers that have to be restarted, after all that uses them."""
+    servers = [name for name in stale if not programs(stack)[name].is_airflow]
+    if not servers:
+        return
+    say(f"started with other code or settings, drained and restarted: {', '.join(stale)}")
+    draining.drain(stack, stale, say)
+    stop_in_order(stack.layout, stale)
+
+
+def _stop_stale(stack: Stack, stale: list[str], say: Say) -> None:
+    """Stop what is stale and still runs; then supervisord takes on how programs are started now."""
+    states = supervisor.states(stack.layout)
+    known = programs(stack)
+    left = [name for name in stale if states[name].pid and known[name].is_airflow]
+    if left:
+        say(f"started with other code or settings, drained and restarted: {', '.join(left)}")
+        draining.drain(stack, left, say)
+        stop_in_order(stack.layout, left)
+    if supervisor.is_up(stack.layout):
+        supervisor.take_programs(stack)
 
 
 def airflow_waves(wanted: list[Program]) -> tuple[list[Program], list[Program]]:
@@ -192,8 +246,8 @@ def wait(stack: Stack, program: Program, say: Say, began: float) -> float:
         time.sleep(0.2)
 
 
-def _prepare(stack: Stack, wanted: list[Program], say: Say) -> None:
-    """Databases, schemas, pools and queues, once what holds them runs."""
+def _prepare_services(stack: Stack, wanted: list[Program], say: Say) -> None:
+    """Databases, users, our schema and queues, once what holds them runs; processes of the last release may go on."""
     names = {program.name for program in wanted}
     if "redis" in names:
         redis.set_users(stack)
@@ -206,10 +260,25 @@ def _prepare(stack: Stack, wanted: list[Program], say: Say) -> None:
     privileges.make_roles(stack)
     airflow.migrate_collect_ops(stack, say)
     privileges.grant(stack)
+    privileges.make_nodes(stack)
+
+
+def _prepare_airflow(stack: Stack, wanted: list[Program], say: Say) -> None:
+    """Airflow's schema and pools; another version of it meets no processes of the last."""
     if any(program.is_airflow for program in wanted):
         airflow.prepare(stack, say)
         privileges.grant_results(stack)
-    privileges.make_nodes(stack)
+
+
+def _finish(stack: Stack, wanted: list[Program], say: Say) -> None:
+    """The migrations that need that no process of the last release is left, once none is."""
+    if not any(program.name == "postgres" for program in wanted):
+        return
+    stale = code.outdated(stack, supervisor.states(stack.layout))
+    if any(programs(stack)[name].is_airflow for name in stale):
+        say(f"the migrations after an upgrade wait: {', '.join(stale)} still run other code (`make up`)")
+        return
+    airflow.finish_collect_ops(stack, say)
 
 
 def down(layout: Layout, say: Say) -> None:
@@ -271,6 +340,7 @@ def restart(layout: Layout, names: list[str], say: Say) -> None:
     chosen = names or read_settings(layout).get("wanted", [])
     with alone(layout):
         order = [program for name, program in programs(stack).items() if name in chosen]
+        draining.drain(stack, [program.name for program in order], say)
         for program in reversed(order):
             supervisor.stop_programs(layout, [program.name])
         _start(stack, [program for program in order if not program.is_airflow], say)

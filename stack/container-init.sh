@@ -7,6 +7,7 @@ airflow db migrate
 pools="$(mktemp --suffix=.json)"
 python -m stack.pools >"$pools"
 airflow pools import "$pools"
-python -m collect_ops.storage.migrate
+# Containers of the last release may still run: what needs that none does is upgrade-finish's.
+python -m collect_ops.storage.migrate before
 python -m stack.container_privileges
 collect-ops topology

@@ -10,6 +10,7 @@ from pathlib import Path
 from collect_ops.sources.examples import EXAMPLES_VARIABLE
 from stack import access, env_files
 from stack.env_files import CONFIG
+from stack.layout import CHECKOUT
 from stack.node_settings import CELERY, LOCAL
 from stack.settings import HOST, Stack
 
@@ -42,6 +43,12 @@ def base() -> dict[str, str]:
 
 #: What tells which executor runs, and whether nodes have queues of their own.
 EXECUTOR_MARKS = ("AIRFLOW__CORE__EXECUTOR", NODE_QUEUES)
+
+
+def program_folder() -> Path:
+    """Where this environment's programs are: by the link `.stack/venv`, which outlives a lock, if it leads here."""
+    own, link = Path(sys.executable).parent, CHECKOUT / ".stack" / "venv" / "bin"
+    return link if link.resolve() == own.resolve() else own
 
 
 def marks(stack: Stack, program: str) -> dict[str, str]:
@@ -121,7 +128,7 @@ def executor(stack: Stack, places: Mapping[str, str]) -> dict[str, str]:
 
 def _with_own_programs(path: str) -> str:
     """A search path that finds `collect-ops` and `airflow` of this checkout's environment first."""
-    own = str(Path(sys.executable).parent)
+    own = str(program_folder())
     return ":".join([own, *(folder for folder in path.split(":") if folder != own)])
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from stack import environment, health, processes
+from stack import code, environment, health, processes
 from stack.postgres import become_postgres
 from stack.programs import Program, named, programs
 from stack.settings import Stack
@@ -67,6 +67,7 @@ def become(stack: Stack, name: str) -> None:
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     os.umask(0o077)
+    code.write_note(stack, program, os.getpid())
     drop = become_postgres() if program.runs_as_postgres else None
     if drop is not None:
         drop()

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stack import access, health, supervisor
+from stack.code import Code, Sources, code_of
 from stack.programs import Program, programs
 from stack.settings import HOST, Stack, read_settings
 
-COLUMNS = ("service", "state", "pid", "since", "address", "problem")
+COLUMNS = ("service", "state", "pid", "since", "code", "address", "problem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class ServiceStatus:
         since: Start in UTC, ISO 8601; None when it does not run.
         address: Where it listens, or a dash.
         problem: What is wrong, or None.
+        code: `current`, or `other` when it was started with code or settings that are not this checkout's: `make up`
+            restarts it. None when it does not run.
     """
 
     service: str
@@ -37,12 +40,14 @@ class ServiceStatus:
     since: str | None
     address: str
     problem: str | None
+    code: Code | None = None
 
 
 def status(stack: Stack) -> list[ServiceStatus]:
     """Every service, each asked at the same time as the others."""
     states = supervisor.states(stack.layout)
     known = programs(stack)
+    sources = Sources.of(stack.layout.checkout)
     wanted = read_settings(stack.layout).get("wanted") or known
 
     def line(program: Program) -> ServiceStatus:
@@ -59,6 +64,7 @@ def status(stack: Stack) -> list[ServiceStatus]:
             since=datetime.fromtimestamp(state.since, UTC).isoformat() if state.pid else None,
             address=program.address(stack),
             problem=None if word in ("healthy", "off") else complaint,
+            code=code_of(stack, program, state, sources),
         )
 
     with ThreadPoolExecutor(len(known)) as pool:
@@ -84,9 +90,13 @@ def as_table(lines: list[ServiceStatus]) -> str:
     """For people."""
     rows = [COLUMNS, *(tuple(str(getattr(line, name) or "-") for name in COLUMNS) for line in lines)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
-    return "\n".join(
+    table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    ]
+    others = [line.service for line in lines if line.code is Code.OTHER]
+    if others:
+        table.append(f"runs other code: {', '.join(others)}. `make up` restarts what differs, tasks go on.")
+    return "\n".join(table)
 
 
 def where_to_click(stack: Stack) -> str:

@@ -82,7 +82,7 @@ def _section(layout: Layout, program: Program) -> str:
     # startsecs 0: every end, however soon, is followed by a new start; the pause is in stack/launch.py.
     return f"""
 [program:{program.name}]
-command="{escaped(sys.executable)}" -m stack become {program.name}
+command="{escaped(environment.program_folder() / "python")}" -m stack become {program.name}
 directory={escaped(layout.checkout)}
 autostart=false
 autorestart=true
@@ -122,6 +122,20 @@ def write_configuration(stack: Stack) -> Path:
     file = stack.layout.etc / "supervisord.conf"
     write_private(file, configuration(stack))
     return file
+
+
+def add_programs(stack: Stack) -> list[str]:
+    """Have a running supervisord know new programs, and leave the ones that it has as they are.
+
+    Returns:
+        Those that are started in another way now: `take_programs` ends them.
+    """
+    write_configuration(stack)
+    with asked(stack.layout) as remote:
+        ((added, changed, _),) = remote.reloadConfig()
+        for name in added:
+            remote.addProcessGroup(name)
+    return list(changed)
 
 
 def take_programs(stack: Stack) -> None:

@@ -1,6 +1,8 @@
 -- After the migrations, in the database collect_ops, as superuser or collect_ops, in one transaction; repeatable.
 GRANT SELECT ON ALL TABLES IN SCHEMA collect TO collect_landing;
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA collect TO collect_worker, collect_control;
+-- Whether the database has what a process needs.
+GRANT SELECT ON public.schema_migration TO collect_landing, collect_worker, collect_control;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA collect TO collect_worker;
 -- A person lets a host be asked again before its time (docs/operations.md).
 GRANT UPDATE (held_until, paused_until) ON collect.host TO collect_landing;

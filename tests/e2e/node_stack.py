@@ -149,15 +149,15 @@ def node_stack(
         environment: More for `make up` (WORKER_SLOTS, NODE_LABELS, …).
     """
     layout = Layout(home=home.resolve())
-    own = {key: value for key, value in os.environ.items() if not _names_a_stack(key)}
+    own = {key: value for key, value in os.environ.items() if not names_a_stack(key)}
     own |= {"STACK_HOME": str(layout.home), "NODES": str(count), **(environment or {})}
     try:
         _stack(own, "up")
         with pytest.MonkeyPatch.context() as patch:
-            for key in [key for key in os.environ if _names_a_stack(key)]:
+            for key in [key for key in os.environ if names_a_stack(key)]:
                 patch.delenv(key)
             for key, value in {
-                **_exports(_stack(own, "env", "--all")),
+                **exports_in(_stack(own, "env", "--all")),
                 "STACK_HOME": str(layout.home),
             }.items():
                 patch.setenv(key, value)
@@ -172,7 +172,7 @@ def node_stack(
     assert processes.leftovers(layout) == []
 
 
-def _names_a_stack(key: str) -> bool:
+def names_a_stack(key: str) -> bool:
     return key.startswith(("AIRFLOW_", "COLLECT_", "PG")) or key.endswith("_PORT") or key == "PORT_BASE"
 
 
@@ -185,7 +185,7 @@ def _stack(environment: Mapping[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def _exports(text: str) -> dict[str, str]:
+def exports_in(text: str) -> dict[str, str]:
     words = [word for line in text.splitlines() for word in shlex.split(line)[1:]]
     return dict(word.split("=", 1) for word in words)
 

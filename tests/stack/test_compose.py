@@ -45,6 +45,7 @@ def test_the_file_is_accepted_with_every_secret(tmp_path: Path) -> None:
     assert set(services) == {
         "postgres", "redis", "rabbitmq",
         "database-init", "airflow-init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "control",
+        "upgrade-finish",
     }  # fmt: skip
     shared = env_files.parse(CHECKOUT / "config" / "airflow.env")
     environment = services["worker"]["environment"]
@@ -60,6 +61,10 @@ def test_the_file_is_accepted_with_every_secret(tmp_path: Path) -> None:
     assert services["control"]["environment"]["COLLECT_WORKER_QUEUES"] == environment["COLLECT_CONTROL_QUEUE"]
     assert "COLLECT_WORKER_QUEUES" not in environment
     assert services["airflow-init"]["depends_on"].keys() == {"database-init", "rabbitmq"}
+    # What needs that no older process is left waits for every one that is new.
+    finish = services["upgrade-finish"]["depends_on"]
+    processes = {"api-server", "scheduler", "dag-processor", "triggerer", "worker", "control"}
+    assert {name for name, how in finish.items() if how["condition"] == "service_healthy"} >= processes
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +123,7 @@ def test_every_container_has_its_own_secrets_only(services: dict[str, Any]) -> N
 
     for name, expected in HELD.items():
         assert held(services[name]) == expected, name
-    for name in services.keys() - HELD.keys() - {"airflow-init"}:
+    for name in services.keys() - HELD.keys() - {"airflow-init", "upgrade-finish"}:
         assert not held(services[name]) & OWNERS, name
     assert set(SECRETS) == set().union(*map(held, services.values()))
 
@@ -132,6 +137,7 @@ def test_what_is_declared_is_mounted_and_not_in_the_image(services: dict[str, An
         "worker",
         "control",
         "airflow-init",
+        "upgrade-finish",
     ):
         mounts = [str(each) for each in services[name]["volumes"]]
         for folder in ("dags", "include"):

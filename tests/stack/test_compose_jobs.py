@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pika
 import psycopg
@@ -90,8 +91,19 @@ def ready(servers: Stack, secrets: dict[str, str]) -> Stack:
                     **{name: value for name, value in secrets.items() if name.startswith("POSTGRES_")},
                 },
             ),
-            ([sys.executable, "-m", "collect_ops.storage.migrate"], {**python, **env_files.addresses(owner)}),
+            (
+                [sys.executable, "-m", "collect_ops.storage.migrate", "before"],
+                {**python, **env_files.addresses(owner)},
+            ),
             ([sys.executable, "-m", "stack.container_privileges"], {**python, **owner}),
+            (
+                ["bash", str(CHECKOUT / "stack" / "container-finish.sh")],
+                {
+                    **python,
+                    **env_files.addresses(owner),
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                },
+            ),
         ):  # fmt: skip
             done = subprocess.run(
                 command, env={**base, **variables}, cwd="/", capture_output=True, text=True, check=False

@@ -74,6 +74,36 @@ def test_up_twice_is_harmless(running: Path) -> None:
     assert status(running) == before
 
 
+def test_what_has_started_with_other_settings_is_told_and_restarted(running: Path) -> None:
+    note = Layout(home=running).run / "redis.code"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "identity": "another"}))
+    before = status(running)[1]
+    assert status(running)[0] == 0, "it is healthy all the same"
+    assert {name: before[name]["code"] for name in SERVICES} == {
+        name: "other" if name == "redis" else "current" for name in SERVICES
+    }
+    assert "runs other code: redis." in run_stack(running, "status").stdout
+    done = run_stack(running, "up", "--only", "postgres,redis,rabbitmq")
+    assert done.returncode == 0, done.stderr
+    after = status(running)[1]
+    assert {name for name in SERVICES if after[name]["pid"] != before[name]["pid"]} == {"redis"}
+    assert {after[name]["code"] for name in SERVICES} == {"current"}
+
+
+def test_a_stack_of_a_release_without_notes_is_restarted(running: Path) -> None:
+    for note in Layout(home=running).run.glob("*.code"):
+        note.unlink()
+    before = status(running)[1]
+    assert {before[name]["code"] for name in SERVICES} == {"other"}
+    done = run_stack(running, "up", "--only", "redis")
+    assert done.returncode == 0, done.stderr
+    assert [line["code"] for line in status(running)[1].values() if line["service"] == "redis"] == ["current"]
+    done = run_stack(running, "up", "--only", "postgres,redis,rabbitmq")
+    assert done.returncode == 0, done.stderr
+    after = status(running)[1]
+    assert all(after[name]["pid"] != before[name]["pid"] for name in SERVICES)
+
+
 def test_it_listens_on_loopback_only(running: Path) -> None:
     for process in leftovers(Layout(home=running)):
         listening = [link for link in process.net_connections("inet") if link.status == psutil.CONN_LISTEN]

@@ -213,10 +213,10 @@ def identity(
     import socket
 
     from collect_ops.cli.params import parse_params
+    from collect_ops.kernel.code import version_with_code
     from collect_ops.kernel.errors import Fault, ValidationFailed
     from collect_ops.nodes.agent import NodeIdentity
     from collect_ops.nodes.heartbeat import NODE_ID
-    from collect_ops.nodes.join import installed
     from collect_ops.nodes.machine import node_id_of
 
     own = node_id_of(node_id)
@@ -226,7 +226,7 @@ def identity(
     return NodeIdentity(
         node_id=own,
         name=socket.gethostname(),
-        version=installed("collect-ops"),
+        version=version_with_code(),
         slots=slots,
         labels=parse_params(labels or [], option="--label"),
         kinds=tuple(kinds or ["http"]),

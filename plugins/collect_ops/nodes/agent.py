@@ -40,7 +40,7 @@ class NodeIdentity:
     Args:
         node_id: Its id.
         name: Host name.
-        version: Of collect-ops.
+        version: Of collect-ops, with the code that it runs.
         slots: Shard groups that it runs at once.
         labels: What placement can ask for.
         kinds: Kinds of sources that its workers can collect from.

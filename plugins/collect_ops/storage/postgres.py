@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Json, Jsonb, set_json_dumps, set_json_loads
 
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage
+from collect_ops.storage.schema import UNDEFINED, SchemaBehind, missing_before
 
 __all__ = [
     "AsyncConnection",
@@ -61,6 +62,40 @@ class DatabaseUnavailable(CollectOpsError, OwnOutage):
         )
 
 
+class _Cursor(psycopg.Cursor[dict[str, Any]]):
+    """Says which migrations are missing when a statement names what the database does not have."""
+
+    def execute(self, *arguments: Any, **options: Any) -> _Cursor:
+        try:
+            return super().execute(*arguments, **options)
+        except UNDEFINED as error:
+            _explain(self.connection, error)
+            raise
+
+
+class _AsyncCursor(psycopg.AsyncCursor[dict[str, Any]]):
+    """The same, for asyncio."""
+
+    async def execute(self, *arguments: Any, **options: Any) -> _AsyncCursor:
+        try:
+            return await super().execute(*arguments, **options)
+        except UNDEFINED as error:
+            _explain(self.connection, error)
+            raise
+
+
+def _explain(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], error: psycopg.Error
+) -> None:
+    """Raise what explains a missing table, column or function: a migration that is not applied. Else nothing."""
+    try:
+        missing = missing_before(connection)
+    except psycopg.Error:
+        return  # not a database of ours, or one that is away: the error itself says more
+    if missing:
+        raise SchemaBehind(missing) from error
+
+
 def connect(dsn: str, *, application_name: str = "collect-ops") -> Connection:
     """Open an autocommit connection whose rows are dictionaries.
 
@@ -75,7 +110,12 @@ def connect(dsn: str, *, application_name: str = "collect-ops") -> Connection:
     """
     try:
         return psycopg.connect(
-            dsn, autocommit=True, row_factory=dict_row, application_name=application_name, **_OPTIONS
+            dsn,
+            autocommit=True,
+            row_factory=dict_row,
+            cursor_factory=_Cursor,
+            application_name=application_name,
+            **_OPTIONS,
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(str(error)) from error
@@ -115,7 +155,12 @@ async def connect_async(
     options = {**_OPTIONS, "options": f"{_OPTIONS['options']}{own}"}
     try:
         return await psycopg.AsyncConnection.connect(
-            dsn, autocommit=True, row_factory=dict_row, application_name=application_name, **options
+            dsn,
+            autocommit=True,
+            row_factory=dict_row,
+            cursor_factory=_AsyncCursor,
+            application_name=application_name,
+            **options,
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(str(error)) from error

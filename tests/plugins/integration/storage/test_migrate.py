@@ -7,9 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from collect_ops.kernel.code import version_with_code
+from collect_ops.kernel.errors import OwnOutage
 from collect_ops.kernel.paths import include_dir
-from collect_ops.storage import Connection, connect, errors
-from collect_ops.storage.migrate import Migrated, MigrationChanged, main, migrate
+from collect_ops.storage import Connection, connect, connect_async, errors
+from collect_ops.storage.migrate import (
+    WAITS,
+    Migrated,
+    MigrationChanged,
+    OlderCodeRuns,
+    Phase,
+    finish,
+    main,
+    migrate,
+)
+from collect_ops.storage.schema import SchemaBehind
+from tests.plugins.integration.databases import new_database
 
 NAMES = tuple(path.stem for path in sorted((include_dir() / "sql" / "migrations").glob("*.sql")))
 
@@ -57,6 +70,140 @@ def test_the_command(
     monkeypatch.setenv("COLLECT_POSTGRES_DSN", postgres_dsn)
     assert main() == 0
     assert capsys.readouterr().out == f"migrations: 0 applied, {len(NAMES)} known before\n"
+    assert main(["before"]) == main(["after"]) == main(["after", "node-1"]) == 0
+    for wrong in (["afterwards"], ["before", "node-1"]):
+        assert main(wrong) == 2
+        assert "allowed: before, after, after NODE" in capsys.readouterr().err
     monkeypatch.delenv("COLLECT_POSTGRES_DSN")
     assert main() == 2
     assert "COLLECT_POSTGRES_DSN is not set" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pair(migrations: Path) -> Path:
+    """A folder in which the first migration has a second half."""
+    (migrations / "9001_first.after.sql").write_text("ALTER TABLE public.first DROP COLUMN id;")
+    return migrations
+
+
+def columns(db: Connection) -> set[str]:
+    rows = db.execute("SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'first'")
+    return {row["name"] for row in rows.fetchall()}
+
+
+def node(db: Connection, node_id: str, version: str, *, status: str = "ACTIVE") -> None:
+    db.execute(
+        "INSERT INTO collect.node (id, machine, boot_id, started_at, seq, name, address, version, slots, cpu_percent,"
+        " memory_percent, memory_bytes, disk_percent, disk_free_bytes, load_1, workers_bytes, groups, status)"
+        " VALUES (%s, 'm', 'b', now(), 1, 'n', '127.0.0.1', %s, 4, 0, 0, 1, 0, 1, 0, 0, 0, %s)",
+        (node_id, version, status),
+    )
+
+
+def test_what_is_taken_away_waits_for_its_phase(db: Connection, pair: Path) -> None:
+    assert migrate(db, pair, phases=(Phase.BEFORE,)).applied == ("9001_first", "9002_second")
+    assert columns(db) == {"id", "name"}
+    assert finish(db, pair).applied == ("9001_first.after",)
+    assert finish(db, pair).applied == migrate(db, pair).applied == ()
+    assert columns(db) == {"name"}
+
+
+def test_both_phases_at_once_are_one_after_the_other(db: Connection, pair: Path) -> None:
+    assert migrate(db, pair).applied == ("9001_first", "9002_second", "9001_first.after")
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "SUSPECT", "DRAINING"])
+def test_the_second_phase_waits_for_a_node_that_runs_other_code(
+    db: Connection, pair: Path, status: str
+) -> None:
+    migrate(db, pair, phases=(Phase.BEFORE,))
+    node(db, "ours", version_with_code())
+    node(db, "elsewhere", "0.1.0", status=status)
+    with pytest.raises(OlderCodeRuns) as waits:
+        finish(db, pair)
+    assert (waits.value.names, waits.value.nodes) == (("9001_first.after",), {"elsewhere": "0.1.0"})
+    assert columns(db) == {"id", "name"}
+    assert finish(db, pair, restarted=["elsewhere"]).applied == ("9001_first.after",)
+
+
+@pytest.mark.parametrize("status", ["LOST", "LEFT"])
+def test_the_second_phase_does_not_wait_for_a_node_that_is_gone(
+    db: Connection, pair: Path, status: str
+) -> None:
+    migrate(db, pair, phases=(Phase.BEFORE,))
+    node(db, "gone", "0.1.0", status=status)
+    assert finish(db, pair).applied == ("9001_first.after",)
+
+
+def test_nobody_waits_when_there_is_nothing_to_apply(db: Connection) -> None:
+    node(db, "elsewhere", "0.1.0")
+    assert finish(db).applied == ()
+
+
+def test_the_command_says_what_it_waits_for(
+    db: Connection,
+    postgres_dsn: str,
+    pair: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node(db, "elsewhere", "0.1.0")
+    here = tmp_path / "include" / "sql" / "migrations"
+    here.mkdir(parents=True)
+    for path in pair.glob("*.sql"):
+        (here / path.name).write_text(path.read_text())
+    (tmp_path / "include" / "sql" / "queries").symlink_to(include_dir() / "sql" / "queries")
+    monkeypatch.setenv("COLLECT_OPS_INCLUDE", str(tmp_path / "include"))
+    monkeypatch.setenv("COLLECT_POSTGRES_DSN", postgres_dsn)
+    assert main(["after"]) == WAITS
+    out = capsys.readouterr().out
+    assert "9001_first.after" in out
+    assert "node elsewhere runs 0.1.0" in out
+
+
+def test_the_order_of_the_phases_makes_no_difference(db: Connection, tmp_path: Path) -> None:
+    """Who skips releases applies all that comes before, and then all that comes after."""
+    with new_database("in_order") as (_, dsn), connect(dsn) as other:
+        for name in NAMES:
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / f"{name}.sql").symlink_to(include_dir() / "sql" / "migrations" / f"{name}.sql")
+            migrate(other, folder)
+        assert schema(other) == schema(db)
+
+
+def schema(db: Connection) -> set[tuple[object, ...]]:
+    rows = db.execute(
+        "SELECT table_name AS of, column_name AS what, data_type || is_nullable || coalesce(column_default, '') AS how"
+        " FROM information_schema.columns WHERE table_schema = 'collect'"
+        " UNION ALL SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'collect'"
+        " UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'collect'::regnamespace"
+        " UNION ALL SELECT '', proname, prosrc FROM pg_proc WHERE pronamespace = 'collect'::regnamespace"
+    ).fetchall()
+    return {tuple(row.values()) for row in rows}
+
+
+def test_a_statement_before_its_migration_says_which_is_missing(db: Connection, postgres_dsn: str) -> None:
+    """As a process meets it that has started with newer code than `make up` has migrated to."""
+    db.execute("DELETE FROM public.schema_migration WHERE name = %s", (NAMES[-1],))
+    with pytest.raises(SchemaBehind) as behind, db.transaction():
+        db.execute("SELECT nothing_yet FROM collect.task")
+    assert behind.value.missing == (NAMES[-1],)
+    assert isinstance(behind.value, OwnOutage)
+    assert isinstance(behind.value.__cause__, errors.UndefinedColumn)
+    with pytest.raises(SchemaBehind):
+        db.execute("SELECT FROM collect.nothing_yet")
+
+
+async def test_the_same_for_asyncio(db: Connection, postgres_dsn: str) -> None:
+    db.execute("DELETE FROM public.schema_migration WHERE name = %s", (NAMES[-1],))
+    async with await connect_async(postgres_dsn) as connection:
+        with pytest.raises(SchemaBehind):
+            await connection.execute("SELECT FROM collect.nothing_yet")
+
+
+def test_a_fault_of_ours_stays_what_it_is(db: Connection) -> None:
+    with pytest.raises(errors.UndefinedColumn):
+        db.execute("SELECT nothing_yet FROM collect.task")

@@ -1,0 +1,81 @@
+"""What the stack does before it stops workers: groups are asked to hand back, and no claim begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from collect_ops.lanes.rules import lane_rules
+from collect_ops.storage import query
+from stack import draining
+
+NODE = "node-1"
+
+
+@pytest.fixture
+def connection(postgres_dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        yield connection
+
+
+def open_group(connection: psycopg.Connection, run_id: str, node_id: str) -> None:
+    connection.execute(
+        "INSERT INTO collect.shard_group (run_id, group_no, lane, label, concurrency, status, node, started_at)"
+        " VALUES (%s, 0, 'normal', 'a group', 1, 'OPEN', %s, now())",
+        (run_id, node_id),
+    )
+
+
+def end_when_asked(dsn: str, run_id: str) -> None:
+    """What a shard group does: it looks whether it shall hand back with each sign of life."""
+    deadline = time.monotonic() + 20
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            ended = connection.execute(
+                "UPDATE collect.shard_group SET status = 'CLOSED' WHERE run_id = %s AND hand_back", (run_id,)
+            )
+            if ended.rowcount:
+                return
+            time.sleep(0.1)
+
+
+def test_groups_are_asked_and_waited_for(connection: psycopg.Connection, postgres_dsn: str) -> None:
+    open_group(connection, "ours", NODE)
+    open_group(connection, "elsewhere", "another")
+    said: list[str] = []
+    group = threading.Thread(target=end_when_asked, args=(postgres_dsn, "ours"))
+    group.start()
+    assert draining._drain(connection, [NODE], said.append) == 0
+    group.join()
+    assert len(said) == 1
+    row = connection.execute(
+        "SELECT hand_back FROM collect.shard_group WHERE run_id = 'elsewhere'"
+    ).fetchone()
+    assert row == (False,)
+
+
+def test_one_that_takes_too_long_is_told(
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "HAND_BACK_WITHIN_S", 0.0)
+    open_group(connection, "slow", NODE)
+    said: list[str] = []
+    assert draining._drain(connection, [NODE], said.append) == 1
+    assert len(said) == 1
+
+
+def test_no_claim_begins_meanwhile(connection: psycopg.Connection, postgres_dsn: str) -> None:
+    draining._hold_lanes(connection)
+
+    def locked(lane: str) -> bool:
+        with psycopg.connect(postgres_dsn) as claim:
+            row = claim.execute(query("lanes/lock_lane"), {"lane": lane}).fetchone()
+            return bool(row and row[0])
+
+    assert not any(locked(lane) for lane in lane_rules().lanes)
+    connection.close()
+    assert all(locked(lane) for lane in lane_rules().lanes)
