@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -43,8 +44,10 @@ def alarmed(stack: RunningStack) -> Iterator[None]:
 def test_a_task_submitted_under_the_alarm_is_collected_after_it(
     stack: RunningStack, server: PagedServer, alarmed: None
 ) -> None:
-    admitted = stack.submit({"source": "example_offset", "force": True}, 120)
-    task_id = admitted["task_id"]
+    # By the command: Airflow's own messages to its workers go through the same broker, and wait as well.
+    done = stack.command("collect_ops.cli", "submit", "example_offset", "--force", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    task_id = json.loads(done.stdout)["task_id"]
     (row,) = stack.rows(
         "SELECT status, generation, confirmed_generation FROM collect.task WHERE id = %s", task_id
     )
