@@ -35,7 +35,7 @@ from tests.plugins.integration.broker.link import wait_until
 from tests.plugins.integration.world import World
 
 #: Sixty times as fast as shipped.
-RULES = PlacementRules(heartbeat=HeartbeatRule(every_s=0.3, suspect_s=0.7, alive_s=1.0))
+RULES = PlacementRules(heartbeat=HeartbeatRule(every_s=0.9, suspect_s=2.1, alive_s=3.0))
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ def test_an_agent_is_registered_lost_and_found(world: World, names: Names, clien
         assert (row["status"], row["seq"], row["slots"], row["labels"]) == ("ACTIVE", 2, 4, {"region": "eu"})
         assert 0 < row["memory_percent"] < 100
         assert world.rows("SELECT count(*) AS n FROM collect.node_sample")[0]["n"] == 2
-        time.sleep(0.75)
+        time.sleep(2.25)
         assert [(m.from_status, m.to_status) for m in ingest(world, names).moved] == [("ACTIVE", "SUSPECT")]
-        time.sleep(0.5)
+        time.sleep(1.5)
         [lost] = ingest(world, names).moved
-        assert (lost.to_status, lost.reason) == ("LOST", "it has not renewed its liveness key for 1 s")
+        assert (lost.to_status, lost.reason) == ("LOST", "it has not renewed its liveness key for 3 s")
         running.beat(publisher)
         assert [m.to_status for m in ingest(world, names).moved] == ["ACTIVE"]
         running.draining = True
@@ -131,7 +131,7 @@ def test_nobody_is_lost_to_a_flush(world: World, names: Names, client: redis.Red
         # Long after a flush a missing key says again what it says.
         ingest(world, names)
         client.set(keys.NODES_WITNESS, int(client.time()[0]) - 60)  # type: ignore[index]
-        time.sleep(0.5)
+        time.sleep(1.5)
         assert [m.to_status for m in ingest(world, names).moved] == ["LOST"]
 
 
@@ -143,7 +143,7 @@ def test_a_late_ingest_makes_nobody_lost(world: World, names: Names, client: red
     try:
         wait_until(lambda: bool(client.get(keys.node("n1"))))
         ingest(world, names)
-        time.sleep(2.5)
+        time.sleep(7.5)
         done = ingest(world, names)
         assert done.moved == []
         assert done.heartbeats >= 6
@@ -293,9 +293,9 @@ def test_nobody_is_lost_because_redis_was_not_reachable(
         for each in agents:
             each.beat(publisher)
         ingest(world, names)
-        time.sleep(1.1)
+        time.sleep(3.3)
         assert {m.to_status for m in ingest(world, names).moved} == {"SUSPECT"}
-        time.sleep(0.5)
+        time.sleep(1.5)
         for each in agents[:2]:
             each.beat(publisher)
         moved = {m.node_id: m.to_status for m in ingest(world, names).moved}
@@ -336,13 +336,13 @@ def test_an_agent_that_is_told_nonsense_does_not_begin(
     node = NodeIdentity(**{"node_id": "n1", "name": "host", "version": "1", "slots": 4, **fields})
     with pytest.raises(ValidationFailed, match=told):
         Agent(node, world.backends, RULES, exchange=world.rules.broker.heartbeats)
-    with pytest.raises(ValidationFailed, match=r"every_s: must be less than 0\.7 s"):
+    with pytest.raises(ValidationFailed, match=r"every_s: must be less than 2\.1 s"):
         Agent(
             replace(node, node_id="n1", slots=4, labels={}),
             world.backends,
             RULES,
             exchange=world.rules.broker.heartbeats,
-            every_s=0.8,
+            every_s=2.4,
         )
     assert client.get(keys.node("n1")) is None
 
@@ -450,15 +450,15 @@ def test_what_placement_waits_for_is_told_at_once(world: World, monkeypatch: pyt
     thread.start()
     try:
         wait_until(lambda: len(told) == 1)
-        time.sleep(0.4)
+        time.sleep(1.2)
         assert told == [(95.0, False)]
         busy[0] = 20.0
         wait_until(lambda: len(told) == 2)
         busy[0] = 90.0  # who gets work is busy: that can wait
-        time.sleep(0.4)
+        time.sleep(1.2)
         running.draining = True
         wait_until(lambda: len(told) == 3)
-        time.sleep(0.4)
+        time.sleep(1.2)
         assert told == [(95.0, False), (20.0, False), (90.0, True)]
     finally:
         stopping.set()
