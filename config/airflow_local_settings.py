@@ -46,25 +46,12 @@ PRELOAD = (
     "pydantic",
     "redis",
     "yaml",
-    # What our own DAGs import at top level, and with it everything a shard group runs.
-    "collect_ops.operators.backlog",
-    "collect_ops.operators.catalog",
-    "collect_ops.operators.dead_letters",
-    "collect_ops.operators.forms",
-    "collect_ops.operators.inbox",
-    "collect_ops.operators.lane",
-    "collect_ops.operators.links",
-    "collect_ops.operators.nodes",
-    "collect_ops.operators.priority",
-    "collect_ops.operators.submit",
-    "collect_ops.triggers.heartbeats",
-    "collect_ops.triggers.inbox",
-    "collect_ops.triggers.lane",
-    "collect_ops.triggers.recovery",
-    "collect_ops.delivery.sweep",
-    "collect_ops.sources.load",
 )
 
-if forks(sys.argv, os.environ.get("AIRFLOW__CORE__EXECUTOR", "")):
+if runs_ours := forks(sys.argv, os.environ.get("AIRFLOW__CORE__EXECUTOR", "")):
     for module in PRELOAD:
         importlib.import_module(module)
+if runs_ours or "triggerer" in sys.argv:
+    from collect_ops.policies.preloading import read_everything
+
+    read_everything()

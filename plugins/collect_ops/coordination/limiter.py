@@ -111,6 +111,12 @@ def _script(name: str) -> str:
     return (include_dir() / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
+def read_scripts() -> None:
+    """Read every script now, so that this process and its forks go on with these, whatever the files become."""
+    for file in (include_dir() / "lua").glob("*.lua"):
+        _script(file.stem)
+
+
 class HostLimiter:
     """Asks for turns at one host; an async context manager around its connections to Redis.
 

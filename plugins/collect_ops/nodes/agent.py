@@ -26,6 +26,7 @@ from collect_ops.nodes.heartbeat import Heartbeat
 from collect_ops.nodes.machine import Sampler, address_towards, machine_id
 from collect_ops.nodes.rules import PlacementRules
 from collect_ops.storage import DatabaseUnavailable, connect, errors, query
+from collect_ops.storage.queries import read_queries
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Agent:
             NodeIdTaken: A node on another machine has the id.
             AgentSuperseded: Another agent has been started for this node.
         """
+        read_queries()
         with Publisher(self._backends.amqp_url, timeout_s=5.0) as publisher:
             due = time.monotonic()
             while not stopping.wait(max(0.0, min(LOOK_S, due - time.monotonic()))):

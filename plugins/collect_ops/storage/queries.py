@@ -25,3 +25,9 @@ def query(name: str) -> LiteralString:
         FileNotFoundError: There is no such file.
     """
     return (queries_dir() / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def read_queries() -> None:
+    """Read every statement now, so that this process and its forks go on with these, whatever the files become."""
+    for file in queries_dir().rglob("*.sql"):
+        query(file.relative_to(queries_dir()).with_suffix("").as_posix())
