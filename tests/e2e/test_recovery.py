@@ -10,7 +10,9 @@ import signal
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import pika
 import psutil
 import psycopg
 import pytest
@@ -20,7 +22,7 @@ from benchmarks.settings import BenchSettings
 from benchmarks.slow_source import LONG_PAGE_S, Kind
 from stack import postgres, supervisor
 from stack.layout import Layout
-from stack.settings import load
+from stack.settings import CELERY_VHOST, load
 from tests.e2e.kills import point_connection
 from tests.e2e.running_stack import RunningStack, wait_for
 
@@ -210,3 +212,34 @@ def test_a_worker_that_is_restarted_hands_back_what_its_groups_have_not_done(
     (task,) = wait_for("its end", lambda: stack.rows(ended, long_task), 240)
     assert task["status"] == "COMPLETED"
     assert (task["lost_count"], task["retry_count"]) == (0, 0), "what was handed back was not lost"
+
+
+@pytest.mark.chaos
+def test_a_message_that_celery_lost_is_sent_anew(stack: RunningStack, source: None) -> None:
+    """As after the death of a worker that had acked a message and had not begun with its task."""
+    worker = psutil.Process(pid_of(stack, "worker"))
+    pools = worker.children()
+    worker.suspend()  # who would start the pools again
+    try:
+        for pool in pools:
+            for process in (*pool.children(recursive=True), pool):
+                process.kill()
+        urgent = admit(stack, Kind.URGENT, priority=10)
+        purged = wait_for("a message that no worker takes", purge_celery, 120)
+        assert purged >= 1
+    finally:
+        worker.resume()
+    lost = time.monotonic()
+    ended = "SELECT status, attempt, retry_count FROM collect.task WHERE id = %s AND finished_at IS NOT NULL"
+    (task,) = wait_for("its end", lambda: stack.rows(ended, urgent), 240)
+    print(f"a task whose message was lost has ended after {time.monotonic() - lost:.0f} s")
+    assert (task["status"], task["retry_count"]) == ("COMPLETED", 0)
+    stack.wait_until_healthy(240)
+
+
+def purge_celery() -> int:
+    """Empty the queues of Celery's workers; returns how many messages were in them."""
+    url = urlsplit(os.environ["COLLECT_AMQP_URL"])._replace(path=f"/{CELERY_VHOST}").geturl()
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        return sum(channel.queue_purge(queue).method.message_count for queue in ("control", "default"))

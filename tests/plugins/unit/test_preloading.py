@@ -45,12 +45,12 @@ for folder in ("sql/queries", "lua"):
 import pkgutil, collect_ops
 from collect_ops.storage import query
 from collect_ops.coordination.limiter import _script
-of_next = [name for name in ("lanes/claim_tasks", "execution/fence_shard") if "next" in query(name)]
+of_next = [name for name in ("lanes/claim_tasks", "execution/fence_shard") if "next release" in query(name)]
 later = [
     found.name for found in pkgutil.walk_packages(collect_ops.__path__, "collect_ops.")
     if found.name not in before and found.name.split(".")[1] not in ("cli", "policies")
 ]
-print(of_next, "next" in _script("limiter_acquire"), later)
+print(of_next, "next release" in _script("limiter_acquire"), later)
 """
     done = subprocess.run(
         [sys.executable, "-c", script, *command.split(), str(include)],
