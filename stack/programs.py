@@ -99,14 +99,14 @@ BASE: dict[str, Program] = {
         ),
         Program(
             name="epmd",
-            command=lambda _: rabbitmq.epmd_command(),
+            command=rabbitmq.epmd_command,
             variables=rabbitmq.epmd_environment,
             port=lambda stack: stack.ports.epmd,
             stop_wait_s=5,
         ),
         Program(
             name="rabbitmq",
-            command=lambda _: rabbitmq.command(),
+            command=rabbitmq.command,
             variables=rabbitmq.environment,
             port=lambda stack: stack.ports.rabbitmq,
             needs=("epmd",),
