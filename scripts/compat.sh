@@ -33,5 +33,5 @@ if [ $# -gt 0 ]; then
 fi
 "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 2 tests/plugins/integration || status=$?
 # Starts a broker of its own from the same tree.
-"$BIN/python" -m pytest tests/stack/test_consumer_timeout.py || status=$?
+"$BIN/python" -m pytest tests/stack/test_strict_broker.py || status=$?
 exit "$status"

@@ -1,4 +1,4 @@
-"""A broker that is not patient: what is held for too long is an error of its own, not an outage."""
+"""A broker as strict as releases get: it takes back what is held for long, and refuses what RabbitMQ 4.3 refuses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,20 +17,27 @@ from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import Queue, Topology, declare
 from collect_ops.kernel.errors import OwnOutage
+from stack.env_files import CONFIG, parse
 from stack.layout import CHECKOUT, Layout
 from tests.plugins.integration.broker.link import wait_until
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
-# RabbitMQ looks at a channel's age once a minute, and is patient for half an hour.
-IMPATIENT = "[{rabbit, [{consumer_timeout, 1000}, {channel_tick_interval, 1000}]}].\n"
+# RabbitMQ looks at a channel's age once a minute, and is patient for half an hour. Queues that are neither durable nor
+# exclusive, and a prefetch for all consumers of a channel, are refused from 4.3 on; 3.10 does not know that setting.
+STRICT = """[{rabbit, [
+    {consumer_timeout, 1000}, {channel_tick_interval, 1000},
+    {permit_deprecated_features, #{transient_nonexcl_queues => false, global_qos => false}}
+]}].
+"""
+WORKER = ["-m", "celery", "--app", "airflow.providers.celery.executors.celery_executor.app"]
 
 
 @pytest.fixture(scope="module")
 def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A broker of this test's own."""
-    layout = Layout(home=tmp_path_factory.mktemp("impatient") / "stack")
+    layout = Layout(home=tmp_path_factory.mktemp("strict") / "stack")
     layout.create()
-    (layout.etc / "rabbitmq-advanced.config").write_text(IMPATIENT)
+    (layout.etc / "rabbitmq-advanced.config").write_text(STRICT)
     variables = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
 
     def run_stack(*arguments: str) -> str:
@@ -91,6 +99,52 @@ def test_what_is_held_for_too_long_comes_again_and_says_why(
         assert (caught.value.queue, caught.value.timeout_s) == (queue, 1.0)
         assert not isinstance(caught.value, OwnOutage)
         other.ack([take_again(other, queue).tag])
+
+
+@pytest.fixture
+def celery(amqp_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Celery's command as this configuration has it."""
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},
+        **parse(CONFIG / "airflow.env"),
+        "PYTHONPATH": str(CHECKOUT / "plugins"),
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CELERY__BROKER_URL": amqp_url,
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+sqlite:///{tmp_path}/results.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+    }
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *WORKER, *arguments],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.long
+def test_a_worker_of_airflows_has_its_mailbox(celery: Callable[..., subprocess.Popen[str]]) -> None:
+    worker = celery(
+        "worker", "--queues", "default", "--pool", "solo", "--hostname", "strict@here", "-l", "info"
+    )
+    for line in worker.stdout or ():
+        assert "541" not in line, line
+        if "strict@here ready" in line:
+            break
+    answer, _ = celery("inspect", "--timeout", "20", "ping").communicate(timeout=90)
+    assert "strict@here: OK" in answer
+    assert "pong" in answer
 
 
 def wait_until_told(consumer: Consumer) -> None:
