@@ -17,6 +17,7 @@ from benchmarks import (
     admission,
     claim,
     collect,
+    due,
     engine,
     heartbeats,
     idle,
@@ -47,6 +48,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "collect": collect.run,
     "nodes": nodes.run,
     "recovery": recovery.run,
+    "due": due.run,
     "idle": idle.run,
 }
 #: Of output that goes to a file: the tables need it.

@@ -148,6 +148,8 @@ def follow(stack: RunningStack, consumer: str, before: int) -> None:
 
 def events(stack: RunningStack) -> list[dict[str, Any]]:
     answer = stack.rest("GET", "/assets/events?order_by=-timestamp&limit=100")
+    if answer.status_code == 500:
+        return []  # Airflow 3.3.2 cannot answer while a run that an event created is queued: it has no start_date yet
     assert answer.status_code == 200, answer.text
     return [each for each in answer.json()["asset_events"] if each["name"] == TABLE]
 
@@ -158,8 +160,8 @@ def event_of(stack: RunningStack, task_id: int) -> dict[str, Any] | None:
 
 
 def consumed(stack: RunningStack, consumer: str, event_id: int) -> bool:
-    found = next(each for each in events(stack) if each["id"] == event_id)
-    return any(run["dag_id"] == consumer for run in found["created_dagruns"])
+    runs = [run for each in events(stack) if each["id"] == event_id for run in each["created_dagruns"]]
+    return consumer in {run["dag_id"] for run in runs}
 
 
 def test_the_runs_of_a_source_can_be_listed(stack: RunningStack, server: PagedServer) -> None:

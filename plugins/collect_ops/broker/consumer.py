@@ -127,7 +127,7 @@ class Consumer:
         except AMQPError as error:
             raise _failure(queue, self._questions, error) from error
 
-    def take(self, queue: str, limit: int, *, wait_s: float = 0.2) -> list[Delivery]:
+    def take(self, queue: str, limit: int, *, wait_s: float = 1.0) -> list[Delivery]:
         """Take up to `limit` messages, highest priority first.
 
         Args:

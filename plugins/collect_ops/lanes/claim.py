@@ -195,6 +195,8 @@ class _Claim:
         while self._sorted.takes_more:
             deliveries = self._consumer.take(self._rules.queue(self._lane), block)
             if not deliveries:
+                # A busy broker has messages that it did not deliver in time.
+                self._result.more = self._consumer.depth(self._rules.queue(self._lane)) > 0
                 return
             left = len(self._sorted.leave)
             self._sort(deliveries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -13,6 +14,7 @@ from collect_ops.coordination.liveness import LivenessUnknown
 from collect_ops.hooks.backends import backends_of_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.storage import Connection, DatabaseUnavailable, connect, errors
+from collect_ops.triggers.threads import run_in_thread
 
 #: Between two looks while a service that is looked at is away.
 LONGEST_PAUSE_S = 30.0
@@ -50,7 +52,7 @@ class DueTrigger(BaseEventTrigger):
             while True:
                 found: dict[str, Any] = {}
                 try:
-                    found = await asyncio.to_thread(self._look, backends)
+                    found = await run_in_thread(partial(self._look, backends))
                     pause_s = self.poll_interval_s
                 except (
                     DatabaseUnavailable,

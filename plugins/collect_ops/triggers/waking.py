@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -16,6 +17,7 @@ from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.hooks.backends import backends_of_async
 from collect_ops.kernel.backends import Backends
 from collect_ops.storage import DatabaseUnavailable, errors
+from collect_ops.triggers.threads import run_in_thread
 
 
 class WakingTrigger(BaseEventTrigger):
@@ -59,7 +61,7 @@ class WakingTrigger(BaseEventTrigger):
         try:
             while True:
                 try:
-                    depth = await asyncio.to_thread(self._look, backends, wakeups)
+                    depth = await run_in_thread(partial(self._look, backends, wakeups))
                     pause_s = self.poll_interval_s
                 except (
                     BrokerUnavailable,

