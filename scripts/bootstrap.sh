@@ -86,7 +86,7 @@ ensure_testing() {
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
-# The next Debian's servers in a file tree of their own, some 850 MB: debootstrap brings what they link to as well. It
+# The next Debian's servers in a file tree of their own, some 630 MB: debootstrap brings what they link to as well. It
 # mounts things in the tree while it works, so it has a mount namespace of its own, which goes whatever happens. The tree
 # gets its name when it is complete: what an interrupted run leaves is made anew.
 ensure_servers() {
