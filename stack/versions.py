@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import httpx
+import psycopg
+from redis import RedisError
 
 from stack import postgres, redis
 from stack.faults import BadSetting, StackError
@@ -12,20 +14,36 @@ from stack.settings import HOST, Stack
 
 
 def running(stack: Stack) -> dict[str, str]:
-    """The servers' versions by name; they must run."""
+    """The servers' versions by name.
+
+    Raises:
+        StackError: One of them does not answer.
+    """
+    found: dict[str, str] = {}
+    for name, ask in (("postgres", _postgres), ("redis", redis.version), ("rabbitmq", _rabbitmq)):
+        try:
+            found[name] = ask(stack)
+        except (psycopg.Error, RedisError, httpx.HTTPError) as error:
+            raise StackError(
+                f"{name} does not say its version: {error}; does it run (make status)?"
+            ) from error
+    return found
+
+
+def _postgres(stack: Stack) -> str:
     with postgres.connect(stack) as connection:
-        postgres_version = connection.info.parameter_status("server_version") or ""
+        version = connection.info.parameter_status("server_version") or ""
+    return version.split(" ")[0]
+
+
+def _rabbitmq(stack: Stack) -> str:
     places = stack.places
     answer = httpx.get(
         f"http://{HOST}:{stack.ports.rabbitmq_management}/api/overview",
         auth=(places["RABBITMQ_USER"], places["RABBITMQ_PASSWORD"]), timeout=15, trust_env=False,
     )  # fmt: skip
     answer.raise_for_status()
-    return {
-        "postgres": postgres_version.split(" ")[0],
-        "redis": redis.version(stack),
-        "rabbitmq": str(answer.json()["rabbitmq_version"]),
-    }
+    return str(answer.json()["rabbitmq_version"])
 
 
 def demand(found: dict[str, str], least: dict[str, str]) -> None:

@@ -136,3 +136,9 @@ def test_all_that_are_too_old_are_named() -> None:
 def test_a_demand_that_cannot_be_read_is_refused(least: str) -> None:
     with pytest.raises(BadSetting, match="--at-least"):
         versions.parsed(least, FOUND)
+
+
+def test_a_server_that_does_not_run_is_named(tmp_path: Path) -> None:
+    layout = Layout(home=tmp_path / "home")
+    with pytest.raises(StackError, match="postgres"):
+        versions.running(settings.load_or_create(layout, {}))
