@@ -85,8 +85,12 @@ test: ## Lint, types, import contracts and all tests, on services of their own (
 	@scripts/test.sh $(ARGS)
 
 .PHONY: test-long
-test-long: ## The tests that take many minutes, on a whole stack; run before each merge (ARGS= goes to pytest)
+test-long: ## The tests that take many minutes, on a whole stack, and make compat; run before each merge (ARGS= goes to pytest)
 	@scripts/test.sh --long $(ARGS)
+
+.PHONY: compat
+compat: ## The integration tests on PostgreSQL 17, Redis 8 and RabbitMQ 4 of Debian 13; needs root (ARGS= goes to pytest)
+	@scripts/compat.sh $(ARGS)
 
 .PHONY: lint
 lint: bootstrap ## Lint, format check, types, import contracts, SQL

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what is missing: Debian packages, uv, Python environments. Does nothing when all is there.
 #
-#   scripts/bootstrap.sh [packages] [nodes] [testing] [uv] [venv NAME LOCK]
+#   scripts/bootstrap.sh [packages] [nodes] [servers] [testing] [uv] [venv NAME LOCK]
 #
 #   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable: a link
 #                    to a folder of that lock's own
 #   packages         the servers only
 #   nodes            what `make up NODES=…` and LISTEN=… need besides: socat, and iproute2 for network namespaces
+#   servers          the servers of the next Debian, below .stack/servers/RELEASE: what `make compat` runs on
 #   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file
 #   uv               uv only
 #   venv NAME LOCK   .stack/NAME from LOCK (venv-demo requirements-demo.lock); alone, without the project
@@ -15,6 +16,9 @@ cd "$(dirname "$0")/.."
 
 UV_VERSION=0.13.9
 UV=.stack/uv/bin/uv
+# Debian 13: PostgreSQL 17, Redis 8, RabbitMQ 4.0.
+SERVERS_RELEASE=trixie
+SERVERS_PACKAGES=postgresql-17,redis-server,rabbitmq-server
 LOCK="${LOCK:-requirements-dev.lock}"
 
 say() { printf 'bootstrap: %s\n' "$*"; }
@@ -80,6 +84,30 @@ ensure_testing() {
     command -v node >/dev/null || missing+=(nodejs)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+# The next Debian's servers in a file tree of their own, some 630 MB: debootstrap brings what they link to as well. It
+# mounts things in the tree while it works, so it has a mount namespace of its own, which goes whatever happens. The tree
+# gets its name when it is complete: what an interrupted run leaves is made anew.
+ensure_servers() {
+    local tree=".stack/servers/$SERVERS_RELEASE" stamp="$SERVERS_RELEASE $SERVERS_PACKAGES" mirror
+    if [ "$(cat "$tree/.installed-from" 2>/dev/null)" = "$stamp" ]; then return; fi
+    [ "$(id -u)" = 0 ] || die "a tree of servers needs root: debootstrap makes device files, and the servers enter it by a mount"
+    command -v debootstrap >/dev/null || install_packages debootstrap
+    # The package archive that this system itself uses.
+    mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)"
+    [ -n "$mirror" ] || die "apt names no package archive (apt-get indextargets)"
+    say "installing PostgreSQL, Redis and RabbitMQ of Debian $SERVERS_RELEASE below $tree"
+    rm -rf --one-file-system "$tree.new" "$tree"
+    mkdir -p "$tree.new"
+    if ! unshare --mount --propagation private debootstrap --variant=minbase --include="$SERVERS_PACKAGES" \
+        "$SERVERS_RELEASE" "$tree.new" "$mirror" >.stack/servers/debootstrap.log 2>&1; then
+        tail -n 20 .stack/servers/debootstrap.log >&2
+        die "debootstrap failed; all it said is in .stack/servers/debootstrap.log"
+    fi
+    rm -rf "$tree.new/var/cache/apt/archives" "$tree.new/var/lib/apt/lists"
+    printf '%s\n' "$stamp" >"$tree.new/.installed-from"
+    mv "$tree.new" "$tree"
 }
 
 ensure_uv() {
@@ -163,6 +191,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         packages) ensure_packages; shift ;;
         nodes) ensure_nodes; shift ;;
+        servers) ensure_servers; shift ;;
         testing) ensure_testing; shift ;;
         uv) ensure_packages; ensure_uv; shift ;;
         venv)
@@ -171,6 +200,6 @@ while [ $# -gt 0 ]; do
             ensure_venv "$2" "$3"
             shift 3
             ;;
-        *) die "unknown argument '$1'; allowed: packages, nodes, testing, uv, venv NAME LOCK" ;;
+        *) die "unknown argument '$1'; allowed: packages, nodes, servers, testing, uv, venv NAME LOCK" ;;
     esac
 done

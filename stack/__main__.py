@@ -1,4 +1,4 @@
-"""The command line: `python -m stack up|down|restart|status|logs|env|clean`."""
+"""The command line: `python -m stack up|down|restart|status|logs|env|versions|clean`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stack import bring_up, environment, join, launch, privileges, report, settings
+from stack import bring_up, environment, join, launch, privileges, report, settings, versions
 from stack.credentials import write_private
 from stack.env_files import exports
 from stack.faults import StackError
@@ -84,6 +84,16 @@ def env(arguments: argparse.Namespace) -> int:
     """Print shell exports."""
     wanted = environment.everything if arguments.all else environment.person
     print(exports(wanted(settings.load(Layout.from_environment()))))
+    return 0
+
+
+def show_versions(arguments: argparse.Namespace) -> int:
+    """Print the servers' versions; 1 when one is older than it shall be."""
+    found = versions.running(settings.load(Layout.from_environment()))
+    for name, version in found.items():
+        print(f"{name:<9} {version}")
+    if arguments.at_least:
+        versions.demand(found, versions.parsed(arguments.at_least, found))
     return 0
 
 
@@ -176,6 +186,10 @@ def parser() -> argparse.ArgumentParser:
     log_command.add_argument("--no-follow", action="store_true", help="end after the old lines")
     env_command = command("env", env, "print connection settings as shell exports")
     env_command.add_argument("--all", action="store_true", help="the owners' and the superuser's as well")
+    versions_command = command("versions", show_versions, "print which releases of the servers run")
+    versions_command.add_argument(
+        "--at-least", metavar="NAME=VERSION,…", help="exit status 1 when one is older: postgres=17,redis=8"
+    )
     withdraw_command = command("withdraw", withdraw, "end a node's sessions and take its credentials away")
     withdraw_command.add_argument("node", help="its id")
     join_command = command("join-file", join_file, "print what `collect-ops worker --join` needs elsewhere")

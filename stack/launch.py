@@ -68,7 +68,7 @@ def become(stack: Stack, name: str) -> None:
     os.chdir(folder)
     os.umask(0o077)
     code.write_note(stack, program, os.getpid())
-    drop = become_postgres() if program.runs_as_postgres else None
+    drop = become_postgres(stack) if program.runs_as_postgres else None
     if drop is not None:
         drop()
     os.execve(command[0], command, variables)  # noqa: S606

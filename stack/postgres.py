@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from stack import servers
 from stack.credentials import write_private
 from stack.env_files import CONFIG
 from stack.faults import CommandFailed, MissingProgram
@@ -22,24 +23,28 @@ OWN_CONF = "collect-ops.conf"
 OWN_HBA = "collect-ops-hba.conf"
 
 
-def binary(name: str) -> Path:
+def binary(stack: Stack, name: str) -> Path:
     """The newest installed server program of that name.
 
     Raises:
         MissingProgram: PostgreSQL is not installed.
     """
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
-    if found:
-        return found[-1]
-    on_path = shutil.which(name)
+    root = servers.root(stack)
+    installed = [Path("/") / path.relative_to(root) for path in root.glob(f"usr/lib/postgresql/*/bin/{name}")]
+    if installed:
+        return max(installed, key=lambda path: int(path.parts[4]))
+    on_path = servers.which(stack, name)
     if on_path is None:
         raise MissingProgram(name, "postgresql-15")
     return Path(on_path)
 
 
-def become_postgres() -> Callable[[], None] | None:
-    """What a child calls before it executes the server; None when this process is not root."""
-    if not runs_as_root():
+def become_postgres(stack: Stack) -> Callable[[], None] | None:
+    """What a child calls before it executes the server; None when this process is not root.
+
+    None as well when the servers have a tree of their own: they enter it as root, and give that up then (`command`).
+    """
+    if not runs_as_root() or stack.server_tree is not None:
         return None
     user = pwd.getpwnam(POSTGRES_USER)
 
@@ -86,12 +91,12 @@ def _initdb(stack: Stack, data: Path) -> None:
     own(password_file)
     try:
         done = subprocess.run(
-            [
-                str(binary("initdb")), "--pgdata", str(draft), "--username", "postgres",
+            _as_postgres(stack, [
+                str(binary(stack, "initdb")), "--pgdata", str(draft), "--username", "postgres",
                 "--pwfile", str(password_file), "--auth", "scram-sha-256", "--encoding", "UTF8",
                 "--locale", "C.UTF-8",
-            ],
-            cwd="/", env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, preexec_fn=become_postgres(),
+            ]),
+            cwd="/", env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, preexec_fn=become_postgres(stack),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
@@ -135,7 +140,11 @@ def _hba(stack: Stack) -> list[str]:
 
 def command(stack: Stack) -> list[str]:
     """What to execute."""
-    return [str(binary("postgres")), "-D", str(stack.layout.postgres_data)]
+    return _as_postgres(stack, [str(binary(stack, "postgres")), "-D", str(stack.layout.postgres_data)])
+
+
+def _as_postgres(stack: Stack, arguments: list[str]) -> list[str]:
+    return servers.command(stack, arguments, user=POSTGRES_USER)
 
 
 def connect(stack: Stack, database: str = "postgres", *, timeout_s: int = 3) -> psycopg.Connection:

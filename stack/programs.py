@@ -99,14 +99,14 @@ BASE: dict[str, Program] = {
         ),
         Program(
             name="epmd",
-            command=lambda _: rabbitmq.epmd_command(),
+            command=rabbitmq.epmd_command,
             variables=rabbitmq.epmd_environment,
             port=lambda stack: stack.ports.epmd,
             stop_wait_s=5,
         ),
         Program(
             name="rabbitmq",
-            command=lambda _: rabbitmq.command(),
+            command=rabbitmq.command,
             variables=rabbitmq.environment,
             port=lambda stack: stack.ports.rabbitmq,
             needs=("epmd",),
@@ -218,7 +218,7 @@ def programs(stack: Stack) -> dict[str, Program]:
 
 
 def named(stack: Stack, names: list[str]) -> list[Program]:
-    """Programs by name with what they need, in starting order; all when none is named.
+    """Programs by name with what they need, and what that needs, in starting order; all when none is named.
 
     Raises:
         UnknownService: a name is not one of the stack's.
@@ -228,6 +228,9 @@ def named(stack: Stack, names: list[str]) -> list[Program]:
         if name not in known:
             raise UnknownService(name, tuple(known))
     wanted = set(names or known)
-    for name in names:
-        wanted |= set(known[name].needs)
+    waiting = list(names)
+    while waiting:
+        needed = set(known[waiting.pop()].needs) - wanted
+        wanted |= needed
+        waiting += needed
     return [program for program in known.values() if program.name in wanted]

@@ -6,13 +6,12 @@ import base64
 import hashlib
 import json
 import secrets
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 
-from stack import access
+from stack import access, servers
 from stack.access import BrokerUser, Rights
 from stack.credentials import write_private
 from stack.env_files import CONFIG
@@ -175,24 +174,24 @@ def environment(stack: Stack) -> dict[str, str]:
     }
 
 
-def command() -> list[str]:
+def command(stack: Stack) -> list[str]:
     """What to execute.
 
     Raises:
         MissingProgram: RabbitMQ is not installed.
     """
-    if not SERVER.exists():
+    if not (servers.root(stack) / SERVER.relative_to("/")).exists():
         raise MissingProgram("rabbitmq-server", "rabbitmq-server")
-    return [str(SERVER)]
+    return servers.command(stack, [str(SERVER)])
 
 
-def epmd_command() -> list[str]:
+def epmd_command(stack: Stack) -> list[str]:
     """What to execute for the port mapper.
 
     Raises:
         MissingProgram: Erlang is not installed.
     """
-    epmd = shutil.which("epmd")
+    epmd = servers.which(stack, "epmd")
     if epmd is None:
         raise MissingProgram("epmd", "rabbitmq-server")
-    return [epmd]
+    return servers.command(stack, [epmd])

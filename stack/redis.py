@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 
 import redis
 
-from stack import access, agent
+from stack import access, agent, servers
 from stack.access import RedisUser
 from stack.credentials import write_private
 from stack.env_files import CONFIG
@@ -60,6 +59,12 @@ def remove_user(stack: Stack, node_id: str) -> None:
         link.delete(agent.liveness_key(node_id))
 
 
+def version(stack: Stack) -> str:
+    """Of the running server."""
+    with _connect(stack) as link:
+        return str(link.info("server")["redis_version"])
+
+
 def _connect(stack: Stack) -> redis.Redis:
     return redis.Redis(
         host=HOST, port=stack.ports.redis, password=stack.secrets["REDIS_PASSWORD"], socket_timeout=5
@@ -72,7 +77,7 @@ def command(stack: Stack) -> list[str]:
     Raises:
         MissingProgram: Redis is not installed.
     """
-    server = shutil.which("redis-server")
+    server = servers.which(stack, "redis-server")
     if server is None:
         raise MissingProgram("redis-server", "redis-server")
-    return [server, str(stack.layout.etc / "redis.conf")]
+    return servers.command(stack, [server, str(stack.layout.etc / "redis.conf")])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collect_ops.sources.examples import EXAMPLES_VARIABLE, examples_are_on
-from stack import access
+from stack import access, servers
 from stack import ports as port_choice
 from stack.access import Grants
 from stack.credentials import load_or_generate, write_private
@@ -34,6 +34,7 @@ class Stack:
         nodes: Worker hosts, and where the services listen beside 127.0.0.1.
         grants: Which nodes have credentials.
         examples: Whether the project's example sources are among the sources.
+        server_tree: Folder with the Debian that PostgreSQL, Redis and RabbitMQ come from; None for this system's.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class Stack:
     nodes: NodeSettings = field(default_factory=NodeSettings)
     grants: Grants = field(default_factory=Grants)
     examples: bool = False
+    server_tree: str | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -126,6 +128,7 @@ def load(layout: Layout) -> Stack:
         nodes=NodeSettings.remembered(remembered.get("nodes", {})),
         grants=Grants.remembered(remembered.get("grants", {})),
         examples=remembered.get("examples", False),
+        server_tree=remembered.get("server_tree"),
     )
 
 
@@ -137,6 +140,7 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
     """
     layout.create()
     remembered = read_settings(layout)
+    tree = servers.chosen(remembered.get("server_tree"), environment, is_new="ports" not in remembered)
     if "ports" in remembered and "PORT_BASE" not in environment:
         ports = Ports(**remembered["ports"]).overridden(environment)
     else:
@@ -149,7 +153,7 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
     examples = bool(remembered.get("examples", False))
     if environment.get(EXAMPLES_VARIABLE):
         examples = examples_are_on(environment)
-    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict(), examples=examples)
+    remember(layout, ports=ports.as_dict(), nodes=nodes.as_dict(), examples=examples, server_tree=tree)
     return Stack(
         layout=layout,
         ports=ports,
@@ -157,6 +161,7 @@ def load_or_create(layout: Layout, environment: Mapping[str, str] = os.environ) 
         nodes=nodes,
         grants=Grants.remembered(remembered.get("grants", {})),
         examples=examples,
+        server_tree=tree,
     )
 
 

@@ -54,6 +54,18 @@ def test_secrets_are_private_kept_and_completed(tmp_path: Path) -> None:
     assert credentials.load_or_generate(file)["REDIS_PASSWORD"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "started"),
+    [
+        ("postgres", ["postgres"]),
+        ("rabbitmq", ["epmd", "rabbitmq"]),
+        ("agent", ["postgres", "redis", "epmd", "rabbitmq", "agent"]),
+    ],
+)
+def test_a_service_is_started_with_what_its_services_need(name: str, started: list[str]) -> None:
+    assert [program.name for program in named(PLAIN, [name])] == started
+
+
 def test_each_lane_and_the_control_tasks_have_a_pool() -> None:
     assert set(pools()) == {"collect_urgent", "collect_normal", "collect_bulk", "collect_control"}
     assert all(isinstance(pool["slots"], int) and pool["slots"] > 0 for pool in pools().values())

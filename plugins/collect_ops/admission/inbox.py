@@ -20,7 +20,7 @@ import pydantic
 from collect_ops.admission.inbox_message import answered, decode, producer, readable, refused, submission_of
 from collect_ops.admission.model import Admission, Submission
 from collect_ops.admission.service import AdmissionService, Answer
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import BrokerRefused, BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, Delivery, QueueMissing
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
@@ -150,7 +150,7 @@ def wake_inbox(backends: Backends, rules: LaneRules, runs: Runs) -> bool:
     try:
         with Consumer(backends.amqp_url) as consumer:
             waiting = consumer.depth(rules.broker.inbox) > 0
-    except (BrokerUnavailable, QueueMissing) as error:
+    except (BrokerUnavailable, BrokerRefused, QueueMissing) as error:
         log.warning("inbox not looked at, the next sweep will: %s", error)
         return False
     return waiting and start_once(WAKE_NAME, INBOX_DAG_ID, runs, Wakeups(backends.redis_url))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pika
 import pika.data
-from pika.exceptions import AMQPConnectionError, AMQPError
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 
-from collect_ops.kernel.errors import CollectOpsError, OwnOutage
+from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
 
 # pika tells at INFO, in eight lines, of every connection it opens and closes: half of a short task's log.
 logging.getLogger("pika").setLevel(logging.WARNING)
@@ -76,6 +76,26 @@ class BrokerUnavailable(CollectOpsError, OwnOutage):
 
     def __init__(self, reason: object) -> None:
         super().__init__(f"RabbitMQ (connection collect_rabbitmq) is not available: {reason!r}")
+
+
+class BrokerRefused(CollectOpsError, Permanent):
+    """RabbitMQ answers, and does not do what it was asked for.
+
+    Args:
+        what: What it was asked for.
+        error: Its answer.
+    """
+
+    def __init__(self, what: str, error: ChannelClosedByBroker) -> None:
+        self.what, self.reply_code, self.reply = what, error.reply_code, error.reply_text
+        super().__init__(f"RabbitMQ (connection collect_rabbitmq) refuses {what}: {error.reply_text}")
+
+
+def failure_of(what: str, error: AMQPError) -> BrokerRefused | BrokerUnavailable:
+    """What an error of the driver means: a channel that the broker closed is an answer, all else an outage."""
+    return (
+        BrokerRefused(what, error) if isinstance(error, ChannelClosedByBroker) else BrokerUnavailable(error)
+    )
 
 
 def parameters(amqp_url: str) -> pika.URLParameters:

@@ -8,6 +8,7 @@ at: nothing is prefetched beyond what was asked for.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,17 +19,19 @@ from typing import Any, Self
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelWrongStateError
 
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import failure_of
 from collect_ops.broker.topology import close_connection, open_channel
-from collect_ops.kernel.errors import CollectOpsError, Permanent
+from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two answers to heartbeats (the broker gives up after two missed, 60 s each).
 _HEARTBEAT_PAUSE_S = 5.0
-_NOT_FOUND = 404
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+# RabbitMQ has no code of its own for it; the sentence has been the same since 3.8.
+_TIMED_OUT = re.compile(r"delivery acknowledgement .* timed out(?:.*?(?P<milliseconds>\d+) ms)?", re.DOTALL)
 
 
 class QueueMissing(CollectOpsError, Permanent):
@@ -38,6 +41,27 @@ class QueueMissing(CollectOpsError, Permanent):
         self.queue = queue
         super().__init__(
             f"queue {queue} is not there ({reply}); the topology is declared by `collect-ops topology`"
+        )
+
+
+class DeliveryTimedOut(CollectOpsError, Transient):
+    """RabbitMQ took messages back that nobody had answered for in time, and closed the channel; it runs.
+
+    Args:
+        queue: Where messages were taken from last.
+        reply: What RabbitMQ says.
+    """
+
+    def __init__(self, queue: str, reply: str) -> None:
+        self.queue, self.reply = queue, reply
+        found = _TIMED_OUT.search(reply)
+        milliseconds = found["milliseconds"] if found else None
+        #: The broker's limit, if it says which.
+        self.timeout_s = None if milliseconds is None else int(milliseconds) / 1000
+        limit = "" if self.timeout_s is None else f" of {self.timeout_s:g} s"
+        super().__init__(
+            f"messages of queue {queue} were held for longer than RabbitMQ's consumer_timeout{limit}, "
+            f"so it has closed the channel and delivers them again: {reply}"
         )
 
 
@@ -71,6 +95,8 @@ class Consumer:
 
     Raises:
         BrokerUnavailable: RabbitMQ did not accept the connection; or, from any method, closed it.
+        BrokerRefused: From any method: RabbitMQ does not do it (rights, an exclusive queue).
+        DeliveryTimedOut: From `take`, `ack`, `give_back` and `reject`: what was taken before was held for too long.
     """
 
     def __init__(self, amqp_url: str) -> None:
@@ -78,6 +104,7 @@ class Consumer:
         # A missing queue closes the channel that asked, and what was taken on it would be delivered again.
         self._questions: BlockingChannel | None = None
         self._unanswered: set[int] = set()
+        self._queue = ""
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +125,7 @@ class Consumer:
                 self._questions = self._connection.channel()
             return int(self._questions.queue_declare(queue=queue, passive=True).method.message_count)
         except AMQPError as error:
-            raise _told(queue, error) from error
+            raise _failure(queue, self._questions, error) from error
 
     def take(self, queue: str, limit: int, *, wait_s: float = 1.0) -> list[Delivery]:
         """Take up to `limit` messages, highest priority first.
@@ -115,6 +142,7 @@ class Consumer:
         if limit <= 0:
             return []
         taken: list[Delivery] = []
+        self._queue = queue
         try:
             self._channel.basic_qos(prefetch_count=limit)
             for method, properties, body in self._channel.consume(queue, inactivity_timeout=wait_s):
@@ -126,7 +154,7 @@ class Consumer:
                     break
             self._channel.cancel()
         except AMQPError as error:
-            raise _told(queue, error) from error
+            raise _failure(queue, self._channel, error) from error
         return taken
 
     def ack(self, tags: Iterable[int]) -> None:
@@ -185,13 +213,20 @@ class Consumer:
                 self._unanswered.discard(tag)
             self._channel.basic_qos(prefetch_count=1)
         except AMQPError as error:
-            raise BrokerUnavailable(error) from error
+            raise _failure(self._queue, self._channel, error) from error
 
 
-def _told(queue: str, error: AMQPError) -> CollectOpsError:
-    if isinstance(error, ChannelClosedByBroker) and error.reply_code == _NOT_FOUND:
-        return QueueMissing(queue, error.reply_text)
-    return BrokerUnavailable(error)
+def _failure(queue: str, channel: BlockingChannel | None, error: AMQPError) -> CollectOpsError:
+    if isinstance(error, ChannelWrongStateError):
+        # The channel was closed while heartbeats were answered, say; pika keeps the reason and does not tell it again.
+        reason = getattr(channel, "_closing_reason", None)
+        error = reason if isinstance(reason, ChannelClosedByBroker) else error
+    if isinstance(error, ChannelClosedByBroker):
+        if error.reply_code == _NOT_FOUND:
+            return QueueMissing(queue, error.reply_text)
+        if error.reply_code == _PRECONDITION_FAILED and _TIMED_OUT.search(error.reply_text):
+            return DeliveryTimedOut(queue, error.reply_text)
+    return failure_of(f"what was asked of queue {queue}", error)
 
 
 def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:

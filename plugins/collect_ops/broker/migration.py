@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import failure_of
 from collect_ops.broker.consumer import Consumer, Delivery
 from collect_ops.broker.management import ExchangeBinding, Management
 from collect_ops.broker.message import OutgoingMessage
@@ -40,6 +40,7 @@ from collect_ops.broker.topology import (
     Topology,
     TopologyMismatch,
     TopologyRefused,
+    check_server,
     close_connection,
     declare,
     declare_exchange,
@@ -164,18 +165,20 @@ def check(amqp_url: str, topology: Topology) -> list[Standing]:
         topology: What is to be declared.
 
     Raises:
+        QuorumUnsupported: The server cannot hold one of the queues.
         BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
-        TopologyRefused: The user may not ask.
+        TopologyRefused: The broker does not take the wanted form, or the user may not ask.
     """
     connection, channel = open_channel(amqp_url)
     try:
+        check_server(connection, topology)
         asking = _Asking(connection.channel, channel)
         return [
             *(asking.exchange(exchange) for exchange in topology.exchanges),
             *(asking.queue(queue) for queue in topology.queues),
         ]
     except AMQPError as error:
-        raise BrokerUnavailable(error) from error
+        raise failure_of("to tell what is declared", error) from error
     finally:
         close_connection(connection)
 
@@ -202,6 +205,7 @@ def migrate(
         ManagementMissing: There is no management API, or it does not answer.
         MigrationRunning: Another one runs.
         MigrationStuck: Consumers hold messages for longer than `wait_s`, or others redeclare the old form.
+        QuorumUnsupported: The server cannot hold one of the queues; nothing was changed.
         TopologyRefused: The broker does not take the wanted form, or the user may not declare it.
         BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
     """
@@ -209,7 +213,7 @@ def migrate(
     try:
         return migration.run()
     except AMQPError as error:
-        raise BrokerUnavailable(error) from error
+        raise failure_of("a step of the migration", error) from error
     finally:
         migration.close()
 
@@ -285,6 +289,7 @@ class _Migration:
         self._asking = _Asking(self._connection.channel, first)
 
     def run(self) -> list[str]:
+        check_server(self._connection, self._topology)
         self._lock()
         if self._management.bindings() is None:
             raise ManagementMissing("it does not answer")

@@ -16,13 +16,16 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from collect_ops.broker.connection import BrokerUnavailable, connect_blocking
+from collect_ops.broker.connection import BrokerUnavailable, connect_blocking, failure_of
+from collect_ops.broker.server import server_of
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 
 log = logging.getLogger(__name__)
 
 RETRY_DELAY_HEADER = "retry-delay-s"
 _PRECONDITION_FAILED = 406
+# RabbitMQ has one code for what exists in another form and for what it never takes; its text tells them apart.
+_EXISTS_OTHERWISE = "inequivalent arg"
 
 
 class TopologyMismatch(CollectOpsError, Permanent):
@@ -41,7 +44,7 @@ class TopologyRefused(CollectOpsError, Permanent):
     """The broker does not let us declare something, though it does not exist in another form."""
 
     def __init__(self, kind: str, name: str, reply: str) -> None:
-        self.name = name
+        self.name, self.reply = name, reply
         advice = "; the user needs configure rights on it" if "ACCESS_REFUSED" in reply else ""
         super().__init__(f"{kind} {name} cannot be declared: {reply}{advice}")
 
@@ -56,7 +59,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A queue to declare, durable."""
+    """A queue to declare, durable. What else its type needs on the server that answers is added there."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -99,12 +102,14 @@ def declare(amqp_url: str, topology: Topology) -> None:
     """Declare everything; what is already there in the same form stays as it is.
 
     Raises:
+        QuorumUnsupported: The server has no such quorum queue; nothing was declared.
         TopologyMismatch: Something exists in another form.
-        TopologyRefused: The user may not declare it.
+        TopologyRefused: The broker does not take it, or the user may not declare it.
         BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
     """
     connection, channel = open_channel(amqp_url)
     try:
+        check_server(connection, topology)
         for exchange in topology.exchanges:
             declare_exchange(channel, exchange)
         for queue in topology.queues:
@@ -112,9 +117,20 @@ def declare(amqp_url: str, topology: Topology) -> None:
         for binding in topology.bindings:
             _bind(channel, binding)
     except AMQPError as error:
-        raise BrokerUnavailable(error) from error
+        raise failure_of("to declare the topology", error) from error
     finally:
         close_connection(connection)
+
+
+def check_server(connection: pika.BlockingConnection, topology: Topology) -> None:
+    """See that the server can hold every queue, before any of it is declared.
+
+    Raises:
+        QuorumUnsupported: It cannot.
+    """
+    server = server_of(connection)
+    for queue in topology.queues:
+        server.arguments(queue.name, queue.arguments)
 
 
 def close_connection(connection: pika.BlockingConnection) -> None:
@@ -143,13 +159,15 @@ def declare_queue(channel: BlockingChannel, queue: Queue) -> None:
     """Declare one queue.
 
     Raises:
-        TopologyMismatch: It exists in another form, or the broker takes no such form; the channel is closed.
-        TopologyRefused: The user may not declare it; likewise.
+        QuorumUnsupported: The server has no such quorum queue.
+        TopologyMismatch: It exists in another form; the channel is closed.
+        TopologyRefused: The broker takes no such form, or the user may not declare it; likewise.
     """
+    arguments = server_of(channel.connection).arguments(queue.name, queue.arguments)
     try:
-        channel.queue_declare(queue=queue.name, durable=True, arguments=queue.arguments)
+        channel.queue_declare(queue=queue.name, durable=True, arguments=arguments)
     except ChannelClosedByBroker as error:
-        raise _refusal("queue", queue.name, queue.arguments, error) from error
+        raise _refusal("queue", queue.name, arguments, error) from error
 
 
 def _bind(channel: BlockingChannel, binding: Binding) -> None:
@@ -167,6 +185,6 @@ def _bind(channel: BlockingChannel, binding: Binding) -> None:
 
 
 def _refusal(kind: str, name: str, wanted: dict[str, Any], error: ChannelClosedByBroker) -> CollectOpsError:
-    if error.reply_code == _PRECONDITION_FAILED:
+    if error.reply_code == _PRECONDITION_FAILED and _EXISTS_OTHERWISE in error.reply_text:
         return TopologyMismatch(kind, name, wanted, error.reply_text)
     return TopologyRefused(kind, name, error.reply_text)

@@ -118,7 +118,10 @@ class LaneRules(Rules):
 
     @property
     def strict_priorities(self) -> bool:
-        """Whether the lanes' queues deliver a higher priority always first: quorum queues know two levels only."""
+        """Whether a message that is still there although others passed it is lost: classic queues are strict.
+
+        Quorum queues are from RabbitMQ 4.3 on, the first that holds lanes in them; nothing is concluded from that yet.
+        """
         return self.broker.queue_type == "classic"
 
     def rung(self, delay_s: float) -> int:

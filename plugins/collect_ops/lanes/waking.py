@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import BrokerRefused, BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, QueueMissing
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.kernel.backends import Backends
@@ -33,7 +33,13 @@ def wake_waiting(lanes: Iterable[str], backends: Backends, rules: LaneRules, run
             return []
         with connect(backends.postgres_dsn, application_name="collect-ops wake") as connection:
             ready = with_room(connection, waiting, rules, backends)
-    except (BrokerUnavailable, QueueMissing, DatabaseUnavailable, errors.OperationalError) as error:
+    except (
+        BrokerUnavailable,
+        BrokerRefused,
+        QueueMissing,
+        DatabaseUnavailable,
+        errors.OperationalError,
+    ) as error:
         log.warning("lanes %s not woken, the sweep will: %s", asked, error)
         return []
     return wake(ready, runs, Wakeups(backends.redis_url))

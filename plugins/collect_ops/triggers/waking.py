@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import BrokerRefused, BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, QueueMissing
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.hooks.backends import backends_of_async
@@ -65,6 +65,7 @@ class WakingTrigger(BaseEventTrigger):
                     pause_s = self.poll_interval_s
                 except (
                     BrokerUnavailable,
+                    BrokerRefused,
                     QueueMissing,
                     DatabaseUnavailable,
                     errors.OperationalError,

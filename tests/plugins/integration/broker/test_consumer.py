@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
 from collect_ops.broker import consumer as consumer_module
-from collect_ops.broker.connection import BrokerUnavailable
+from collect_ops.broker.connection import BrokerRefused, BrokerUnavailable
 from collect_ops.broker.consumer import Consumer, QueueMissing
 from collect_ops.broker.message import OutgoingMessage
 from collect_ops.broker.publisher import Publisher
@@ -121,6 +122,25 @@ def test_a_lost_connection_is_named_and_closing_is_quiet(
             wait_until(lambda: calls[use]() is Ellipsis, within_s=5)
     with Consumer(amqp_url) as consumer:
         wait_until(lambda: consumer.depth(queue) == 1)
+
+
+def test_a_refusal_is_no_outage(
+    amqp_url: str, vhost: str, broker_api: Callable[..., None], queue: str
+) -> None:
+    fill(amqp_url, queue, [5])
+    broker_api("PUT", f"users/{vhost}", password="writer", tags="")
+    try:
+        broker_api("PUT", f"permissions/{vhost}/{vhost}", configure=".*", write=".*", read="^$")
+        parts = urlsplit(amqp_url)
+        writer = parts._replace(netloc=f"{vhost}:writer@{parts.hostname}:{parts.port}").geturl()
+        with Consumer(writer) as consumer:
+            with pytest.raises(BrokerRefused, match=queue) as caught:
+                consumer.take(queue, 1)
+            assert (caught.value.reply_code, caught.value.reply.split(" ")[0]) == (403, "ACCESS_REFUSED")
+            with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
+                consumer.take(queue, 1)  # the closed channel keeps its reason
+    finally:
+        broker_api("DELETE", f"users/{vhost}")
 
 
 def test_a_broker_that_is_away_is_named(make_link: Callable[..., Link], amqp_url: str) -> None:

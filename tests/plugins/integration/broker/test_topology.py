@@ -42,6 +42,20 @@ def test_a_queue_in_another_form_is_named_with_what_to_do(amqp_url: str) -> None
     assert "collect-ops topology --migrate" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"x-queue-type": "no-such"}, {"x-message-ttl": -1}, {"x-queue-type": "quorum", "x-queue-mode": "lazy"}],
+)
+def test_what_the_broker_never_takes_is_not_said_to_exist_in_another_form(
+    amqp_url: str, arguments: dict[str, object]
+) -> None:
+    wanted = Topology(exchanges=(), queues=(Queue(name="q", arguments=arguments),), bindings=())
+    with pytest.raises(TopologyRefused) as caught:
+        declare(amqp_url, wanted)
+    assert caught.value.name == "q"
+    assert next(reversed(arguments)) in caught.value.reply
+
+
 def test_a_user_without_rights_is_told_so(amqp_url: str, vhost: str, broker_api: Callable[..., None]) -> None:
     broker_api("PUT", f"users/{vhost}", password="reader", tags="")
     try:

@@ -12,6 +12,7 @@ from typing import Self
 
 import redis
 
+from stack import servers
 from stack.ports import is_free
 from tests.plugins.integration.regressions.waiting import until
 
@@ -35,11 +36,12 @@ class OwnRedis:
     def start(self) -> None:
         """Start it and wait until it answers."""
         options = {"port": str(self._port), "bind": "127.0.0.1", "save": "", "dir": str(self._folder)}
+        tree = os.environ.get(servers.VARIABLE)
         command = [
-            "redis-server",
+            "redis-server" if tree is None else "/usr/bin/redis-server",
             *(word for name, value in options.items() for word in (f"--{name}", value)),
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(servers.inside(tree, command), stdout=subprocess.DEVNULL)
         until(self._answers, "Redis answers")
 
     def kill(self) -> None:
