@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from collect_ops.sources.load import get_source
 from demo import dataset
 from demo.errors import DatasetDamaged, ToolMissing
-from demo.server import DemoServer, ensure_running, find_datasette, serve
+from demo.server import EXAMPLES_LOGIN, DemoServer, ensure_running, find_datasette, serve
 from stack.layout import Layout
 from stack.processes import leftovers
 
@@ -76,6 +77,65 @@ def test_values_are_typed_and_missing_ones_are_null(server: DemoServer) -> None:
 def test_a_page_is_cut_at_the_end_and_empty_behind_it(server: DemoServer) -> None:
     assert len(fetch(server.page_url(336_000, 5_000))["rows"]) == 776
     assert fetch(server.page_url(336_776, 5_000))["rows"] == []
+
+
+def examples_connection(server: DemoServer, password: str) -> str:
+    """The examples' connection, as Airflow reads it from the environment."""
+    return json.dumps(
+        {
+            "conn_type": "http",
+            "host": server.examples_url,
+            "login": EXAMPLES_LOGIN,
+            "password": password,
+            "extra": {"allow_private_networks": True},
+        }
+    )
+
+
+def check_online(name: str, connection: str) -> tuple[int, dict[str, str]]:
+    """`source check --online`: its exit status, and the state of each check."""
+    done = subprocess.run(
+        [sys.executable, "-m", "collect_ops.cli", "source", "check", name, "--online", "--json"],
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT / "plugins"),
+            "AIRFLOW_CONN_EXAMPLE_API": connection,
+            "COLLECT_EXAMPLES": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (verdict,) = json.loads(done.stdout)
+    return done.returncode, {line["check"]: line["state"] for line in verdict["online"]}
+
+
+EXAMPLES = sorted(path.stem for path in (CHECKOUT / "include/sources").glob("example_*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_server_answers_every_example_source(server: DemoServer, name: str) -> None:
+    code, states = check_online(name, examples_connection(server, server.examples_password))
+    assert code == 0
+    assert states["connection"] == states["page"] == "ok", states
+    # Types are cast by PostgreSQL, where there is one; whole documents have no columns.
+    assert states["types"] in ("ok", "skipped"), states
+    assert {"fault", "warning"} & set(states.values()) == set(), states
+
+
+def test_examples_that_sign_in_are_refused_without_the_password(server: DemoServer) -> None:
+    for name in EXAMPLES:
+        code, states = check_online(name, examples_connection(server, "a wrong one"))
+        refused = get_source(name).auth.type != "none"
+        assert (code == 2, states["connection"] == "fault") == (refused, refused), name
+
+
+def test_the_examples_password_is_its_owners_only(server: DemoServer) -> None:
+    file = server.log.parent / "example_api.secret"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert server.examples_password not in " ".join(psutil.Process(server.pid).cmdline())
 
 
 def test_the_server_ends_with_the_block(home: Path) -> None:
