@@ -1,0 +1,85 @@
+"""What README and docs show, run on the running stack beside the demo's server, as somebody who reads them does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.run import prepare_connections
+from demo.server import ensure_running
+from tests.documents.blocks import Block, DocumentFault, blocks_in
+from tests.documents.checks import CHECKOUT, Runner
+from tests.documents.session import Session, lay_out
+from tests.e2e.running_stack import RunningStack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+DOCUMENTS = {path.name: path for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]}
+BLOCKS = {name: blocks_in(path, CHECKOUT) for name, path in DOCUMENTS.items()}
+RUN = [name for name, blocks in BLOCKS.items() if any("not run here" not in block.marks for block in blocks)]
+#: What README says once and the other documents take for granted.
+SETTINGS = 'eval "$(make -s env)"; export PATH="$PWD/.stack/venv/bin:$PATH"'
+SELECT = re.compile(r"psql -c \"(SELECT [^\"]+)\"|^(SELECT .+)$")
+
+
+@pytest.fixture(scope="module")
+def demo_stack(running_stack: RunningStack) -> Iterator[RunningStack]:
+    """The running stack after `make demo`, and the sources that documents declare in their place.
+
+    Earlier runs of these tests are forgotten: what they submitted is no duplicate of what is submitted now.
+    """
+    server = ensure_running(running_stack.settings.home)
+    prepare_connections(running_stack.airflow, server)
+    files = dict(declared_files())
+    declared = [yaml.safe_load(text)["name"] for text in files.values()]
+    for connection in ("partner_api", "weather_api"):
+        running_stack.airflow.delete_connection(connection)
+    running_stack.rest("DELETE", "/dags/collect_submit/dagRuns/my-request-1")
+    forget(running_stack, [*declared, "flights", "example_offset", "example_merge"])
+    for path, text in files.items():
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            pytest.fail(f"{path} is somebody's, and a document writes it")
+        path.write_text(text, encoding="utf-8")
+    yield running_stack
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def declared_files() -> Iterator[tuple[Path, str]]:
+    """What blocks are the content of."""
+    for blocks in BLOCKS.values():
+        for block in blocks:
+            if name := block.marks.get("file"):
+                yield CHECKOUT / name, block.body
+
+
+def forget(stack: RunningStack, sources: list[str]) -> None:
+    """Have nothing be a duplicate of an earlier task of the sources."""
+    stack.execute(
+        "DELETE FROM collect.dedup WHERE task_id IN (SELECT id FROM collect.task WHERE source = ANY(%s))",
+        sources,
+    )
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_examples_of_a_document_hold(name: str, demo_stack: RunningStack, tmp_path: Path) -> None:
+    desk = lay_out(tmp_path, CHECKOUT)
+    home = demo_stack.settings.home.resolve()
+    with Session(desk, home) as session:
+        runner = Runner(session=session, desk=desk, home=home)
+        if name != "README.md":
+            assert session.run(SETTINGS) == (0, "")
+        faults = [fault for block in BLOCKS[name] if (fault := fault_of(runner, block))]
+    assert not faults, "\n\n".join(faults)
+
+
+def fault_of(runner: Runner, block: Block) -> str | None:
+    """What is wrong with a block, if anything."""
+    try:
+        runner.run(block)
+    except DocumentFault as fault:
+        return str(fault)
+    return None
