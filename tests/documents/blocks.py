@@ -7,7 +7,6 @@ Every block is an example, and an example is run as it stands unless a comment d
     <!-- a part of a source; the rest: YAML -->    together they are a source, which is loaded
     <!-- rules: NAME -->                           it is loaded as include/rules/NAME.yaml
     <!-- schema: NAME -->                          it fits include/messages/NAME.schema.json
-    <!-- output of the block above -->             what the last command of the block above prints
     <!-- first:                                    commands that are run before it, as in a console block: they
     $ collect-ops submit flights --force           bring about what the example speaks of
     task 62 admitted, now QUEUED
@@ -23,16 +22,8 @@ from pathlib import Path
 
 FENCE = re.compile(r"^\s*```(\w*)\s*$")
 COMMENT = re.compile(r"<!--\s*(.*?)\s*-->\s*\Z", re.DOTALL)
-#: What a comment may say, and whether something follows it.
-MARKS = {
-    "not run here": True,
-    "file": True,
-    "a part of a source; the rest": True,
-    "rules": True,
-    "schema": True,
-    "output of the block above": False,
-    "first": True,
-}
+#: What a comment may say, each with something behind a colon.
+MARKS = ("not run here", "file", "a part of a source; the rest", "rules", "schema", "first")
 
 
 class DocumentFault(AssertionError):
@@ -93,7 +84,7 @@ def _marks(before: str, place: str) -> Iterator[tuple[str, str]]:
     """What the comments at the end of a text say."""
     while (start := before.rstrip().rfind("<!--")) >= 0 and (found := COMMENT.fullmatch(before, start)):
         name, _, value = found[1].partition(":")
-        if MARKS.get(name.strip()) is not bool(value.strip()):
+        if name.strip() not in MARKS or not value.strip():
             raise DocumentFault(f"{place}: {found[1]!r} is no mark; there are {', '.join(MARKS)}")
         yield name.strip(), value.strip("\n ")
         before = before[:start]

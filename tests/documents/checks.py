@@ -53,15 +53,13 @@ SUFFIXES: Final = {"python": ".py", "javascript": ".mjs"}
 
 
 def what_is_done_with(block: Block) -> str:
-    """One word: `not run`, `loaded`, `compared` or `run`.
+    """One word: `not run`, `loaded` or `run`.
 
     Raises:
         DocumentFault: nothing can be done with it, and no comment says why.
     """
     if "not run here" in block.marks:
         return "not run"
-    if "output of the block above" in block.marks:
-        return "compared"
     if block.language == "yaml" or (block.language == "json" and "schema" in block.marks):
         return "loaded"
     if block.language in ("console", "sql", *SHELLS, *PROGRAMS):
@@ -136,14 +134,12 @@ class Runner:
         desk: where it works.
         bound: ids of the document, and what they are in this run.
         home: the stack's folder, which documents call `.stack`.
-        printed: what the last command printed.
     """
 
     session: Session
     desk: Path
     bound: dict[str, str] = field(default_factory=dict)
     home: Path | None = None
-    printed: str = ""
 
     def run(self, block: Block) -> None:
         """Do with the block what its language and its marks ask for.
@@ -165,8 +161,6 @@ class Runner:
             folder = self.desk / f"loaded-{block.line}"
             folder.mkdir()
             load(block, folder)
-        elif done == "compared":
-            self.bound |= compare(("…", *block.body.splitlines()), self.printed)
         elif done == "run" and block.language == "console":
             self._run_console(block.body, block.place)
         elif done == "run":
@@ -191,13 +185,13 @@ class Runner:
     def _succeed(self, text: str, command: Command | None = None) -> None:
         began = time.monotonic()
         status, printed = self.session.run(text)
+        printed = printed.replace(str(self.home), ".stack") if self.home else printed
         log.info("%5.1f s, exit status %d: %s", time.monotonic() - began, status, text)
-        self.printed = printed.replace(str(self.home), ".stack") if self.home else printed
         expected = command.exit_status if command else 0
         if status != expected:
-            raise DocumentFault(f"exit status {status}, not {expected}: {text}\n{self.printed}")
+            raise DocumentFault(f"exit status {status}, not {expected}: {text}\n{printed}")
         if command and command.output:
             try:
-                self.bound |= compare(command.output, self.printed)
+                self.bound |= compare(command.output, printed)
             except DocumentFault as fault:
                 raise DocumentFault(f"{text}: {fault}") from fault

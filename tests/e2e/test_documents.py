@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
-from demo.run import prepare_connections
+from demo.run import prepare_connections, submit, unpause_needed
 from demo.server import ensure_running
 from tests.documents.blocks import Block, DocumentFault, blocks_in
 from tests.documents.checks import CHECKOUT, Runner
+from tests.documents.commands import sentences_code
 from tests.documents.session import Session, lay_out
-from tests.e2e.running_stack import RunningStack
+from tests.e2e.kills import empty_table
+from tests.e2e.running_stack import RunningStack, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 DOCUMENTS = {path.name: path for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]}
@@ -35,17 +39,31 @@ def demo_stack(running_stack: RunningStack) -> Iterator[RunningStack]:
     prepare_connections(running_stack.airflow, server)
     files = dict(declared_files())
     declared = [yaml.safe_load(text)["name"] for text in files.values()]
+    empty_table(running_stack, "landing.example_offset")  # other tests land other rows there
     for connection in ("partner_api", "weather_api"):
         running_stack.airflow.delete_connection(connection)
     running_stack.rest("DELETE", "/dags/collect_submit/dagRuns/my-request-1")
     forget(running_stack, [*declared, "flights", "example_offset", "example_merge"])
+    if not running_stack.rows(
+        "SELECT 1 FROM pg_tables WHERE (schemaname, tablename) = ('landing', 'flights')"
+    ):
+        running_stack.task_ended(submit(running_stack.airflow, force=True).task_id, 300)
     for path, text in files.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
             pytest.fail(f"{path} is somebody's, and a document writes it")
         path.write_text(text, encoding="utf-8")
     yield running_stack
+    for name in declared:
+        running_stack.rest("PATCH", f"/dags/source_{name}", body={"is_paused": True})
+    unpause_needed(running_stack.airflow)
+    wait_for("the end of what the examples submitted", lambda: not open_tasks(running_stack), 120, poll_s=1)
     for path in files:
         path.unlink(missing_ok=True)
+
+
+def open_tasks(stack: RunningStack) -> list[dict[str, Any]]:
+    """Tasks that have not ended."""
+    return stack.rows("SELECT id, source, status, reason FROM collect.task WHERE finished_at IS NULL")
 
 
 def declared_files() -> Iterator[tuple[Path, str]]:
@@ -83,3 +101,16 @@ def fault_of(runner: Runner, block: Block) -> str | None:
     except DocumentFault as fault:
         return str(fault)
     return None
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_statements_in_sentences_can_be_run(name: str, demo_stack: RunningStack) -> None:
+    """By somebody who reads them: with the rights of the shell's settings."""
+    code = sentences_code(DOCUMENTS[name].read_text(encoding="utf-8"))
+    statements = [found[1] or found[2] for text in code if (found := SELECT.match(text))]
+    person = demo_stack.command("stack", "env").stdout
+    (dsn,) = re.findall(r"COLLECT_POSTGRES_DSN=(\S+)", person)
+    with psycopg.connect(dsn.strip("'\""), autocommit=True) as connection:
+        for statement in statements:
+            if "…" not in statement:
+                connection.execute(re.sub(r"\bT\b", "1", f"EXPLAIN {statement}").encode())
