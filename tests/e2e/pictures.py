@@ -5,12 +5,15 @@ Needs `eval "$(make -s env ALL=1)"`, and chromium, which `make test` installs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from demo.run import prepare_connections
+from demo.server import ensure_running
 from demo.settings import CHECKOUT, DemoSettings
 from tests.e2e.running_stack import RunningStack, wait_for
 
@@ -18,6 +21,7 @@ CHROMIUM: Final = "/usr/bin/chromium"
 IMAGES: Final = CHECKOUT / "docs" / "images"
 WIDTH: Final = 1280
 HEIGHT: Final = 720
+MARGIN: Final = 24
 PATIENCE_MS: Final = 30_000
 #: What the page "Your first ten minutes" collects.
 SOURCE: Final = "route_flights"
@@ -42,11 +46,19 @@ def signed_in(settings: DemoSettings) -> Iterator[Page]:
         browser.close()
 
 
-def take(what: Page | Locator, name: str) -> None:
-    """A picture of the page, or of a part of it, as it is."""
+def take(what: Page | Locator, name: str, *, down_to: Locator | None = None) -> None:
+    """A picture of the page, or of a part of it, as it is; of its upper part only when that ends somewhere."""
     page = what if isinstance(what, Page) else what.page
     page.wait_for_timeout(1500)  # what slides in has arrived
-    what.screenshot(path=IMAGES / f"{name}.png")
+    path = IMAGES / f"{name}.png"
+    if isinstance(what, Page) or down_to is None:
+        what.screenshot(path=path)
+        return
+    box, last = what.bounding_box(), down_to.bounding_box()
+    assert box is not None
+    assert last is not None
+    height = last["y"] + last["height"] + MARGIN - box["y"]
+    page.screenshot(path=path, clip={"x": box["x"], "y": box["y"], "width": box["width"], "height": height})
 
 
 def submit_by_form(page: Page, stack: RunningStack) -> dict[str, Any]:
@@ -58,8 +70,8 @@ def submit_by_form(page: Page, stack: RunningStack) -> dict[str, Any]:
     form.get_by_role("combobox", name="Source").click()
     page.get_by_role("option", name="example_offset", exact=True).click()
     form.get_by_role("spinbutton", name="Priority").fill("9")
-    page.set_viewport_size({"width": WIDTH, "height": 1700})
-    take(form, "submit-form")
+    page.set_viewport_size({"width": WIDTH, "height": 2000})
+    take(form, "submit-form", down_to=form.get_by_text("Admit even when"))
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     form.get_by_role("button", name="Trigger", exact=True).click()
     task = wait_for(
@@ -74,10 +86,14 @@ def main() -> None:
     """Take all of them."""
     stack = RunningStack.from_environment()
     url = stack.settings.airflow_url
+    prepare_connections(stack.airflow, ensure_running(stack.settings.home))
+    stack.execute("DELETE FROM collect.host")
     stack.execute("DELETE FROM collect.dedup")  # the form's submission is no duplicate
     with signed_in(stack.settings) as page:
         page.goto(f"{url}/dags?tags=source")
         expect(page.get_by_text("source_flights").first).to_be_visible()
+        page.get_by_role("button", name=re.compile("table", re.IGNORECASE)).click()
+        page.set_viewport_size({"width": WIDTH, "height": 900})
         take(page, "dags")
 
         task = submit_by_form(page, stack)
