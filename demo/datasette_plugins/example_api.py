@@ -173,11 +173,11 @@ def anybody(_: Any, __: Mapping[str, str]) -> str | None:
 
 def basic(request: Any, _: Mapping[str, str]) -> str | None:
     """The password of basic authentication for the login `reader`."""
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    scheme, _blank, encoded = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
-        login, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        login, _colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         return None
     return password if login == "reader" else None
@@ -185,7 +185,7 @@ def basic(request: Any, _: Mapping[str, str]) -> str | None:
 
 def bearer(request: Any, _: Mapping[str, str]) -> str | None:
     """The bearer token."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _blank, token = request.headers.get("authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" else None
 
 

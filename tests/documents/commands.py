@@ -26,7 +26,7 @@ def command_faults(shell: str, targets: set[str]) -> list[str]:
         shell: one command or several, as a shell reads them.
         targets: those of the Makefile.
     """
-    faults = []
+    faults: list[str] = []
     for simple in _simple_commands(shell):
         words = list(itertools.dropwhile(lambda word: re.fullmatch(r"[A-Z_]+=.*", word), simple))
         name = words[0].rpartition("/")[2] if words else ""
