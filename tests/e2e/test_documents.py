@@ -89,11 +89,12 @@ def declared_files() -> Iterator[tuple[Path, str]]:
 
 
 def forget(stack: RunningStack, sources: list[str]) -> None:
-    """Have nothing be a duplicate of an earlier task of the sources."""
-    stack.execute(
-        "DELETE FROM collect.dedup WHERE task_id IN (SELECT id FROM collect.task WHERE source = ANY(%s))",
-        sources,
-    )
+    """Have nothing be a duplicate of an earlier task of the sources, and no letter of theirs be open."""
+    for table in ("dedup", "submission", "dead_letter"):
+        stack.execute(
+            f"DELETE FROM collect.{table} WHERE task_id IN (SELECT id FROM collect.task WHERE source = ANY(%s))",
+            sources,
+        )
 
 
 @pytest.fixture
