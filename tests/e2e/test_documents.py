@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
@@ -141,14 +142,20 @@ def fault_of(runner: Runner, block: Block) -> str | None:
     return None
 
 
+@pytest.fixture(scope="module")
+def person_dsn(demo_stack: RunningStack) -> str:
+    """PostgreSQL as `make env` gives it."""
+    exported = demo_stack.command("stack", "env").stdout
+    (value,) = re.findall(r"^export COLLECT_POSTGRES_DSN=(.+)$", exported, re.MULTILINE)
+    return str(shlex.split(value)[0])
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_statements_in_sentences_can_be_run(name: str, demo_stack: RunningStack) -> None:
+def test_statements_in_sentences_can_be_run(name: str, person_dsn: str) -> None:
     """By somebody who reads them: with the rights of the shell's settings."""
     code = sentences_code(DOCUMENTS[name].read_text(encoding="utf-8"))
     statements = [found[1] or found[2] for text in code if (found := SELECT.match(text))]
-    person = demo_stack.command("stack", "env").stdout
-    (dsn,) = re.findall(r"COLLECT_POSTGRES_DSN=(\S+)", person)
-    with psycopg.connect(dsn.strip("'\""), autocommit=True) as connection:
+    with psycopg.connect(person_dsn, autocommit=True) as connection:
         for statement in statements:
             if "…" not in statement:
                 connection.execute(re.sub(r"\bT\b", "1", f"EXPLAIN {statement}").encode())
