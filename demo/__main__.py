@@ -19,7 +19,7 @@ from demo.run import (
     TASK_TIMEOUT_S,
     Submission,
     Summary,
-    prepare_connection,
+    prepare_connections,
     submit,
     summarise,
     unpause_needed,
@@ -51,7 +51,7 @@ def demonstrate(console: Console, settings: DemoSettings) -> Summary:
     console.print(
         f"[bold]Data server[/] {server.base_url}  {server.dataset.rows:,} flights, real ones, of 2013"
     )
-    prepare_connection(airflow, server)
+    prepare_connections(airflow, server)
     unpause_needed(airflow)
     began = time.monotonic()
     submission = submit(airflow, force=False)

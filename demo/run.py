@@ -14,12 +14,13 @@ from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
 from demo.airflow_api import AirflowApi
 from demo.errors import SubmissionFailed
 from demo.progress import Progress
-from demo.server import DemoServer
+from demo.server import EXAMPLES_LOGIN, DemoServer
 from demo.settings import DemoSettings
 from demo.verify import TABLE, Verification
 
 SOURCE: Final = "flights"
 CONNECTION: Final = "flights_api"
+EXAMPLES_CONNECTION: Final = "example_api"
 SUBMIT_DAG: Final = "collect_submit"
 SUBMIT_TASK: Final = "submit"
 SWEEP_DAG: Final = "collect_sweep"
@@ -98,14 +99,35 @@ class Summary:
         return path
 
 
+def prepare_connections(airflow: AirflowApi, server: DemoServer) -> None:
+    """Tell Airflow where the data server is, for the flights and for the example sources."""
+    prepare_connection(airflow, server)
+    prepare_examples(airflow, server)
+
+
 def prepare_connection(airflow: AirflowApi, server: DemoServer) -> None:
-    """Tell Airflow where the data server is; it is on this machine, which a source may not reach by default."""
+    """Tell Airflow where the flights are: on this machine, which a source may not reach by default."""
     airflow.put_connection(
         CONNECTION,
         {
             "conn_type": "http",
             "host": server.base_url,
             "description": "The demo's data server (Datasette)",
+            "extra": json.dumps({"allow_private_networks": True}),
+        },
+    )
+
+
+def prepare_examples(airflow: AirflowApi, server: DemoServer) -> None:
+    """Tell Airflow where the example sources' API is; one password for every way of signing in that they show."""
+    airflow.put_connection(
+        EXAMPLES_CONNECTION,
+        {
+            "conn_type": "http",
+            "host": server.examples_url,
+            "description": "The API of the example sources, on the demo's data server",
+            "login": EXAMPLES_LOGIN,
+            "password": server.examples_password,
             "extra": json.dumps({"allow_private_networks": True}),
         },
     )

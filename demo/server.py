@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -38,6 +39,10 @@ PR_SET_PDEATHSIG: Final = 1
 PAGE_PATH: Final = f"/{DATABASE}/flights_page.json"
 COUNT_PATH: Final = f"/{DATABASE}/flights_count.json"
 PLUGINS: Final = Path(__file__).resolve().parent / "datasette_plugins"
+#: What the example sources collect from (`datasette_plugins/example_api.py`), and who is let in where it asks.
+EXAMPLES_PATH: Final = "/examples"
+EXAMPLES_LOGIN: Final = "reader"
+EXAMPLES_SECRET_FILE: Final = "example_api.secret"  # noqa: S105 - a file name
 
 #: The rowids have no gap (see `demo.dataset`), so this is `order by rowid limit :limit offset :offset` without
 #: stepping over `offset` rows: page 67 costs what page 1 costs, and the server is not what is measured.
@@ -87,6 +92,20 @@ class DemoServer:
         """How many rows the server says it has."""
         answer = _get_json(f"{self.base_url}{COUNT_PATH}?_shape=objects")
         return int(answer["rows"][0]["total"])
+
+    @property
+    def examples_url(self) -> str:
+        """Where the example sources collect from."""
+        return f"{self.base_url}{EXAMPLES_PATH}"
+
+    @property
+    def examples_password(self) -> str:
+        """The password, token and key of the examples' API, which was generated at the server's first start."""
+        return (self.log.parent / EXAMPLES_SECRET_FILE).read_text(encoding="utf-8").strip()
+
+    def serves_examples(self) -> bool:
+        """Whether it answers the example sources too: one that an older release started does not."""
+        return bool(_get_json(f"{self.examples_url}/single")["rows"])
 
 
 @contextmanager
@@ -167,7 +186,7 @@ def _is_running(launch: _Launch, pid: int) -> bool:
 
 def _answers(server: DemoServer) -> bool:
     try:
-        return server.count() == server.dataset.rows
+        return server.count() == server.dataset.rows and server.serves_examples()
     except (urllib.error.URLError, TimeoutError):
         return False
 
@@ -235,7 +254,9 @@ def _command(folder: Path, dataset: Dataset, host: str, port: int) -> list[str]:
     """Datasette's command line; `--immutable` spares it locks and change checks."""
     metadata = folder / "metadata.json"
     queries = {"flights_page": {"sql": PAGE_SQL}, "flights_count": {"sql": COUNT_SQL}}
-    metadata.write_text(json.dumps({"databases": {DATABASE: {"queries": queries}}}, indent=2))
+    plugins = {"example_api": {"password": {"$file": str(_ensure_password(folder))}}}
+    content = {"databases": {DATABASE: {"queries": queries}}, "plugins": plugins}
+    metadata.write_text(json.dumps(content, indent=2))
     settings = [part for name, value in SETTINGS.items() for part in ("--setting", name, value)]
     serve_args = [
         "serve",
@@ -247,6 +268,17 @@ def _command(folder: Path, dataset: Dataset, host: str, port: int) -> list[str]:
         str(PLUGINS),
     ]
     return [str(find_datasette(folder.parent)), *serve_args, "--host", host, "--port", str(port), *settings]
+
+
+def _ensure_password(folder: Path) -> Path:
+    """The file of the examples' password, readable by its owner only; made when it is not there."""
+    path = folder / EXAMPLES_SECRET_FILE
+    if not path.exists():
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
+        fresh.rename(path)
+    return path
 
 
 def end_with_parent() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from demo.settings import DemoSettings
+from tests.documents.blocks import blocks_in
+from tests.documents.console import compare
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEMO_TIMEOUT_S = 300
@@ -59,3 +61,16 @@ def test_the_demo_lands_every_row_and_a_second_one_is_refused_then_forced(settin
     assert second["duplicate_of"] is not None
     assert f"duplicate of task {second['duplicate_of']}, now COMPLETED" in printed
     assert second["task_id"] > first["task_id"]
+    compare(("…", *summary_in_the_readme()), as_the_readme_has_it(printed, settings))
+
+
+def summary_in_the_readme() -> list[str]:
+    """The lines of the first demo's summary, as README shows them."""
+    (block,) = [each for each in blocks_in(CHECKOUT / "README.md", CHECKOUT) if each.language == "text"]
+    return block.body.splitlines()
+
+
+def as_the_readme_has_it(printed: str, settings: DemoSettings) -> str:
+    """The stack's folder by its usual name, and no word of an earlier demo."""
+    printed = printed.replace(str(settings.home), ".stack")
+    return "\n".join(line for line in printed.splitlines() if not line.startswith("│ duplicate"))

@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from collect_ops.sources.load import get_source
 from demo import dataset
 from demo.errors import DatasetDamaged, ToolMissing
-from demo.server import DemoServer, ensure_running, find_datasette, serve
+from demo.server import EXAMPLES_LOGIN, DemoServer, ensure_running, find_datasette, serve
 from stack.layout import Layout
 from stack.processes import leftovers
 
@@ -76,6 +77,67 @@ def test_values_are_typed_and_missing_ones_are_null(server: DemoServer) -> None:
 def test_a_page_is_cut_at_the_end_and_empty_behind_it(server: DemoServer) -> None:
     assert len(fetch(server.page_url(336_000, 5_000))["rows"]) == 776
     assert fetch(server.page_url(336_776, 5_000))["rows"] == []
+
+
+def examples_connection(server: DemoServer, password: str) -> str:
+    """The examples' connection, as Airflow reads it from the environment."""
+    return json.dumps(
+        {
+            "conn_type": "http",
+            "host": server.examples_url,
+            "login": EXAMPLES_LOGIN,
+            "password": password,
+            "extra": {"allow_private_networks": True},
+        }
+    )
+
+
+EXAMPLES = sorted(path.stem for path in (CHECKOUT / "include/sources").glob("example_*.yaml"))
+
+
+def check_examples_online(connection: str) -> dict[str, dict[str, str]]:
+    """`source check --online` of all examples: the state of each check, by source."""
+    done = subprocess.run(
+        [sys.executable, "-m", "collect_ops.cli", "source", "check", *EXAMPLES, "--online", "--json"],
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT / "plugins"),
+            "AIRFLOW_CONN_EXAMPLE_API": connection,
+            "COLLECT_EXAMPLES": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    verdicts = json.loads(done.stdout)
+    states = [{line["check"]: line["state"] for line in verdict["online"]} for verdict in verdicts]
+    return dict(zip(EXAMPLES, states, strict=True))
+
+
+def test_the_server_answers_every_example_source(server: DemoServer) -> None:
+    for name, states in check_examples_online(examples_connection(server, server.examples_password)).items():
+        assert states["connection"] == states["page"] == "ok", (name, states)
+        # Types are cast by PostgreSQL, where there is one; whole documents have no columns.
+        assert states["types"] in ("ok", "skipped"), (name, states)
+        assert {"fault", "warning"} & set(states.values()) == set(), (name, states)
+
+
+def test_examples_that_sign_in_are_refused_without_the_password(server: DemoServer) -> None:
+    refused = {
+        name
+        for name, states in check_examples_online(examples_connection(server, "a wrong one")).items()
+        if states["connection"] == "fault"
+    }
+    assert refused == {name for name in EXAMPLES if get_source(name).auth.type != "none"}
+    assert refused
+
+
+def test_the_examples_password_is_its_owners_only(server: DemoServer) -> None:
+    file = server.log.parent / "example_api.secret"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert server.examples_password not in " ".join(psutil.Process(server.pid).cmdline())
 
 
 def test_the_server_ends_with_the_block(home: Path) -> None:
