@@ -15,6 +15,7 @@ SELECT
     extract(EPOCH FROM now() - p.progress_at)::float8 AS quiet_s,
     t.error ->> 'message' AS error,
     p.rows_fetched, p.total_rows, p.shards_done, p.shards_total,
+    v.format,
     (v.definition ->> 'max_active_tasks')::int AS max_active_tasks,
     v.definition ->> 'connection' AS connection,
     h.last_error AS host_error,
