@@ -146,7 +146,7 @@ def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
         yield from _host(row)
     elif row["max_active_tasks"] is not None and row["active"] >= row["max_active_tasks"]:
         yield (
-            f"source {row['source']} has {row['active']} tasks under way, max_active_tasks is "
+            f"source {row['source']} has {row['active']} tasks queued or under way, max_active_tasks is "
             f"{row['max_active_tasks']}: it goes on when one of them ends"
         )
     else:

@@ -33,7 +33,7 @@ SELECT
     ) AS ahead,
     (
         SELECT count(*) FROM collect.task AS o
-        WHERE o.source = t.source AND o.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+        WHERE o.source = t.source AND o.status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
     ) AS active,
     (SELECT max(d.id) FROM collect.dead_letter AS d WHERE d.task_id = t.id) AS dead_letter_id
 FROM collect.task AS t
