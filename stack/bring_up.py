@@ -82,6 +82,7 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
             stale = _outdated(stack, only)
         names = {program.name for program in named(stack, only)} | set(stale)
         wanted = [program for program in programs(stack).values() if program.name in names]
+        _remember_wanted(stack, wanted)
         _stop_stale_servers(stack, stale, say)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
         _prepare_services(stack, wanted, say)
@@ -90,10 +91,13 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
         for wave in airflow_waves(wanted):
             _start(stack, wave, say)
         _finish(stack, wanted, say)
-        already = read_settings(layout).get("wanted", []) if before else []
-        chosen = {*already, *(program.name for program in wanted)}
-        remember(layout, wanted=[name for name in programs(stack) if name in chosen])
     return stack
+
+
+def _remember_wanted(stack: Stack, wanted: list[Program]) -> None:
+    """Note what was asked for, beside what runs: before it starts, so that a restart knows it when a start fails."""
+    chosen = {*read_settings(stack.layout).get("wanted", []), *(program.name for program in wanted)}
+    remember(stack.layout, wanted=[name for name in programs(stack) if name in chosen])
 
 
 def _clear(stack: Stack, say: Say) -> None:
@@ -338,6 +342,8 @@ def restart(layout: Layout, names: list[str], say: Say) -> None:
     if not supervisor.is_up(layout):
         raise StackError("nothing runs; `make up` starts it")
     chosen = names or read_settings(layout).get("wanted", [])
+    if not chosen:
+        raise StackError("no service was asked for yet; `make up` starts them")
     with alone(layout):
         order = [program for name, program in programs(stack).items() if name in chosen]
         draining.drain(stack, [program.name for program in order], say)
