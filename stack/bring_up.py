@@ -23,6 +23,7 @@ from stack import (
     rabbitmq,
     redis,
     supervisor,
+    watchdog,
 )  # fmt: skip
 from stack.faults import NotHealthy, PortTaken, StackError
 from stack.layout import Layout
@@ -108,6 +109,7 @@ def _clear(stack: Stack, say: Say) -> None:
     network.remove(stack.layout)
     for note in stack.layout.run.glob("*.starts"):
         note.unlink()
+    watchdog.well_file(stack.layout).unlink(missing_ok=True)
     remember(stack.layout, wanted=[])
     listen = stack.nodes.listen
     if listen is not None:
