@@ -175,13 +175,12 @@ def _outdated(stack: Stack, only: list[str]) -> list[str]:
 
 
 def _stop_stale_servers(stack: Stack, stale: list[str], say: Say) -> None:
-    """Stop servers that have to be restarted, after all that uses them."""
-    servers = [name for name in stale if not programs(stack)[name].is_airflow]
-    if not servers:
-        return
-    say(f"started with other code or settings, drained and restarted: {', '.join(stale)}")
-    draining.drain(stack, stale, say)
-    stop_in_order(stack.layout, stale)
+    """Stop servers that have to be restarted, after all that uses them; what stands still is started in today's way."""
+    if any(not programs(stack)[name].is_airflow for name in stale):
+        say(f"started with other code or settings, drained and restarted: {', '.join(stale)}")
+        draining.drain(stack, stale, say)
+        stop_in_order(stack.layout, stale)
+    supervisor.take_programs(stack)
 
 
 def _stop_stale(stack: Stack, stale: list[str], say: Say) -> None:
