@@ -23,6 +23,7 @@ from stack import (
     rabbitmq,
     redis,
     supervisor,
+    watchdog,
 )  # fmt: skip
 from stack.faults import NotHealthy, PortTaken, StackError
 from stack.layout import Layout
@@ -82,6 +83,7 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
             stale = _outdated(stack, only)
         names = {program.name for program in named(stack, only)} | set(stale)
         wanted = [program for program in programs(stack).values() if program.name in names]
+        _remember_wanted(stack, wanted)
         _stop_stale_servers(stack, stale, say)
         _start(stack, [program for program in wanted if not program.is_airflow], say)
         _prepare_services(stack, wanted, say)
@@ -90,10 +92,13 @@ def up(layout: Layout, only: list[str], say: Say, environment: Mapping[str, str]
         for wave in airflow_waves(wanted):
             _start(stack, wave, say)
         _finish(stack, wanted, say)
-        already = read_settings(layout).get("wanted", []) if before else []
-        chosen = {*already, *(program.name for program in wanted)}
-        remember(layout, wanted=[name for name in programs(stack) if name in chosen])
     return stack
+
+
+def _remember_wanted(stack: Stack, wanted: list[Program]) -> None:
+    """Note what was asked for, beside what runs: before it starts, so that a restart knows it when a start fails."""
+    chosen = {*read_settings(stack.layout).get("wanted", []), *(program.name for program in wanted)}
+    remember(stack.layout, wanted=[name for name in programs(stack) if name in chosen])
 
 
 def _clear(stack: Stack, say: Say) -> None:
@@ -104,6 +109,7 @@ def _clear(stack: Stack, say: Say) -> None:
     network.remove(stack.layout)
     for note in stack.layout.run.glob("*.starts"):
         note.unlink()
+    watchdog.well_file(stack.layout).unlink(missing_ok=True)
     remember(stack.layout, wanted=[])
     listen = stack.nodes.listen
     if listen is not None:
@@ -169,13 +175,12 @@ def _outdated(stack: Stack, only: list[str]) -> list[str]:
 
 
 def _stop_stale_servers(stack: Stack, stale: list[str], say: Say) -> None:
-    """Stop servers that have to be restarted, after all that uses them."""
-    servers = [name for name in stale if not programs(stack)[name].is_airflow]
-    if not servers:
-        return
-    say(f"started with other code or settings, drained and restarted: {', '.join(stale)}")
-    draining.drain(stack, stale, say)
-    stop_in_order(stack.layout, stale)
+    """Stop servers that have to be restarted, after all that uses them; what stands still is started in today's way."""
+    if any(not programs(stack)[name].is_airflow for name in stale):
+        say(f"started with other code or settings, drained and restarted: {', '.join(stale)}")
+        draining.drain(stack, stale, say)
+        stop_in_order(stack.layout, stale)
+    supervisor.take_programs(stack)
 
 
 def _stop_stale(stack: Stack, stale: list[str], say: Say) -> None:
@@ -338,6 +343,8 @@ def restart(layout: Layout, names: list[str], say: Say) -> None:
     if not supervisor.is_up(layout):
         raise StackError("nothing runs; `make up` starts it")
     chosen = names or read_settings(layout).get("wanted", [])
+    if not chosen:
+        raise StackError("no service was asked for yet; `make up` starts them")
     with alone(layout):
         order = [program for name, program in programs(stack).items() if name in chosen]
         draining.drain(stack, [program.name for program in order], say)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import psycopg
 
@@ -24,8 +25,10 @@ Say = Callable[[str], None]
 #: resumed from its last page.
 HAND_BACK_WITHIN_S = 25.0
 _LOOK_EVERY_S = 0.5
-#: A claim holds its lane for a second.
-_LANE_WITHIN_MS = 5000
+#: A claim holds its lane for a second. All lanes together: what is waited for here is missing when groups hand back.
+_LANES_WITHIN_S = 5.0
+#: Somebody else's transaction holds a group's row for milliseconds; one that hangs is left to the next look.
+_GROUPS_WITHIN_S = 1.0
 _OPEN = "SELECT count(*) FROM collect.shard_group WHERE status = 'OPEN' AND started_at IS NOT NULL AND node = ANY(%s)"
 
 
@@ -68,12 +71,15 @@ def _drain(connection: psycopg.Connection, nodes: list[str], say: Say) -> int:
     exists = connection.execute("SELECT to_regclass('collect.shard_group') IS NOT NULL").fetchone()
     if exists is None or not exists[0]:
         return 0
-    _hold_lanes(connection)
+    for lane in _hold_lanes(connection):
+        say(f"lane {lane}: its claim does not end; shard groups that it starts are asked to hand back, too")
+    _set_lock_timeout(connection, _GROUPS_WITHIN_S)
     deadline = time.monotonic() + HAND_BACK_WITHIN_S
     told = False
     while True:
         for node_id in nodes:  # again and again: one that was about to start has started by now
-            connection.execute(query("nodes/hand_back_groups"), {"node_id": node_id})
+            with suppress(psycopg.errors.LockNotAvailable):
+                connection.execute(query("nodes/hand_back_groups"), {"node_id": node_id})
         row = connection.execute(_OPEN, [nodes]).fetchone()
         left = int(row[0]) if row else 0
         if left == 0:
@@ -87,8 +93,24 @@ def _drain(connection: psycopg.Connection, nodes: list[str], say: Say) -> int:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _hold_lanes(connection: psycopg.Connection) -> None:
-    """Have no claim begin while this connection is open: a claim that finds its lane taken ends."""
-    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{_LANE_WITHIN_MS}ms"])
+def _hold_lanes(connection: psycopg.Connection) -> list[str]:
+    """Have no claim begin while this connection is open: a claim that finds its lane taken ends.
+
+    Returns:
+        The lanes whose claim has not ended in time.
+    """
+    deadline = time.monotonic() + _LANES_WITHIN_S
+    busy = []
     for lane in lane_rules().lanes:
-        connection.execute("SELECT pg_advisory_lock(hashtext('collect.lane'), hashtext(%s))", [lane])
+        _set_lock_timeout(connection, deadline - time.monotonic())
+        try:
+            connection.execute("SELECT pg_advisory_lock(hashtext('collect.lane'), hashtext(%s))", [lane])
+        except psycopg.errors.LockNotAvailable:
+            busy.append(lane)
+    return busy
+
+
+def _set_lock_timeout(connection: psycopg.Connection, timeout_s: float) -> None:
+    """Have this connection wait so long for locks, a moment at least: 0 would be for ever."""
+    milliseconds = max(50, round(timeout_s * 1000))
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{milliseconds}ms"])

@@ -13,18 +13,22 @@ SELECT dag_id FROM dag
 WHERE
     is_paused AND NOT is_stale AND starts_with(fileloc, %s)
     AND (
-        starts_with(dag_id, 'lane_') OR starts_with(dag_id, 'collect_')
-        OR dag_id IN ('heartbeat_ingest', 'dead_letters')
+        starts_with(dag_id, 'lane_') OR starts_with(dag_id, 'collect_') OR dag_id = ANY(%s)
     )
 ORDER BY dag_id
 """
 
-LANES = ("urgent", "normal", "bulk")
+#: The project's DAGs beside those of lanes (`lane_NAME`, `collect_NAME`) and sources.
+OTHERS = (
+    "collect_backlog", "collect_inbox", "collect_priority", "collect_submit", "collect_sweep",
+    "dead_letters", "heartbeat_ingest", "retention",
+)  # fmt: skip
 
 
 def paused_dags(stack: Stack) -> list[str]:
     """Their ids; none while Airflow's database is away or not migrated, which the table of services tells."""
     places = stack.places
+    values = [f"{stack.layout.checkout / 'dags'}/", list(OTHERS)]
     try:
         with psycopg.connect(
             host=HOST,
@@ -34,7 +38,7 @@ def paused_dags(stack: Stack) -> list[str]:
             dbname=places["POSTGRES_AIRFLOW_DB"],
             connect_timeout=3,
         ) as connection:
-            return [row[0] for row in connection.execute(_SELECT, [f"{stack.layout.checkout / 'dags'}/"])]
+            return [row[0] for row in connection.execute(_SELECT, values)]
     except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
         return []
 
@@ -42,7 +46,7 @@ def paused_dags(stack: Stack) -> list[str]:
 def sentences(paused: list[str]) -> list[str]:
     """What that means, a line a kind."""
     lanes = [name.removeprefix("lane_") for name in paused if name.startswith("lane_")]
-    runs = [name for name in paused if name.startswith("collect_") and name.removeprefix("collect_") in LANES]
+    runs = [name for name in paused if name.startswith("collect_") and name not in OTHERS]
     others = [name for name in paused if not name.startswith("lane_") and name not in runs]
     lines = []
     if lanes:

@@ -128,7 +128,7 @@ def add_programs(stack: Stack) -> list[str]:
     """Have a running supervisord know new programs, and leave the ones that it has as they are.
 
     Returns:
-        Those that are started in another way now: `take_programs` ends them.
+        Those that are started in another way now: `take_programs` takes them on when they are stopped.
     """
     write_configuration(stack)
     with asked(stack.layout) as remote:
@@ -139,14 +139,20 @@ def add_programs(stack: Stack) -> list[str]:
 
 
 def take_programs(stack: Stack) -> None:
-    """Have a running supervisord know the stack's present programs: new ones stopped, old ones ended and forgotten."""
+    """Have a running supervisord know the stack's present programs: new ones stopped, old ones ended and forgotten.
+
+    Of those that are started in another way now, the ones that run go on: whoever wants them anew drains and stops them
+    first, and `add_programs` names them until then.
+    """
     write_configuration(stack)
     with asked(stack.layout) as remote:
         ((added, changed, removed),) = remote.reloadConfig()
-        for name in (*removed, *changed):
-            stop_programs(stack.layout, [name])
+        running = {name for name, state in states(stack.layout).items() if state.pid}
+        taken = [name for name in changed if name not in running]
+        stop_programs(stack.layout, removed)
+        for name in (*removed, *taken):
             remote.removeProcessGroup(name)
-        for name in (*added, *changed):
+        for name in (*added, *taken):
             remote.addProcessGroup(name)
 
 

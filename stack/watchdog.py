@@ -7,13 +7,16 @@ looks: when PostgreSQL is away, or the machine slept, nobody is judged.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
 from stack import health, processes, supervisor
+from stack.credentials import write_private
 from stack.health import JOBS
 from stack.housekeeping import Housekeeping
 from stack.layout import Layout
@@ -52,11 +55,12 @@ class Patience:
 
     Args:
         look_every_s: Seconds between two looks; three times that without one, and earlier looks count no more.
+        well_pids: The process of each service that was seen to be well: it has started.
     """
 
     look_every_s: float = LOOK_EVERY_S
+    well_pids: dict[str, int] = field(default_factory=dict)
     _unwell_since: dict[str, float] = field(default_factory=dict)
-    _well_pids: dict[str, int] = field(default_factory=dict)
     _looked_at: float | None = None
 
     def overdue(self, findings: Mapping[str, Finding], now: float) -> list[str]:
@@ -69,7 +73,7 @@ class Patience:
         if self._looked_at is not None and now - self._looked_at > 3 * self.look_every_s:
             self._unwell_since.clear()  # we slept, and so may they have
         self._looked_at = now
-        self._well_pids |= {name: found.pid for name, found in findings.items() if found.complaint is None}
+        self.well_pids |= {name: found.pid for name, found in findings.items() if found.complaint is None}
         unwell = [name for name, found in findings.items() if found.complaint is not None]
         self._unwell_since = {name: self._unwell_since.get(name, now) for name in unwell}
         return [
@@ -79,11 +83,30 @@ class Patience:
         ]
 
     def _limit_s(self, name: str, pid: int) -> float:
-        if self._well_pids.get(name) != pid:
+        if self.well_pids.get(name) != pid:
             return STARTS_WITHIN_S
         if name in JOBS:
             return SILENT_JOB_S
         return IDLE_WORKER_S if name.startswith("worker") else SILENT_SERVER_S
+
+
+def well_file(layout: Layout) -> Path:
+    """Where it stands who was well, for a watchdog that is started anew; it goes with supervisord."""
+    return layout.run / "watchdog.well"
+
+
+def keep(layout: Layout, patience: Patience) -> None:
+    """Write who was well, if somebody has come to be."""
+    text = json.dumps(patience.well_pids, sort_keys=True)
+    file = well_file(layout)
+    if not file.exists() or file.read_text() != text:
+        write_private(file, text)
+
+
+def recall(layout: Layout) -> Patience:
+    """A patience that knows who was well."""
+    file = well_file(layout)
+    return Patience(well_pids=json.loads(file.read_text())) if file.exists() else Patience()
 
 
 def watched(stack: Stack) -> list[Program]:
@@ -134,6 +157,7 @@ def look(stack: Stack, patience: Patience, say: Callable[[str], None], now: floa
     """
     found = findings(stack)
     overdue = patience.overdue(found, now)
+    keep(stack.layout, patience)
     for name in overdue:
         say(f"restarting {name} (process {found[name].pid}), which has been unwell: {found[name].complaint}")
         restart(stack, programs(stack)[name], found[name].pid)
@@ -143,7 +167,7 @@ def look(stack: Stack, patience: Patience, say: Callable[[str], None], now: floa
 def main() -> None:
     """Look every few seconds, until ended."""
     layout = Layout.from_environment()
-    patience, housekeeping = Patience(), Housekeeping()
+    patience, housekeeping = recall(layout), Housekeeping()
     while True:
         stack = load(layout)  # worker hosts come and go
         look(stack, patience, lambda line: print(line, flush=True), time.monotonic())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,9 @@ from stack.watchdog import (
     STARTS_WITHIN_S,
     Finding,
     Patience,
+    keep,
+    look,
+    recall,
     watched,
 )
 
@@ -77,6 +82,31 @@ def test_nobody_is_judged_by_a_time_that_nobody_saw() -> None:
     assert first_overdue(patience, "scheduler", ILL, began=510.0, until=3000.0) == SILENT_JOB_S
 
 
+def test_who_was_well_is_known_to_the_next_watchdog(tmp_path: Path) -> None:
+    """Else whatever hangs when the watchdog is started anew would count as starting."""
+    layout = Layout(home=tmp_path)
+    layout.create()
+    patience = recall(layout)
+    assert patience.well_pids == {}
+    patience.overdue({"scheduler": WELL, "worker": ILL}, 0.0)
+    keep(layout, patience)
+    assert first_overdue(recall(layout), "scheduler", ILL, began=500.0, until=3000.0) == SILENT_JOB_S
+    assert first_overdue(recall(layout), "worker", ILL, began=500.0, until=3000.0) == STARTS_WITHIN_S
+    started_anew = Finding(pid=8, complaint="no heartbeat since its start")
+    assert (
+        first_overdue(recall(layout), "scheduler", started_anew, began=0.0, until=3000.0) == STARTS_WITHIN_S
+    )
+
+
+def test_a_look_keeps_who_is_well(tmp_path: Path) -> None:
+    layout = Layout(home=tmp_path)
+    layout.create()
+    stack = Stack(layout=layout, ports=Ports.from_base(20_000), secrets=credentials.generate())
+    patience = Patience(well_pids={"scheduler": 7})
+    assert look(stack, patience, print, 0.0) == []
+    assert recall(layout).well_pids == {"scheduler": 7}
+
+
 @given(st.lists(st.booleans(), max_size=200))
 def test_nothing_that_was_well_a_moment_ago_is_given_up(looks: list[bool]) -> None:
     patience = Patience()
@@ -97,8 +127,6 @@ def test_nothing_that_was_well_a_moment_ago_is_given_up(looks: list[bool]) -> No
     ],
 )
 def test_whatever_starts_and_runs_tasks_is_watched(nodes: NodeSettings, workers: set[str]) -> None:
-    from pathlib import Path
-
     stack = Stack(
         layout=Layout(home=Path("/nowhere")),
         ports=Ports.from_base(20_000),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from collect_ops.landing.bad_rows import BadRowFilter, BadRows
     from collect_ops.storage import Connection
+    from collect_ops.tasks.progress import Progress
 
 FIELDS = ("task_id", "source", "shard_no", "page", "ordinal", "at", "reason", "row_text")
 
@@ -51,6 +52,7 @@ def bad_rows(
     from collect_ops.kernel.errors import Fault, ValidationFailed
     from collect_ops.landing.bad_rows import group_bad_rows
     from collect_ops.storage import connect
+    from collect_ops.tasks.progress import read_progress
 
     if csv is not None and as_json:
         raise ValidationFailed(
@@ -63,10 +65,11 @@ def bad_rows(
             _export(connection, wanted, csv)
             return
         found = group_bad_rows(connection, wanted, limit=limit)
+        progress = None if wanted.task_id is None else read_progress(connection, wanted.task_id)
     if as_json:
         print_json(asdict(found))
     else:
-        _print(found, whose)
+        _print(found, whose, moment, progress)
 
 
 def _filter(connection: Connection, whose: str, since: datetime | None) -> BadRowFilter:
@@ -93,14 +96,17 @@ def _filter(connection: Connection, whose: str, since: datetime | None) -> BadRo
     raise ValidationFailed("command line", [fault])
 
 
-def _print(found: BadRows, whose: str) -> None:
+def _print(found: BadRows, whose: str, since: datetime | None, progress: Progress | None) -> None:
     from collect_ops.cli.output import printable
 
     subject = f"task {whose}" if whose.isdigit() else whose
     if not found.row_count:
-        typer.echo(f"{subject}: every row fits")
+        typer.echo(f"{subject}: {_none_stored(since, progress)}")
         return
-    typer.echo(f"{subject}: {found.row_count:,} bad rows, {found.reason_count:,} reasons")
+    gone = ""
+    if since is None and progress is not None and progress.bad_rows > found.row_count:
+        gone = f"; {progress.bad_rows:,} were met, the others are not kept any longer"
+    typer.echo(f"{subject}: {found.row_count:,} bad rows, {found.reason_count:,} reasons{gone}")
     for group in found.groups:
         tasks = "" if group.task_count == 1 else f" of {group.task_count:,} tasks"
         typer.echo(f"\n{group.row_count:,} rows{tasks}: {printable(group.pattern, 300)}")
@@ -113,6 +119,26 @@ def _print(found: BadRows, whose: str) -> None:
         typer.echo(
             f"\n{found.reason_count - len(found.groups):,} more reasons: --limit, or all rows with --csv FILE"
         )
+
+
+def _none_stored(since: datetime | None, progress: Progress | None) -> str:
+    """What it means that there is no bad row; of a task, its own counts say more.
+
+    Args:
+        since: Rows that were met before are not looked for.
+        progress: Of the task; None for a source.
+    """
+    if since is not None:
+        return f"no bad rows stored since {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if progress is None:
+        return "no bad rows stored"
+    if progress.bad_rows:
+        return (
+            f"{progress.bad_rows:,} bad rows were met; none is kept any longer (include/rules/retention.yaml)"
+        )
+    if not progress.rows_fetched:
+        return f"no rows were fetched; it is {progress.status}"
+    return f"every row fits: {progress.rows_fetched:,} fetched" + ("" if progress.status.final else " so far")
 
 
 def _export(connection: Connection, wanted: BadRowFilter, path: Path) -> None:

@@ -113,6 +113,7 @@ async def _fetch(
     """Fetch up to two pages, and look at what each brings; a failure of the second leaves the first in `pages`."""
     from collect_ops.collectors.page import Span
 
+    total: int | None = None
     own = await _first_shard(source, params, collector)
     async with contextlib.aclosing(collector.pages(Span(), None, own)) as following:
         async for page in following:
@@ -120,13 +121,13 @@ async def _fetch(
             if len(pages) == 1:
                 where = page.request.get("url", source.request.path)
                 findings.add("connection", "ok", f"{source.connection}: {where} answered")
-                await _check_total(source, collector, page, findings)
+                total = await _check_total(source, collector, page, findings)
                 findings.extend(_first_page(source, page))
                 if page.next_position is None:
                     break
             else:
                 break
-    findings.extend(_next_page(source, pages))
+    findings.extend(_next_page(source, pages, total))
 
 
 async def _first_shard(
@@ -139,18 +140,21 @@ async def _first_shard(
     return own
 
 
-async def _check_total(source: Source, collector: HttpCollector, page: Page, findings: _Findings) -> None:
+async def _check_total(
+    source: Source, collector: HttpCollector, page: Page, findings: _Findings
+) -> int | None:
+    """The total that the source names."""
     from collect_ops.kernel.errors import CollectOpsError
 
     if isinstance(source.total, UnknownTotal):
         findings.add("total", "ok", "none is declared: what lacks at the end cannot be noticed")
-        return
+        return None
     try:
         apart = isinstance(source.total, RequestTotal) and isinstance(source.shards, CountShards)
         total = await collector.total() if apart else page.total
     except CollectOpsError as error:
         findings.add("total", "fault", _one_line(error), "see `total` of the declaration")
-        return
+        return None
     if total is None:
         findings.add(
             "total", "warning", "declared, but the source names none", "see `total` of the declaration"
@@ -162,6 +166,7 @@ async def _check_total(source: Source, collector: HttpCollector, page: Page, fin
         )  # fmt: skip
     else:
         findings.add("total", "ok", f"{total:,} rows")
+    return total
 
 
 def _first_page(source: Source, page: Page) -> Iterator[Finding]:
@@ -198,37 +203,43 @@ def _asked_size(source: Source) -> int | None:
     return source.page_size or source.batch_size
 
 
-def _next_page(source: Source, pages: Sequence[Page]) -> Iterator[Finding]:
+def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iterator[Finding]:
     if isinstance(source.paging, NoPaging) or not pages:
         return
-    first = pages[0]
-    if len(pages) > 1:
-        second = pages[1]
-        if second.records and second.records == first.records:
-            text = "the second page holds the rows of the first: the source does not page as declared"
-            names = "see the names of its parameters under `paging`"
-            yield Finding(check="next page", state="fault", text=text, remedy=names)
-        else:
-            shared = _shared(first, second)
-            state: State = "warning" if shared else "ok"
-            text = f"{len(second.records):,} rows on the second page" + (
-                f", {shared:,} of them were on the first: the source repeats rows"
-                if shared
-                else ", other ones"
-            )
-            order = "ask for a fixed order, if the source can sort" if shared else None
-            yield Finding(check="next page", state=state, text=text, remedy=order)
-    elif first.total is not None and first.total > len(first.records):
-        text = f"none, though the source names {first.total:,} rows and gave {len(first.records):,}"
-        yield Finding(check="next page", state="fault", text=text, remedy="see `paging` of the declaration")
+    check, declared = "next page", "see `paging` of the declaration"
+    if len(pages) > 1 and (repeated := _repeated(*pages[:2])):
+        yield repeated
+        return
+    got, last = sum(len(page.records) for page in pages), pages[-1]
+    ends = last.next_position is None or not last.records
+    if ends and total is not None and total > got:
+        text = f"the pages end after {got:,} rows, though the source names {total:,}"
+        yield Finding(check=check, state="fault", text=text, remedy=declared)
+    elif last.records and len(pages) > 1:
+        text = f"{len(last.records):,} rows on the second page, other ones"
+        yield Finding(check=check, state="ok", text=text)
+    elif total is None and got and got == _asked_size(source):
+        text, remedy = "none after the first page, which is full", f"if there are more rows, {declared}"
+        yield Finding(check=check, state="warning", text=text, remedy=remedy)
     else:
-        text = "none after the first page"
-        remedy: str | None = None
-        state = "ok"
-        if len(first.records) == _asked_size(source):
-            state, remedy = "warning", "if there are more rows, see `paging` of the declaration"
-            text += ", which is full"
-        yield Finding(check="next page", state=state, text=text, remedy=remedy)
+        yield Finding(check=check, state="ok", text="none after the first page")
+
+
+def _repeated(first: Page, second: Page) -> Finding | None:
+    """What is wrong with a second page that holds rows of the first."""
+    if second.records and second.records == first.records:
+        text = "the second page holds the rows of the first: the source does not page as declared"
+        names = "see the names of its parameters under `paging`"
+        return Finding(check="next page", state="fault", text=text, remedy=names)
+    if not (shared := _shared(first, second)):
+        return None
+    text = (
+        f"{len(second.records):,} rows on the second page, {shared:,} of them were on the first: the source "
+        "repeats rows"
+    )
+    return Finding(
+        check="next page", state="warning", text=text, remedy="ask for a fixed order, if the source can sort"
+    )
 
 
 def _shared(first: Page, second: Page) -> int:

@@ -12,6 +12,7 @@ from collect_ops.lanes.capacity import effective, used_slots
 from collect_ops.lanes.placing import nodes_for
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import collect_dag_id, lane_dag_id
+from collect_ops.sources.stored import FORMAT
 from collect_ops.storage import Connection, query
 from collect_ops.tasks.lifecycle import TaskStatus
 
@@ -137,13 +138,15 @@ def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
 
 def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
     yield f"it is held: {row['reason']}"
-    if row["held_for"] == "node":
+    if row["format"] > FORMAT:
+        yield "it goes on within a minute of a process of the newer release being there"
+    elif row["held_for"] == "node":
         yield "it goes on within a minute of a node being able to take it: collect-ops nodes"
     elif _host_stands_in_the_way(row):
         yield from _host(row)
     elif row["max_active_tasks"] is not None and row["active"] >= row["max_active_tasks"]:
         yield (
-            f"source {row['source']} has {row['active']} tasks under way, max_active_tasks is "
+            f"source {row['source']} has {row['active']} tasks queued or under way, max_active_tasks is "
             f"{row['max_active_tasks']}: it goes on when one of them ends"
         )
     else:

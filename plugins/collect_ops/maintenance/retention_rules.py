@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
 
-from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.faults import capped, faults_from
+from collect_ops.kernel.errors import ValidationFailed
+from collect_ops.kernel.faults import faults_from
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
-from collect_ops.sources.load import load_sources
-from collect_ops.sources.model import Source
 
 #: A day at least: what has just ended is still looked at, and ends up in the same transactions as what is open.
 Days = Annotated[float, Field(ge=1, le=36_500)]
@@ -69,7 +65,8 @@ class RetentionRules(Rules):
 
     Args:
         tasks: Tasks, by how they ended.
-        requests_days: Request ids: asked again within it, one gets its first answer. Keeps its task as long.
+        requests_days: Request ids: asked again within it, one gets its first answer. Keeps its task as long. Both
+            stay longer while the task's dedup key holds.
         traces_days: Traces, when their tasks are kept longer.
         bad_rows_days: Bad rows, when their tasks are kept longer.
         letters_days: Dead letters of messages without a task, once dealt with; and redrives that have ended.
@@ -104,31 +101,10 @@ class RetentionRules(Rules):
         return self.model_copy(update={"pace": pace})
 
 
-def load_retention_rules(path: Path, sources: Mapping[str, Source]) -> RetentionRules:
-    """Load and validate a file of retention rules.
-
-    Args:
-        path: The file.
-        sources: The declared sources, whose dedup windows request ids must outlive.
+def retention_rules() -> RetentionRules:
+    """The rules of this installation: `include/rules/retention.yaml`, read anew.
 
     Raises:
         ValidationFailed: With every fault of the file.
     """
-    rules = load_rules(path, RetentionRules)
-    if faults := tuple(_window_faults(rules, sources)):
-        raise ValidationFailed(f"rules {path.name}", capped(faults))
-    return rules
-
-
-def retention_rules() -> RetentionRules:
-    """The rules of this installation: `include/rules/retention.yaml`, read anew."""
-    return load_retention_rules(shipped("retention"), load_sources().sources)
-
-
-def _window_faults(rules: RetentionRules, sources: Mapping[str, Source]) -> Iterator[Fault]:
-    """Sources that refuse equals for longer than request ids are known."""
-    for name, source in sources.items():
-        window_days = source.dedup.ttl_h / 24
-        if window_days > rules.requests_days:
-            problem = f"must not be below {window_days:g}, the dedup.ttl_h of source {name} in days"
-            yield Fault(field="requests_days", value=rules.requests_days, problem=problem)
+    return load_rules(shipped("retention"), RetentionRules)

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,13 +23,31 @@ from pathlib import Path
 
 from collect_ops.kernel.code import version_with_code
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
-from collect_ops.storage.postgres import Connection, connect
+from collect_ops.storage.postgres import Connection, connect, errors
 from collect_ops.storage.queries import query
 from collect_ops.storage.schema import applied_migrations, migration_files
 
 log = logging.getLogger(__name__)
 
 _LOCK = 0x636F6C6C  # 'coll': one migrator at a time
+#: While a migration waits for a table, whoever comes later waits behind it: what runs shall hardly notice.
+_LOCK_WITHIN_S = 1.0
+#: What has queued meanwhile goes through before the next try.
+_PAUSE_S = 3.0
+#: Seconds of tries: a dump may hold every table for long, and somebody waits for the upgrade.
+_LOCKS_WITHIN_S = 180.0
+#: Sessions, others than this one, that hold a table in this database; its own catalogue aside.
+_HOLDERS = """
+SELECT DISTINCT a.pid, coalesce(nullif(a.application_name, ''), a.usename, 'a session') AS name
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+JOIN pg_class AS c ON c.oid = l.relation
+WHERE
+    l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND c.relnamespace <> 'pg_catalog'::regnamespace AND l.pid <> pg_backend_pid()
+ORDER BY a.pid
+"""
+_MOST_HOLDERS = 5
 #: Exit status of `after` when it has to be run again later.
 WAITS = 3
 
@@ -66,6 +85,18 @@ class OlderCodeRuns(CollectOpsError, OwnOutage):
         )
 
 
+class MigrationBlocked(CollectOpsError, OwnOutage):
+    """A migration did not get its tables: others hold them for long. It has changed nothing."""
+
+    def __init__(self, name: str, holders: Sequence[str], seconds: float) -> None:
+        self.name, self.holders = name, tuple(holders)
+        held_by = ", ".join(self.holders) or "sessions that have let go by now"
+        super().__init__(
+            f"migration {name} did not get its tables within {seconds:.0f} s and has changed nothing. They are held "
+            f"by {held_by}. Let that end, a dump for instance, and run this again"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrated:
     """What a run did: the names applied, and how many had been before."""
@@ -89,10 +120,13 @@ def migrate(
 
     Raises:
         MigrationChanged: An applied migration's file has changed.
+        MigrationBlocked: Others hold a table for long.
     """
     files = migration_files(directory)
+    connection.execute("SET lock_timeout = 0")  # another migrator may wait for its tables as long as it may
     connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     try:
+        connection.execute("RESET lock_timeout")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS public.schema_migration "
             "(name text PRIMARY KEY, sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
@@ -118,6 +152,7 @@ def finish(
     Raises:
         OlderCodeRuns: A node runs other code, and there is something to apply.
         MigrationChanged: An applied migration's file has changed.
+        MigrationBlocked: Others hold a table for long.
     """
     known = applied_migrations(connection)
     missing = [path.stem for path in migration_files(directory) if path.stem not in known]
@@ -139,13 +174,36 @@ def _apply(connection: Connection, path: Path, known: dict[str, bytes]) -> str |
         if known[path.stem] != digest:
             raise MigrationChanged(path.stem)
         return None
-    with connection.transaction():
-        connection.execute(text)
-        connection.execute(
-            "INSERT INTO public.schema_migration (name, sha256) VALUES (%s, %s)", (path.stem, digest)
-        )
+    _apply_when_free(connection, path.stem, text, digest)
     log.info("applied migration %s", path.stem)
     return path.stem
+
+
+def _apply_when_free(connection: Connection, name: str, text: str, digest: bytes) -> None:
+    """Apply one in a moment in which nobody holds what it needs for long."""
+    deadline = time.monotonic() + _LOCKS_WITHIN_S
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(
+                    "SELECT set_config('lock_timeout', %s, true)", (f"{_LOCK_WITHIN_S * 1000:.0f}ms",)
+                )
+                connection.execute(text)
+                connection.execute(
+                    "INSERT INTO public.schema_migration (name, sha256) VALUES (%s, %s)", (name, digest)
+                )
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            if time.monotonic() >= deadline:
+                raise MigrationBlocked(name, _holders(connection), _LOCKS_WITHIN_S) from error
+            log.warning("migration %s waits: others hold its tables", name)
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def _holders(connection: Connection) -> list[str]:
+    rows = connection.execute(_HOLDERS).fetchmany(_MOST_HOLDERS)
+    return [f"{row['name']} (process {row['pid']})" for row in rows]
 
 
 def main(arguments: Sequence[str] = ()) -> int:
@@ -170,6 +228,9 @@ def main(arguments: Sequence[str] = ()) -> int:
         except OlderCodeRuns as error:
             print(error)
             return WAITS
+        except MigrationBlocked as error:
+            print(error, file=sys.stderr)
+            return 1
     print(f"migrations: {len(done.applied)} applied, {done.known} known before")
     return 0
 

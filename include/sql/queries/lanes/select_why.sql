@@ -15,6 +15,7 @@ SELECT
     extract(EPOCH FROM now() - p.progress_at)::float8 AS quiet_s,
     t.error ->> 'message' AS error,
     p.rows_fetched, p.total_rows, p.shards_done, p.shards_total,
+    v.format,
     (v.definition ->> 'max_active_tasks')::int AS max_active_tasks,
     v.definition ->> 'connection' AS connection,
     h.last_error AS host_error,
@@ -32,7 +33,7 @@ SELECT
     ) AS ahead,
     (
         SELECT count(*) FROM collect.task AS o
-        WHERE o.source = t.source AND o.status IN ('CLAIMED', 'DISPATCHED', 'RUNNING')
+        WHERE o.source = t.source AND o.status IN ('QUEUED', 'CLAIMED', 'DISPATCHED', 'RUNNING')
     ) AS active,
     (SELECT max(d.id) FROM collect.dead_letter AS d WHERE d.task_id = t.id) AS dead_letter_id
 FROM collect.task AS t

@@ -60,6 +60,36 @@ def test_since_and_limit(world: World, collect_ops: Run, task: int) -> None:
     assert found == {"row_count": 0, "reason_count": 0, "groups": []}
 
 
+FITS = "every row fits"
+
+
+def test_every_row_fits_is_said_of_rows_that_were_looked_at(
+    world: World, collect_ops: Run, task: int
+) -> None:
+    """Not of those that `--since` leaves out, that retention has deleted, or that nobody has fetched."""
+    assert FITS not in collect_ops("bad-rows", task, "--since", "2100-01-01T00:00:00Z")[1]
+    assert FITS not in collect_ops("bad-rows", "things", "--since", "2100-01-01T00:00:00Z")[1]
+    waits = world.submit(params={"day": "later"}).task_id
+    assert FITS not in collect_ops("bad-rows", waits)[1]
+    world.rows(
+        "DELETE FROM collect.bad_row WHERE row_text LIKE '%%2, %%' OR reason LIKE '%%n/a%%' RETURNING id"
+    )
+    out = collect_ops("bad-rows", task)[1]
+    assert ("1 bad rows" in out, "4 were met" in out) == (True, True)
+    world.rows("DELETE FROM collect.bad_row RETURNING id")
+    out = collect_ops("bad-rows", task)[1]
+    assert (FITS in out, "4" in out) == (False, True)
+    assert FITS not in collect_ops("bad-rows", "things")[1]
+
+
+def test_a_task_whose_rows_all_fit(world: World, collect_ops: Run) -> None:
+    world.add(source("things"))
+    with PagedServer(rows=30) as server:
+        world.serve_from(server.base_url)
+        task_id = world.collect()
+    assert FITS in collect_ops("bad-rows", task_id)[1]
+
+
 def test_export(collect_ops: Run, task: int, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     assert collect_ops("bad-rows", task, "--csv", path)[0] == 0

@@ -183,6 +183,35 @@ def test_the_second_page_fails(declare: Declare, check: Check) -> None:
     assert states(findings)["types"] == "ok"
 
 
+EMPTY = b'{"rows": []}'
+LAST = b'{"rows": [{"id": 10, "name": "a", "value": 1, "at": "2024-01-01T00:00:00Z"}], "next_cursor": null}'
+
+
+@pytest.mark.parametrize(
+    ("second", "fields", "state"),
+    [
+        (EMPTY, {}, "fault"),
+        (b'{"rows": [], "total": 30}', {}, "fault"),
+        (EMPTY, {"total": {"type": "unknown"}}, "warning"),
+        (EMPTY, {"total": {"type": "unknown"}, "page_size": 40}, "ok"),
+        (
+            LAST,
+            {"request": {"path": "/cursor"}, "paging": {"type": "cursor", "cursor": "next_cursor", "limit_param": "limit"}},
+            "fault",
+        ),
+    ],
+)
+def test_pages_end_before_the_rows_do(
+    declare: Declare, check: Check, second: bytes, fields: dict[str, Any], state: str
+) -> None:
+    """A cap on the offset, a cursor that gets lost: the source gives no error and no more rows."""
+    with PagedServer(rows=30) as server:
+        server.fail_where(lambda asked: bool(asked.query.keys() & {"cursor"}) or asked.query.get("offset", "0") != "0",
+                          Failure(status=200, headers={"Content-Type": "application/json"}, body=second))  # fmt: skip
+        code, findings = check(declare(server, **fields))
+    assert (states(findings)["next page"], code) == (state, 2 if state == "fault" else 0)
+
+
 def test_the_table_is_compared(world: World, declare: Declare, check: Check) -> None:
     with connect(world.backends.postgres_dsn) as connection:
         connection.execute("CREATE TABLE landing.things (id bigint PRIMARY KEY)")

@@ -11,6 +11,7 @@ from collect_ops.broker.message import OutgoingMessage, TaskMessage
 from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery.intervene import cancel
 from collect_ops.delivery.priorities import adjust
+from collect_ops.lanes.why import why
 from collect_ops.storage import Connection, connect, query
 from tests.plugins.integration.world import World, source
 
@@ -197,3 +198,15 @@ def test_messages_of_tasks_that_are_gone_are_dropped_and_told_of(
     assert [task["task_id"] for run in claimed.runs for task in run.conf["tasks"]] == live
     assert f"messages of tasks that are not in the database: {gone}" in caplog.text
     assert depth(world) == 0
+
+
+def test_why_names_the_limit_while_what_was_let_go_before_waits_in_the_queue(world: World) -> None:
+    world.add(source(max_active_tasks=1))
+    first, second, third = (world.submit(params={"day": str(n)}).task_id for n in range(3))
+    world.claim()
+    assert [world.task(each)["status"] for each in (second, third)] == ["HELD", "HELD"]
+    with connect(world.backends.postgres_dsn) as db:
+        cancel([first], world.backends, world.rules, actor="test", reason="room")
+        assert [world.task(each)["status"] for each in (second, third)] == ["QUEUED", "HELD"]
+        sentences = why(db, world.rules, third).sentences
+    assert "max_active_tasks is 1" in sentences[1]

@@ -446,6 +446,28 @@ def test_admissions_answer_the_same_for_what_is_younger(
             assert equal.duplicate_of == before.task_id
 
 
+def test_a_dedup_window_beyond_the_days_of_request_ids_keeps_its_own_tasks_only(
+    backends: Backends, rules: LaneRules, db: Connection
+) -> None:
+    world = World(backends, rules)
+    world.add(source(dedup={"ttl_h": 24 * 365}))
+    asked = world.submission()
+    first = world.service().admit(asked)
+    for status in ("CLAIMED", "DISPATCHED", "COMPLETED"):
+        db.execute(
+            "UPDATE collect.task SET status = %s, moved_by = 'test', confirmed_generation = generation",
+            (status,),
+        )
+    db.execute("UPDATE collect.task SET finished_at = now() - interval '95 days'")
+    db.execute("UPDATE collect.submission SET submitted_at = now() - interval '95 days'")
+    others = add_tasks(db, 3, age_days=95)
+    done = run_once(backends, RULES)
+    assert done.kept == {"its dedup key holds": 1}
+    assert remaining(db, others) == set()
+    again = world.service().admit(asked)
+    assert (again.task_id, again.duplicate_of) == (first.task_id, first.duplicate_of)
+
+
 def test_a_redriven_task_outlives_passes_and_what_was_discarded_goes(
     backends: Backends, rules: LaneRules, db: Connection
 ) -> None:

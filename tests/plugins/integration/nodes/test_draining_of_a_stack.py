@@ -79,3 +79,55 @@ def test_no_claim_begins_meanwhile(connection: psycopg.Connection, postgres_dsn:
     assert not any(locked(lane) for lane in lane_rules().lanes)
     connection.close()
     assert all(locked(lane) for lane in lane_rules().lanes)
+
+
+def test_a_claim_that_does_not_end_keeps_no_group_from_being_asked(
+    connection: psycopg.Connection, postgres_dsn: str
+) -> None:
+    first, *others = lane_rules().lanes
+    open_group(connection, "ours", NODE)
+    said: list[str] = []
+    group = threading.Thread(target=end_when_asked, args=(postgres_dsn, "ours"))
+    group.start()
+    with psycopg.connect(postgres_dsn) as claim, psycopg.connect(postgres_dsn) as other_claim:
+        claim.execute(query("lanes/lock_lane"), {"lane": first})
+        began = time.monotonic()
+        assert draining._drain(connection, [NODE], said.append) == 0
+        assert time.monotonic() - began < 10
+        for lane in others:
+            assert other_claim.execute(query("lanes/lock_lane"), {"lane": lane}).fetchone() == (False,)
+    group.join()
+    assert [first in line for line in said] == [True, False]
+
+
+def test_claims_that_do_not_end_are_waited_for_once(
+    connection: psycopg.Connection, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "_LANES_WITHIN_S", 1.0)
+    lanes = list(lane_rules().lanes)
+    with psycopg.connect(postgres_dsn) as claims:
+        for lane in lanes:
+            claims.execute(query("lanes/lock_lane"), {"lane": lane})
+        began = time.monotonic()
+        assert draining._hold_lanes(connection) == lanes
+        assert time.monotonic() - began < 1.9
+
+
+def test_a_group_whose_row_somebody_holds_is_asked_when_it_is_free(
+    connection: psycopg.Connection, postgres_dsn: str
+) -> None:
+    open_group(connection, "ours", NODE)
+    group = threading.Thread(target=end_when_asked, args=(postgres_dsn, "ours"))
+
+    def let_go(holder: psycopg.Connection) -> None:
+        time.sleep(draining._GROUPS_WITHIN_S + 1)
+        holder.rollback()
+        group.start()
+
+    with psycopg.connect(postgres_dsn) as holder:
+        holder.execute("SELECT FROM collect.shard_group WHERE run_id = 'ours' FOR UPDATE")
+        later = threading.Thread(target=let_go, args=(holder,))
+        later.start()
+        assert draining._drain(connection, [NODE], lambda _: None) == 0
+        later.join()
+    group.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from collect_ops.kernel.code import version_with_code
 from collect_ops.kernel.errors import OwnOutage
 from collect_ops.kernel.paths import include_dir
 from collect_ops.storage import Connection, connect, connect_async, errors
+from collect_ops.storage import migrate as migrating
 from collect_ops.storage.migrate import (
     WAITS,
     Migrated,
+    MigrationBlocked,
     MigrationChanged,
     OlderCodeRuns,
     Phase,
@@ -55,6 +58,52 @@ def test_one_that_fails_leaves_nothing_of_itself(db: Connection, migrations: Pat
         migrate(db, migrations)
     (migrations / "9002_second.sql").write_text("ALTER TABLE public.first ADD COLUMN name text;")
     assert migrate(db, migrations).applied == ("9002_second",)
+
+
+def test_a_migration_that_waits_for_a_table_stops_nobody_else(
+    db: Connection, postgres_dsn: str, migrations: Path
+) -> None:
+    """As beside a dump, which reads every table in one transaction: who comes later would queue behind it."""
+    db.execute("CREATE TABLE public.first (id int)")
+    (migrations / "9001_first.sql").write_text("SELECT 1")
+    waits_s = []
+    with ThreadPoolExecutor(1) as pool, connect(postgres_dsn) as dump:
+        with dump.transaction():
+            dump.execute("SELECT FROM public.first")
+            done = pool.submit(migrate, db, migrations)
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline:
+                began = time.monotonic()
+                with connect(postgres_dsn) as other:
+                    other.execute("INSERT INTO public.first VALUES (1)")
+                waits_s.append(time.monotonic() - began)
+            assert not done.done()
+        assert done.result().applied == ("9001_first", "9002_second")
+    assert max(waits_s) < 2
+    assert len(waits_s) > 3
+
+
+def test_a_migration_that_never_gets_its_table_names_who_has_it(
+    db: Connection,
+    postgres_dsn: str,
+    migrations: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrating, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(migrating, "_LOCKS_WITHIN_S", 0.5)
+    db.execute("CREATE TABLE public.first (id int)")
+    (migrations / "9001_first.sql").write_text("SELECT 1")
+    with connect(postgres_dsn, application_name="the dump") as dump, dump.transaction():
+        dump.execute("SELECT FROM public.first")
+        with pytest.raises(MigrationBlocked) as blocked:
+            migrate(db, migrations)
+    assert blocked.value.name == "9002_second"
+    assert any("the dump" in holder for holder in blocked.value.holders)
+    assert isinstance(blocked.value, OwnOutage)
+    # What came before it stays, the lock among migrators is free, and time-outs are as they were.
+    with connect(postgres_dsn) as other:
+        assert migrate(other, migrations).applied == ("9002_second",)
+    assert db.execute("SHOW lock_timeout").fetchone() == {"lock_timeout": "1min"}
 
 
 def test_an_edited_migration_is_refused(db: Connection, migrations: Path) -> None:

@@ -22,7 +22,7 @@ from collect_ops.kernel.rules_file import Rules, load_rules
 from collect_ops.lanes.backlog_rules import BacklogRules, load_backlog_rules
 from collect_ops.lanes.priority import PriorityRules
 from collect_ops.lanes.rules import LaneRules, lane_rules
-from collect_ops.maintenance.retention_rules import RetentionRules, load_retention_rules
+from collect_ops.maintenance.retention_rules import RetentionRules
 from collect_ops.nodes.rules import PlacementRules
 from tests.plugins.unit.cpu_deadline import ends_within
 
@@ -31,7 +31,7 @@ LOADERS: dict[str, Callable[[Path], Rules]] = {
     "lanes": partial(load_rules, model=LaneRules),
     "placement": partial(load_rules, model=PlacementRules),
     "priority": partial(load_rules, model=PriorityRules),
-    "retention": lambda path: load_retention_rules(path, {}),
+    "retention": partial(load_rules, model=RetentionRules),
     "sharding": partial(load_rules, model=ShardingRules),
 }
 MODELS = (BacklogRules, LaneRules, PlacementRules, PriorityRules, RetentionRules, ShardingRules)

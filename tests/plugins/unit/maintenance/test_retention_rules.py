@@ -1,4 +1,4 @@
-"""`include/rules/retention.yaml`: bounds, and what request ids must outlive."""
+"""`include/rules/retention.yaml`: bounds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import pytest
 import yaml
 
 from collect_ops.kernel.errors import ValidationFailed
-from collect_ops.kernel.rules_file import shipped
-from collect_ops.maintenance.retention_rules import RetentionRules, load_retention_rules, retention_rules
-from tests.factories import source
+from collect_ops.kernel.rules_file import load_rules, shipped
+from collect_ops.maintenance.retention_rules import RetentionRules, retention_rules
 
 
-def loaded(tmp_path: Path, values: object, **dedup: float) -> RetentionRules:
+def loaded(tmp_path: Path, values: object) -> RetentionRules:
     path = tmp_path / "retention.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return load_retention_rules(path, {"things": source(dedup=dedup)} if dedup else {})
+    return load_rules(path, RetentionRules)
 
 
 def test_what_is_shipped_is_what_no_file_means(tmp_path: Path) -> None:
@@ -41,15 +40,6 @@ def test_numbers_have_bounds(tmp_path: Path, values: object, field: str) -> None
     with pytest.raises(ValidationFailed) as failed:
         loaded(tmp_path, values)
     assert [fault.field for fault in failed.value.faults] == [field]
-
-
-def test_request_ids_outlive_every_dedup_window(tmp_path: Path) -> None:
-    assert loaded(tmp_path, {"requests_days": 10}, ttl_h=240).requests_days == 10
-    with pytest.raises(ValidationFailed) as failed:
-        loaded(tmp_path, {"requests_days": 10}, ttl_h=241)
-    (fault,) = failed.value.faults
-    assert (fault.field, fault.value) == ("requests_days", 10)
-    assert "things" in fault.problem
 
 
 @pytest.mark.parametrize("limit_s", [0, -1, 86_401, float("nan")])
