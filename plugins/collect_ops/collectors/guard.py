@@ -185,7 +185,8 @@ class Guard:
     """Checks URLs before they are asked and addresses before they are connected to.
 
     Loopback is this machine: its PostgreSQL, Redis and RabbitMQ listen there. A connection that allows private
-    networks allows it only for the hosts and ports that it names itself; redirects and links lead to nothing else there.
+    networks allows it only for the hosts and ports that it names itself: redirects and links lead to nothing else
+    there.
 
     Args:
         allow_private: Whether private and loopback addresses may be asked.

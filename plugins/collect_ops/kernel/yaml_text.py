@@ -115,7 +115,9 @@ def read_yaml(content: bytes) -> tuple[Any, list[Fault]]:
         The value, None when it cannot be read; and what is wrong with the text.
     """
     if len(content) > MAX_BYTES:
-        return None, [Fault(field="file", value=len(content), problem=f"must have at most {MAX_BYTES:,} bytes")]
+        return None, [
+            Fault(field="file", value=len(content), problem=f"must have at most {MAX_BYTES:,} bytes")
+        ]
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

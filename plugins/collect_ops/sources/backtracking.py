@@ -1,8 +1,8 @@
 """How many steps Python's engine takes at most to match a regular expression: a proof, not a guess. Pure.
 
-It tries one way after the other. So what counts is in how many ways each part can match from one place: the ways of parts
-that follow each other multiply, and so do those of repetitions. What the bound says is never too little; it may be far too
-much, for it does not see that two parts exclude each other.
+It tries one way after the other. So what counts is in how many ways each part can match from one place: the ways of
+parts that follow each other multiply, and so do those of repetitions. The bound is never too small. It may be far too
+large, for it does not see that two parts exclude each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def most_steps(parsed: Any, chars: int) -> float:
         steps = _sequence(parsed, chars).steps
     except RecursionError:
         return inf
-    return steps * (1 + parsed.state.groups // _GROUPS_A_STEP)
+    groups: int = parsed.state.groups
+    return steps * (1 + groups // _GROUPS_A_STEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def _sequence(parsed: Any, chars: int) -> _Effort:
     return _Effort(ways, steps)
 
 
-def _part(operator: Any, argument: Any, chars: int) -> _Effort:
+def _part(operator: Any, argument: Any, chars: int) -> _Effort:  # noqa: PLR0911 - one for each kind of part
     if operator in _SINGLE:
         return _Effort(1, 1)
     if operator is sre.IN:

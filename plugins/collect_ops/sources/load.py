@@ -154,8 +154,8 @@ def get_source(name: str, directory: Path | None = None) -> Source:
     return _outcome(read)
 
 
-# Reading a declaration takes nine milliseconds, naming the faults of a large one a second or two, and a batch of submissions
-# asks for the same few a thousand times.
+# Reading a declaration takes nine milliseconds, naming the faults of a large one a second or two, and a batch of
+# submissions asks for the same few a thousand times.
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What tells one content of a file from the next without opening it."""

@@ -97,8 +97,8 @@ class Param(Declaration):
     def canonical(self, value: object) -> Scalar:
         """`coerce` for a value that was admitted: its pattern is not tried again.
 
-        Whether it matches in time depends on the engine and on how busy the machine is: a task under way must not end for
-        that.
+        Whether it matches in time depends on the engine and on how busy the machine is: a task under way must not end
+        for that.
 
         Raises:
             Unfit: It does not fit the type, or is not allowed.

@@ -36,7 +36,8 @@ PATIENCE_S: Final = 2.0
 # character of the value and of the pattern written out: 0.2 s.
 _PYTHON_STEPS = 2_000_000
 _LINEAR_STEPS = 2_000_000
-# A pattern that is declared is matched in fewer steps than this on an ordinary value: about as many as fit in `PATIENCE_S`.
+# A pattern that is declared is matched in fewer steps than this on an ordinary value: about what `PATIENCE_S` is enough
+# for.
 _MAX_DECLARED_STEPS = 1e9
 _ORDINARY_VALUE = 256
 
@@ -109,8 +110,8 @@ def unbounded_problem(pattern: str) -> str | None:
         return "repeats too much: written out it would have hundreds of thousands of characters"
     if compiled.linear is None and most_steps(compiled.parsed, _ORDINARY_VALUE) > _MAX_DECLARED_STEPS:
         return (
-            "may take for ever: it repeats what can match in several ways itself, or has many such parts in a row, and is "
-            "not for the engine that bears that (no look-around, no back-references, no Python-only syntax)"
+            "may take for ever: it repeats what can match in several ways itself, or has many such parts in a row, and "
+            "is not for the engine that bears that (no look-around, no back-references, no Python-only syntax)"
         )
     return None
 

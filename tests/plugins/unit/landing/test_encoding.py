@@ -183,7 +183,9 @@ def test_the_work_of_all_columns_and_records_of_a_page_is_bounded_together() -> 
     columns = {f"c{number}": Column(type="integer", path=HEAVY) for number in range(10)}
     encoder = an_encoder(columns)
     light, heavy = nested(1), nested(5)
-    with ends_within(30):  # each column of each record is within its own bound; together they are far above the page
+    with ends_within(
+        30
+    ):  # each column of each record is within its own bound; together they are far above the page
         body = encoder.page([heavy] * 200, ENDING, plain=True)
     assert 0 < body.rows < 200
     assert body.rows + len(body.bad) == 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import string
 import time
-from re import _parser as sre_parser  # type: ignore[attr-defined]
 from pathlib import Path
+from re import _parser as sre_parser  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collect_ops.kernel.errors import ValidationFailed
+from collect_ops.sources.backtracking import most_steps
 from collect_ops.sources.load import load_source
 from collect_ops.sources.loading_rules import warnings_of
 from collect_ops.sources.params import Param, Unfit
-from collect_ops.sources.backtracking import most_steps
 from collect_ops.sources.patterns import PATIENCE_S, matches, pattern_problem, slow_warning, unbounded_problem
 from tests.plugins.unit.cpu_deadline import ends_within
 from tests.plugins.unit.sources.factories import source_fields
@@ -65,7 +65,7 @@ def test_a_pattern_that_only_python_knows_is_given_up_after_a_while(pattern: str
     """It stands in definitions that were stored before it was refused."""
     param = Param(pattern=pattern)
     started = time.monotonic()
-    with ends_within(2), pytest.raises(Unfit, match="takes more than|must match"):
+    with ends_within(2), pytest.raises(Unfit, match=r"takes more than|must match"):
         param.coerce("a" * 250 + "?")
     assert time.monotonic() - started < PATIENCE_S + 10
     for value in ("a", "aab", "aaac", "axa", "a b!"):
@@ -77,7 +77,7 @@ def test_a_pattern_for_the_linear_engine_is_given_up_as_well_when_both_it_and_th
     pattern: str,
 ) -> None:
     assert slow_warning(pattern) is None
-    with ends_within(2), pytest.raises(Unfit, match="takes more than|must match"):
+    with ends_within(2), pytest.raises(Unfit, match=r"takes more than|must match"):
         Param(pattern=pattern).coerce("a" * 100_000)
     assert Param(pattern=pattern).coerce("ab " * 10 + "!")
 
@@ -102,7 +102,8 @@ def test_a_harmless_pattern_takes_long_values(pattern: str, value: str, miss: st
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(?!admin)[a-z0-9_-]{3,32}", r"(?=.*[A-Z])(?=.*\d).{8,}", r"(?i)(?!con|nul)\w+", "(?:(a)|b)(?(1)c|d)"]
+    "pattern",
+    ["(?!admin)[a-z0-9_-]{3,32}", r"(?=.*[A-Z])(?=.*\d).{8,}", r"(?i)(?!con|nul)\w+", "(?:(a)|b)(?(1)c|d)"],
 )
 def test_a_usual_pattern_needs_no_process(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collect_ops.sources.patterns.subprocess.run", None)
@@ -111,7 +112,8 @@ def test_a_usual_pattern_needs_no_process(pattern: str, monkeypatch: pytest.Monk
 
 
 PARTS = st.sampled_from([
-    "a", "[ab]", r"\w", ".", "(a)", "(?:ab)", "(a|b)", "(?:a|ab)", "(?:a?)", "(?=a)", "(?!c)", "(?i:A)", "[a-zé]", "(?>a+)",
+    "a", "[ab]", r"\w", ".", "(a)", "(?:ab)", "(a|b)", "(?:a|ab)", "(?:a?)", "(?=a)", "(?!c)", "(?i:A)", "[a-zé]",
+    "(?>a+)",
 ])  # fmt: skip
 OFTEN = st.sampled_from(["", "", "*", "+", "?", "{0,9}", "{2,8}", "*?", "+?", "*+", "{3}"])
 ROWS = st.lists(st.tuples(PARTS, OFTEN).map("".join), min_size=1, max_size=4).map("".join)
