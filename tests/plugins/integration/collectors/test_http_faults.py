@@ -377,6 +377,9 @@ async def test_redirects_have_an_end() -> None:
         assert len(server.requests) == 6
         server.fail_next("/single", Failure(status=302))
         assert "without a Location" in await failure(server.base_url, source(), RedirectRefused)
+        for location in ("http://[]@/x", "http://h:99999/"):
+            server.fail_next("/single", Failure(status=302, headers={"Location": location}))
+            assert "no URL" in await failure(server.base_url, source(), RedirectRefused)
 
 
 async def test_a_next_link_elsewhere_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
