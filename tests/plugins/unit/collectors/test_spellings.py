@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from yarl import URL
 
 from collect_ops.collectors.errors import AddressRefused, UrlRefused
 from collect_ops.collectors.guard import Guard
