@@ -51,6 +51,7 @@ from collect_ops.collectors.page import Json
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
 from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
+from collect_ops.collectors.urls import parse_url
 from collect_ops.kernel.masking import mask, mask_beginning, mask_error
 from collect_ops.sources.model import Source
 
@@ -347,7 +348,7 @@ class HttpClient:
         if not location:
             raise RedirectRefused(shown, f"answered {response.status} without a Location")
         try:
-            url = self._credentials.strip(call.url.join(URL(location)).with_fragment(None))
+            url = self._credentials.strip(call.url.join(parse_url(location)).with_fragment(None))
         except ValueError as error:
             raise RedirectRefused(
                 shown, f"answered {response.status} with a Location that is no URL"

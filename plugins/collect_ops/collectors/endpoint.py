@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from yarl import URL
 
+from collect_ops.collectors.urls import parse_url
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
 from collect_ops.sources.texts import token_url_problem
 
@@ -159,7 +159,7 @@ def _base_url(fields: Mapping[str, Any], faults: list[Fault]) -> str:
 
 def _checked_url(text: str, port: object, faults: list[Fault]) -> str:
     try:
-        url = URL(text)
+        url = parse_url(text)
     except ValueError as error:
         faults.append(Fault(field="host", value=text, problem=f"is not a URL: {error}"))
         return ""

@@ -258,8 +258,8 @@ class AddressRefused(CollectorError, Permanent):
         address: The address it stands for.
         kind: What kind of address that is (`loopback`).
         allowable: Whether `allow_private_networks` of the connection would allow it.
-        own: Whether that setting is all that is missing; else the connection has it, and this machine is asked only
-            by connections whose own host it is.
+        own: Whether that setting is all that is missing; else the connection has it, and of this machine only what it
+            names itself is asked.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class AddressRefused(CollectorError, Permanent):
             else "never allowed"
         )
         if not own:
-            rule = "allowed only when the connection's own host is this machine, too"
+            rule = "of this machine only the host and port are asked that the connection itself names"
         super().__init__(url, f"{what}: {rule}")
 
 

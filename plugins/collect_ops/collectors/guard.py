@@ -22,6 +22,9 @@ from yarl import URL
 from collect_ops.collectors.errors import AddressRefused, UrlRefused
 
 Address = IPv4Address | IPv6Address
+#: A host and its port.
+Endpoint = tuple[str, int]
+_THIS_MACHINE = "localhost"
 
 # Metadata services outside 169.254.0.0/16: Scaleway and GCP over IPv6, Alibaba, Oracle, and Azure's (a public address).
 _METADATA = frozenset(
@@ -182,23 +185,25 @@ class Guard:
     """Checks URLs before they are asked and addresses before they are connected to.
 
     Loopback is this machine: its PostgreSQL, Redis and RabbitMQ listen there. A connection that allows private
-    networks allows it only for a server which is there itself; another server's redirects and links do not lead there.
+    networks allows it only for the hosts and ports that it names itself: redirects and links lead to nothing else
+    there.
 
     Args:
         allow_private: Whether private and loopback addresses may be asked.
-        own_hosts: The hosts that the connection itself names.
+        own: The hosts and ports that the connection itself names.
     """
 
     allow_private: bool = False
-    own_hosts: frozenset[str] = frozenset()
-    # Loopback addresses that names of `own_hosts` resolved to: a socket is told the address only.
-    _own_addresses: set[Address] = field(default_factory=set, init=False, repr=False, compare=False)
+    own: frozenset[Endpoint] = frozenset()
+    # Loopback addresses and ports that names of `own` resolved to: a socket is told no name.
+    _resolved: set[tuple[Address, int]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, urls: Iterable[str | None], *, allow_private: bool) -> Guard:
         """The guard of a connection that names these URLs."""
-        hosts = (URL(url).raw_host for url in urls if url)
-        return cls(allow_private=allow_private, own_hosts=frozenset(map(_plain, filter(None, hosts))))
+        named = ((each.raw_host, each.port) for each in map(URL, filter(None, urls)))
+        own = frozenset(_endpoint(host, port) for host, port in named if host and port is not None)
+        return cls(allow_private=allow_private, own=own)
 
     def check_url(self, url: URL, shown: str) -> None:
         """Refuse what can be refused without DNS.
@@ -218,15 +223,21 @@ class Guard:
             raise UrlRefused(shown, "the URL names no host")
         address = literal(host)
         if address is not None:
-            self.check_address(address, host, shown)
+            self.check_address(address, host, url.port or 0, shown)
         if not _HOST.fullmatch(host):
             # Blanks, zones, escapes: the system's resolver and ours might not read them alike.
             raise UrlRefused(shown, f"host {host!r} holds what no host name or address holds")
         if address is None and _NUMERIC.fullmatch(host.rstrip(".")):
             raise UrlRefused(shown, f"host {host!r} is neither a name nor an address")
 
-    def check_address(self, address: Address, host: str, shown: str) -> None:
+    def check_address(self, address: Address, host: str, port: int, shown: str) -> None:
         """Refuse an address.
+
+        Args:
+            address: The address.
+            host: What the URL names: this address, or a name that resolved to it.
+            port: The port.
+            shown: The URL's masked form, for the error.
 
         Raises:
             AddressRefused: It is not asked.
@@ -236,16 +247,18 @@ class Guard:
             return
         if not (found.allowable and self.allow_private):
             raise AddressRefused(shown, host, str(address), found.kind, allowable=found.allowable)
-        if found.is_loopback and not self._may_ask_loopback(address, host):
+        if found.is_loopback and _endpoint(host, port) not in self.own:
             raise AddressRefused(shown, host, str(address), found.kind, allowable=True, own=False)
 
-    def _may_ask_loopback(self, address: Address, host: str) -> bool:
-        if any(map(_is_loopback_host, self.own_hosts)) or address in self._own_addresses:
-            return True
-        if _plain(host) not in self.own_hosts:
-            return False
-        self._own_addresses.add(address)
-        return True
+    def check_resolved(self, address: Address, host: str, port: int) -> None:
+        """Refuse an address that a name resolved to; what is not refused, a socket may connect to.
+
+        Raises:
+            AddressRefused: It is not asked.
+        """
+        self.check_address(address, host, port, f"//{host}:{port}")
+        if objection(address) is not None:
+            self._resolved.add((address, port))
 
     def socket_to(self, target: AddrInfoType) -> socket.socket:
         """The socket that connects to `target`, an entry as of `getaddrinfo`: the last check before the wire.
@@ -255,16 +268,19 @@ class Guard:
             UrlRefused: It is none.
         """
         family, kind, protocol, _, where = target
-        host, port = str(where[0]), where[1]
+        host, port = str(where[0]), int(where[1])
         address = literal(host)
         if address is None:
             raise UrlRefused(f"//{host}:{port}", f"{host!r} is no address")
-        self.check_address(address, host, f"//{host}:{port}")
+        if (address, port) not in self._resolved:
+            self.check_address(address, host, port, f"//{host}:{port}")
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
-def _plain(host: str) -> str:
-    return host.strip("[]").rstrip(".").lower()
+def _endpoint(host: str, port: int) -> Endpoint:
+    """A host and port, in one spelling; this machine is one host in whatever spelling."""
+    plain = host.strip("[]").rstrip(".").lower()
+    return (_THIS_MACHINE if _is_loopback_host(plain) else plain, port)
 
 
 def _is_loopback_host(host: str) -> bool:
@@ -300,7 +316,7 @@ class GuardedResolver(AbstractResolver):
         results: list[ResolveResult] = []
         for kind, _, protocol, _, address in found:
             text = str(address[0])
-            self._guard.check_address(_resolved(text), host, f"//{host}:{port}")
+            self._guard.check_resolved(_resolved(text), host, port)
             results.append(
                 ResolveResult(
                     hostname=host,

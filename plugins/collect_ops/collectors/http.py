@@ -33,6 +33,7 @@ from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
 from collect_ops.collectors.retry import RetryNotice
+from collect_ops.collectors.urls import parse_url
 from collect_ops.sources.model import HeaderTotal, RequestTotal, Source, UnknownTotal
 from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
@@ -421,7 +422,7 @@ class HttpCollector:
 
     def _absolute(self, text: str) -> URL:
         try:
-            return URL(text)
+            return parse_url(text)
         except ValueError as error:
             raise UrlRefused(self._client.shown(text), str(error)) from error
 

@@ -21,6 +21,7 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.links import next_link
 from collect_ops.collectors.page import Json, Position, Span
+from collect_ops.collectors.urls import parse_url
 from collect_ops.sources.expressions import ExpressionFails, compiled
 from collect_ops.sources.model import (
     CursorPaging,
@@ -377,7 +378,7 @@ def _step_url(field: str, value: Json, reply: Reply) -> Step:
             reply.shown, field, kind_of(value), "an absolute or relative URL, or null at the end"
         )
     try:
-        url = URL(reply.url).join(URL(value.strip()))
+        url = URL(reply.url).join(parse_url(value.strip()))
     except ValueError as error:
         raise PagingValueUnusable(
             reply.shown, field, f"no URL ({error})", "an absolute or relative URL"

@@ -13,7 +13,7 @@ from collect_ops.delivery.dead_model import Edit, LetterState, NoSuchLetter, Not
 from collect_ops.kernel.errors import Fault, ValidationFailed
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
-from collect_ops.sources.request import checked_request, render
+from collect_ops.sources.request import checked_request, render_admitted
 from collect_ops.sources.stored import StoredDefinition, dump_definition, load_definition
 from collect_ops.storage import Connection, Jsonb, query
 from collect_ops.tasks.lifecycle import TaskStatus
@@ -221,7 +221,7 @@ def _identity(task: Mapping[str, Any], admitted: Source, old_key: bytes) -> dict
 
     A data interval, for instance. Then the old key itself stands for it: equal edits of equal tasks stay equal.
     """
-    plain = dedup_key(admitted, render(admitted, task["params"], task["path"]), {})
+    plain = dedup_key(admitted, render_admitted(admitted, task["params"], task["path"]), {})
     return {} if plain == old_key else {"edited_from": old_key.hex()}
 
 

@@ -29,7 +29,7 @@ from collect_ops.sources.model import (
     ValuesShards,
 )
 from collect_ops.sources.params import ParamType, Unfit
-from collect_ops.sources.request import check_params, render_admitted, render_asked
+from collect_ops.sources.request import admitted_params, render_admitted, render_asked
 from collect_ops.sources.templates import text_of
 from collect_ops.sources.window import Window
 
@@ -148,7 +148,7 @@ async def _ends(
     task: CutTask, collector: HttpCollector, low: str, high: str, asked: AskedRange | None
 ) -> tuple[Scalar, Scalar] | None:
     """The first value and the end that the task asks for, canonical; None when there is nothing to collect."""
-    params = check_params(task.source, task.params)
+    params = admitted_params(task.source, task.params)
     found = {name: params[name] for name in (low, high) if name in params}
     if len(found) < 2:
         if asked is None:
@@ -285,9 +285,9 @@ def _by_window(task: CutTask, rule: DateWindowShards, ends: tuple[Scalar, Scalar
 def _by_values(task: CutTask, rule: ValuesShards) -> tuple[Cut, dict[str, Scalar] | None]:
     """The shards, and what asks for the whole of them in one request, where anything can."""
     source = task.source
-    given = check_params(source, task.params).get(rule.param)
+    given = admitted_params(source, task.params).get(rule.param)
     if given is None:
-        values = [source.request.params[rule.param].coerce(value) for value in rule.values]
+        values = [source.request.params[rule.param].canonical(value) for value in rule.values]
     elif rule.separator is None:
         values = [given]
     else:
@@ -328,7 +328,7 @@ def _by_entry_point(task: CutTask, rule: EntryPointShards) -> Cut:
         source=source.name, task_id=task.task_id, attempt=task.attempt, options=rule.options
     )
     described = described_shards(
-        source, rule, check_params(source, task.params), context, limit=MAX_SHARDS + 1
+        source, rule, admitted_params(source, task.params), context, limit=MAX_SHARDS + 1
     )
     found = _limited(source.name, described, f"has {rule.entry_point} describe more", "describe larger ones")
     shards = tuple(

@@ -34,6 +34,7 @@ from collect_ops.landing.records import (
     holds_nul,
     json_text,
 )
+from collect_ops.sources.expressions import PageWork
 from collect_ops.sources.model import Target
 
 _SORTED: Final = orjson.OPT_SORT_KEYS
@@ -156,7 +157,8 @@ class TypedEncoder:
     def __init__(self, target: Target, layout: Layout) -> None:
         names = tuple(target.columns)
         self.columns = ("_content_hash", *names, EXTRA, "_task_id", "_shard", "_fetched_at")
-        self._extractors = [extractor(name, column) for name, column in target.columns.items()]
+        self._work = PageWork()
+        self._extractors = [extractor(name, column, self._work) for name, column in target.columns.items()]
         self._by_name = dict(zip(names, self._extractors, strict=True))
         self._jsonb = [names.index(name) for name, column in target.columns.items() if _is_json(column.type)]
         fields = [field_of(name, column) for name, column in target.columns.items()]
@@ -168,6 +170,7 @@ class TypedEncoder:
 
     def page(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> Body:
         """See `Encoder.page`."""
+        self._work.renew(len(records))
         try:
             text = self._page_text(records, ending, plain=plain)
         except (orjson.JSONEncodeError, RowFault):
@@ -179,10 +182,12 @@ class TypedEncoder:
 
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """See `Encoder.lines`."""
+        self._work.renew(len(records))
         return _line_by_line(records, lambda record: self._line(record, ending))
 
     def value(self, record: Json, column: str) -> Json:
         """See `Encoder.value`."""
+        self._work.renew(1)
         return self._by_name[column](record) if column in self._by_name else record
 
     def _page_text(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 
 from collect_ops.landing.model import Json
-from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails
+from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails, PageWork
 from collect_ops.sources.model import Column
 
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -32,12 +32,18 @@ def field_of(name: str, column: Column) -> str | None:
     return path if _FIELD.fullmatch(path) else None
 
 
-def extractor(name: str, column: Column) -> Extract:
-    """A function from a record (an object) to the column's value; None when it is not there."""
+def extractor(name: str, column: Column, work: PageWork | None = None) -> Extract:
+    """A function from a record (an object) to the column's value; None when it is not there.
+
+    Args:
+        name: The column's name.
+        column: The column.
+        work: What the columns of a page share.
+    """
     field = field_of(name, column)
     if field is not None:
         return methodcaller("get", field)
-    expression = Expression(column.path or name, work=RECORD_WORK)
+    expression = Expression(column.path or name, work=RECORD_WORK, shared=work)
 
     def search(record: Json) -> Json:
         try:

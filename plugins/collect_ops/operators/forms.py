@@ -73,11 +73,11 @@ def _field(name: str, param: SourceParam, *, must: bool) -> Param:
     if param.type in (ParamType.INTEGER, ParamType.NUMBER):
         schema |= _range(param)
     if param.allowed and param.type is not ParamType.BOOLEAN:
-        allowed = [param.coerce(value) for value in param.allowed]
+        allowed = [param.canonical(value) for value in param.allowed]
         schema["enum"] = allowed if must else [None, *allowed]
         if not must:
             schema["values_display"] = {"null": "not given"}
-    default = None if param.default is None else param.coerce(param.default)
+    default = None if param.default is None else param.canonical(param.default)
     described = {"title": name, "description": _description(param), **schema}
     if must:
         return Param(type=kind, **described)

@@ -26,8 +26,10 @@ Node: TypeAlias = Any
 #: Work on one document: elements that were looped over or made, each for every `_NODES_A_STEP` nodes of the expression.
 #: A page of a million records takes one or two million.
 PAGE_WORK: Final = 10_000_000
-#: Work on one record.
+#: Work on one record, for one column.
 RECORD_WORK: Final = 2_000_000
+#: Work on all records of a page, for all columns: `PAGE_WORK`, and so much more for each record.
+STEPS_A_RECORD: Final = 200
 _NODES_A_STEP = 16
 #: Characters of a result that cost as much as one step; where text is made, each character is one.
 _CHARS_A_STEP = 16
@@ -51,21 +53,42 @@ class ExpressionFails(ValueError):
     """An expression cannot be applied to a document; says why."""
 
 
+class PageWork:
+    """What the searches in the records of one page may cost together: the budget that they share."""
+
+    __slots__ = ("_budget", "_left")
+
+    def __init__(self) -> None:
+        self.renew(0)
+
+    def renew(self, records: int) -> None:
+        """Begin a page of so many records."""
+        self._budget = self._left = PAGE_WORK + STEPS_A_RECORD * records
+
+    def spend(self, steps: int) -> None:
+        """Pay, or fail."""
+        self._left -= steps
+        if self._left < 0:
+            raise ExpressionFails(f"the records of its page take more than {self._budget:,} steps together")
+
+
 class Expression:
     """A compiled expression.
 
     Args:
         text: JMESPath.
         work: What one search may cost.
+        shared: A budget that other searches spend from as well.
 
     Raises:
         ValueError: It is none.
     """
 
-    __slots__ = ("_multiplies", "_parsed", "_plain", "_weight", "_work", "text")
+    __slots__ = ("_multiplies", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
 
-    def __init__(self, text: str, *, work: int = PAGE_WORK) -> None:
+    def __init__(self, text: str, *, work: int = PAGE_WORK, shared: PageWork | None = None) -> None:
         self.text = text
+        self._shared = shared
         self._parsed = _parsed(text)
         types = [node["type"] for node, _ in _nodes(self._parsed)]
         self._plain = _PATHS.issuperset(types)
@@ -79,7 +102,7 @@ class Expression:
         Raises:
             ExpressionFails: It cannot be applied to this document, or makes far more of it than it holds.
         """
-        meter = _Meter(self._work, self._weight)
+        meter = _Meter(self._work, self._weight, self._shared)
         interpreter = TreeInterpreter() if self._plain else _Counting(meter)
         try:
             found = interpreter.visit(self._parsed, document)
@@ -243,11 +266,13 @@ class _Meter:
     Args:
         budget: Steps.
         weight: Steps that an element of a loop costs.
+        shared: What is paid from as well.
     """
 
-    __slots__ = ("_budget", "_left", "_weight")
+    __slots__ = ("_budget", "_left", "_shared", "_weight")
 
-    def __init__(self, budget: int, weight: int) -> None:
+    def __init__(self, budget: int, weight: int, shared: PageWork | None = None) -> None:
+        self._shared = shared
         self._budget = budget
         self._left = budget
         self._weight = weight
@@ -257,6 +282,8 @@ class _Meter:
         self._left -= steps
         if self._left < 0:
             raise ExpressionFails(f"it takes more than {self._budget:,} steps")
+        if self._shared is not None:
+            self._shared.spend(steps)
 
     def spend_on_loop(self, elements: Sized) -> None:
         """Pay for applying a part of the expression to every element."""

@@ -122,7 +122,7 @@ def load_sources(directory: Path | None = None) -> Loaded:
 
 
 def get_source(name: str, directory: Path | None = None) -> Source:
-    """One declared source; only its file is read, and read again only when it has changed.
+    """One declared source; only its file is read, and read again only when it has changed, faulty or not.
 
     Args:
         name: Its name.
@@ -137,17 +137,25 @@ def get_source(name: str, directory: Path | None = None) -> Source:
     is_off = directory is None and name.startswith(EXAMPLE_PREFIX) and not examples_are_on()
     kept = None if is_off else _kept.get(path)
     if kept is not None and seen is not None and kept.seen == seen:
-        return kept.source
+        return _outcome(kept)
     known = {file.stem: file for file in source_files(directory)}
     if name not in known:
         raise UnknownSource(name, known)
-    source = load_source(known[name])
+    outcome: Source | ValidationFailed
+    try:
+        outcome = load_source(known[name])
+    except ValidationFailed as failed:
+        if failed.__cause__ is not None:
+            raise  # it could not be read, or not be judged: the next time it may be
+        outcome = failed
+    read = _Kept(seen=seen, outcome=outcome)
     if seen is not None and time.time_ns() - seen.changed_ns > _SETTLED_NS:
-        _kept[path] = _Kept(seen=seen, source=source)
-    return source
+        _kept[path] = read
+    return _outcome(read)
 
 
-# Reading a declaration takes nine milliseconds, and a batch of submissions asks for the same few a thousand times.
+# Reading a declaration takes nine milliseconds, naming the faults of a large one a second or two, and a batch of
+# submissions asks for the same few a thousand times.
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What tells one content of a file from the next without opening it."""
@@ -159,8 +167,15 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    seen: _Seen
-    source: Source
+    seen: _Seen | None
+    outcome: Source | ValidationFailed
+
+
+def _outcome(kept: _Kept) -> Source:
+    if isinstance(kept.outcome, ValidationFailed):
+        # Each time another one: an error that is raised again and again collects the traces of all who raised it.
+        raise ValidationFailed(kept.outcome.subject, kept.outcome.faults)
+    return kept.outcome
 
 
 _kept: dict[Path, _Kept] = {}

@@ -19,7 +19,7 @@ from pydantic import ValidationInfo, model_validator
 
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent
 from collect_ops.sources.declaration import Declaration, Scalar, misfits, reads_stored
-from collect_ops.sources.patterns import PatternTooSlow, matches, pattern_problem
+from collect_ops.sources.patterns import PatternTooSlow, matches, pattern_problem, unbounded_problem
 from collect_ops.sources.templates import text_of
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
@@ -89,13 +89,34 @@ class Param(Declaration):
         Raises:
             Unfit: It does not fit the type, or is not allowed.
         """
-        fitting = _COERCIONS[self.type](value)
-        self._check_range(fitting)
+        fitting = self.canonical(value)
         if self.pattern is not None:
             self._check_pattern(self.pattern, str(fitting))
+        return fitting
+
+    def canonical(self, value: object) -> Scalar:
+        """`coerce` for a value that was admitted: its pattern is not tried again.
+
+        Whether it matches in time depends on the engine and on how busy the machine is: a task under way must not end
+        for that.
+
+        Raises:
+            Unfit: It does not fit the type, or is not allowed.
+        """
+        fitting = _COERCIONS[self.type](value)
+        self._check_range(fitting)
         if self.allowed and fitting not in self._allowed_values:
             raise Unfit("is not one of the allowed values", self._allowed_texts)
         return fitting
+
+    def coerce_declared(self, value: object) -> Scalar:
+        """`coerce` for a value in the declaration itself: a pattern that is refused anyway is not waited for.
+
+        Raises:
+            Unfit: It does not fit the type, or is not allowed.
+        """
+        is_refused = self.pattern is not None and unbounded_problem(self.pattern) is not None
+        return self.canonical(value) if is_refused else self.coerce(value)
 
     @cached_property
     def _allowed_values(self) -> Mapping[Scalar, None]:
@@ -227,7 +248,7 @@ def _unfit_own_values(param: Param) -> list[Fault]:
             faults.append(Fault(field=f"allowed.{index}", value=one, problem=unfit.problem))
     if param.default is not None and not faults and not _misplaced(param):
         try:
-            param.coerce(param.default)
+            param.coerce_declared(param.default)
         except Unfit as unfit:
             faults.append(
                 Fault(field="default", value=param.default, problem=unfit.problem, allowed=unfit.allowed)

@@ -1,13 +1,14 @@
-"""Regular expressions that the values of parameters must match: matched in time that grows with the value alone. Pure.
+"""Regular expressions that the values of parameters must match. No value and no pattern holds a process up.
 
 Python's engine tries again and again: `(a+)+` on 28 letters takes seconds, on 40 hours. Rust's, which comes with
 pydantic, does not, and knows neither look-around nor back-references. So a pattern is given to Rust's when both engines
-mean the same by it; the others stay with Python's, for short values only, and a pattern that could be slow even for
-those is tried in a process that is ended when it takes too long.
+mean the same by it, and to Python's when it is proven to take few steps on a value of that length. Whatever is left is
+matched in a process of its own, which is ended when it takes too long: both engines hold the interpreter meanwhile.
 """
 
 from __future__ import annotations
 
+import marshal
 import re
 import subprocess
 import sys
@@ -22,17 +23,26 @@ from typing import Any, Final
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from collect_ops.sources.backtracking import most_steps, parts_of
+
 #: Characters of a pattern that is declared.
 MAX_CHARS: Final = 1000
-#: Characters of a value that a pattern outside of Rust's language is tried on.
-MAX_SLOW_VALUE: Final = 256
 #: Characters of a value that any pattern is tried on.
 MAX_VALUE: Final = 100_000
 #: Seconds for a pattern that may take for ever.
 PATIENCE_S: Final = 2.0
 
-# What a pattern may expand to before Rust's engine is asked; it takes 0.2 s to compile that, and refuses ten times as
-# much. Units are characters; a class such as \w has hundreds of ranges.
+# Steps that are taken where the pattern is asked for, at most: 20 ms with Python's engine. Rust's takes a step for each
+# character of the value and of the pattern written out: 0.2 s.
+_PYTHON_STEPS = 2_000_000
+_LINEAR_STEPS = 2_000_000
+# A pattern that is declared is matched in fewer steps than this on an ordinary value: about what `PATIENCE_S` is enough
+# for.
+_MAX_DECLARED_STEPS = 1e9
+_ORDINARY_VALUE = 256
+
+# What a pattern may expand to before Python's engine is preferred, if it needs few steps: Rust's takes 0.2 s to compile
+# that, and 0.6 s for the largest one that it takes. Units are characters; a class such as \w has hundreds of ranges.
 _MAX_COST = 5000
 _CLASS_COST = 40
 #: A pattern that is declared may not expand to more than this, whichever engine it is for.
@@ -53,13 +63,13 @@ class _Compiled:
     Args:
         linear: Rust's, None when the pattern is not for it.
         python: Python's.
-        endless: Whether Python's may take for ever.
+        parsed: What Python's parser makes of it.
         cost: How many characters it has when its repetitions are written out.
     """
 
     linear: SchemaValidator | None
     python: re.Pattern[str]
-    endless: bool
+    parsed: Any
     cost: int
 
 
@@ -69,15 +79,14 @@ def matches(pattern: str, value: str) -> bool:
     Raises:
         PatternTooSlow: The value is too long for this pattern, or took too long.
     """
+    if len(value) > MAX_VALUE:
+        raise PatternTooSlow(f"must have at most {MAX_VALUE} characters: it has a pattern")
     compiled = _compiled(pattern)
-    limit = MAX_VALUE if compiled.linear is not None else MAX_SLOW_VALUE
-    if len(value) > limit:
-        raise PatternTooSlow(f"must have at most {limit} characters: it has a pattern")
-    if compiled.linear is not None:
+    if compiled.linear is not None and compiled.cost * len(value) <= _LINEAR_STEPS:
         return compiled.linear.isinstance_python(value)
-    if compiled.endless:
-        return _matches_apart(pattern, value)
-    return compiled.python.fullmatch(value) is not None
+    if most_steps(compiled.parsed, len(value)) <= _PYTHON_STEPS:
+        return compiled.python.fullmatch(value) is not None
+    return _matches_apart(pattern, value, linear=compiled.linear is not None)
 
 
 def pattern_problem(pattern: str) -> str | None:
@@ -99,10 +108,10 @@ def unbounded_problem(pattern: str) -> str | None:
         return None  # `pattern_problem` says so
     if compiled.cost > _MAX_DECLARED_COST:
         return "repeats too much: written out it would have hundreds of thousands of characters"
-    if compiled.linear is None and compiled.endless:
+    if compiled.linear is None and most_steps(compiled.parsed, _ORDINARY_VALUE) > _MAX_DECLARED_STEPS:
         return (
-            "may take for ever: it repeats what is repeated or optional itself, and is not for the engine that bears "
-            "that (no look-around, no back-references, no Python-only syntax)"
+            "may take for ever: it repeats what can match in several ways itself, or has many such parts in a row, and "
+            "is not for the engine that bears that (no look-around, no back-references, no Python-only syntax)"
         )
     return None
 
@@ -112,8 +121,8 @@ def slow_warning(pattern: str) -> str | None:
     if _compiled(pattern).linear is not None:
         return None
     return (
-        f"is matched by Python's engine, on values of at most {MAX_SLOW_VALUE} characters: look-around, "
-        "back-references, large repetitions of classes and syntax of Python's alone are not for the linear one"
+        "is matched by Python's engine: look-around, back-references, large repetitions of classes and syntax of "
+        f"Python's alone are not for the linear one. A long value may be given up after {PATIENCE_S:g} s"
     )
 
 
@@ -128,8 +137,9 @@ def _compiled(pattern: str) -> _Compiled:
         with _no_warnings(pattern):
             parsed, python = _parse(pattern), re.compile(pattern)
         cost = _cost(parsed)
-        linear = _linear(pattern) if cost <= _MAX_COST else None
-        return _Compiled(linear=linear, python=python, endless=_may_be_endless(parsed), cost=cost)
+        is_for_python = cost > _MAX_COST and most_steps(parsed, _ORDINARY_VALUE) <= _PYTHON_STEPS
+        linear = None if is_for_python else _linear(pattern)
+        return _Compiled(linear=linear, python=python, parsed=parsed, cost=cost)
     except re.error as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
@@ -156,11 +166,16 @@ def _no_warnings(pattern: str) -> Iterator[None]:
 def _linear(pattern: str) -> SchemaValidator | None:
     if _AMBIGUOUS.search(pattern):
         return None
-    schema = core_schema.str_schema(pattern=rf"\A(?:{pattern})\z", regex_engine="rust-regex", strict=True)
+    schema = core_schema.str_schema(pattern=_whole(pattern), regex_engine="rust-regex", strict=True)
     try:
         return SchemaValidator(schema)
     except SchemaError:
         return None
+
+
+def _whole(pattern: str) -> str:
+    """A pattern of Rust's that the whole value must match."""
+    return rf"\A(?:{pattern})\z"
 
 
 def _cost(parsed: Any) -> int:
@@ -176,73 +191,39 @@ def _item_cost(operator: Any, argument: Any) -> int:
         return max((_CLASS_COST if kind is sre.CATEGORY else 1 for kind, _ in argument), default=1)
     if operator is sre.CATEGORY:
         return _CLASS_COST
-    return max(1, sum(map(_cost, _parts(argument))))
+    return max(1, sum(map(_cost, parts_of(argument))))
 
 
 _REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT)
 
 
-def _may_be_endless(parsed: Any) -> bool:
-    """Whether trying all ways to match may take for ever.
-
-    That is so with something of varying length within what repeats without end, and with more than a few repetitions
-    without end one after the other.
-    """
-    return _endless_within(parsed) or _endless_repeats(parsed) > _MAX_IN_A_ROW
-
-
-#: Repetitions without end that 256 characters bear: 256 ** 3 ways.
-_MAX_IN_A_ROW = 3
-
-
-def _endless_within(parsed: Any) -> bool:
-    for operator, argument in parsed:
-        if operator in _REPEATS and argument[1] is sre.MAXREPEAT:
-            least, most = argument[2].getwidth()
-            if least != most or _alternates(argument[2]):
-                return True
-        if any(map(_endless_within, _parts(argument))):
-            return True
-    return False
+_MATCHES, _MISSES = 10, 11  # Python itself ends with 1 and 2
+_PYTHON_PROGRAM = f"""
+import marshal, re, sys
+pattern, value = marshal.load(sys.stdin.buffer)
+sys.exit({_MISSES} if re.fullmatch(pattern, value) is None else {_MATCHES})
+"""
+_LINEAR_PROGRAM = f"""
+import marshal, sys
+from pydantic_core import SchemaValidator, core_schema
+pattern, value = marshal.load(sys.stdin.buffer)
+schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True)
+sys.exit({_MATCHES} if SchemaValidator(schema).isinstance_python(value) else {_MISSES})
+"""
 
 
-def _alternates(parsed: Any) -> bool:
-    """Whether there are two ways to match the same: alternatives in a repetition."""
-    return any(
-        operator is sre.BRANCH or any(map(_alternates, _parts(argument))) for operator, argument in parsed
-    )
-
-
-def _endless_repeats(parsed: Any) -> int:
-    return sum(
-        int(operator in _REPEATS and argument[1] is sre.MAXREPEAT)
-        # Look-around is tried once wherever it stands: what is in it does not multiply with what follows.
-        + max([0, *map(_endless_repeats, _parts(argument))]) * (operator not in (sre.ASSERT, sre.ASSERT_NOT))
-        for operator, argument in parsed
-    )
-
-
-def _parts(argument: Any) -> Iterator[Any]:
-    """The parsed patterns within an operator's argument."""
-    if isinstance(argument, sre_parser.SubPattern):
-        yield argument
-    elif isinstance(argument, list | tuple):
-        for each in argument:
-            yield from _parts(each)
-
-
-_PROGRAM = "import re, sys; sys.exit(re.fullmatch(sys.argv[1], sys.argv[2]) is None)"
-
-
-def _matches_apart(pattern: str, value: str) -> bool:
-    """Only a process can be stopped while it matches: Python's engine holds the interpreter."""
+def _matches_apart(pattern: str, value: str, *, linear: bool) -> bool:
+    """Only a process can be stopped while it matches: either engine holds the interpreter."""
+    program = _LINEAR_PROGRAM if linear else _PYTHON_PROGRAM
+    options = ["-I", "-c"] if linear else ["-I", "-S", "-c"]  # pydantic is a package of the site
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter, and what follows are arguments
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, pattern, value],
+        done = subprocess.run(  # noqa: S603 - our own interpreter and program
+            [sys.executable, *options, program],
+            input=marshal.dumps((_whole(pattern) if linear else pattern, value)),
             check=False, capture_output=True, timeout=PATIENCE_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise PatternTooSlow(f"takes more than {PATIENCE_S:g} s to be matched with its pattern") from error
-    if done.returncode not in (0, 1):
+    if done.returncode not in (_MATCHES, _MISSES):
         raise RuntimeError(f"matching a pattern apart ended with {done.returncode}: {done.stderr[-300:]!r}")
-    return done.returncode == 0
+    return done.returncode == _MATCHES

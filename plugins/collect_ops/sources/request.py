@@ -59,7 +59,23 @@ def check_params(source: Source, given: Mapping[str, object]) -> dict[str, Scala
     Raises:
         ValidationFailed: Unknown names, missing or unfit values; all of them.
     """
-    values, faults = _checked(source, given)
+    values, faults = _checked(source, given, admitted=False)
+    if faults:
+        raise ValidationFailed(f"parameters of source {source.name}", faults)
+    return values
+
+
+def admitted_params(source: Source, given: Mapping[str, object]) -> dict[str, Scalar]:
+    """The parameters of an admitted task, as `check_params` gives them; no pattern is asked again.
+
+    Args:
+        source: What the task was admitted with.
+        given: Its parameters.
+
+    Raises:
+        ValidationFailed: They do not fit what the task was admitted with; all of them.
+    """
+    values, faults = _checked(source, given, admitted=True)
     if faults:
         raise ValidationFailed(f"parameters of source {source.name}", faults)
     return values
@@ -82,7 +98,9 @@ def render(source: Source, params: Mapping[str, object], path: str | None = None
 
 
 def render_admitted(source: Source, params: Mapping[str, object], path: str | None = None) -> RenderedRequest:
-    """The request of an admitted task: `render`, but for what is refused of a path since it was admitted.
+    """The request of an admitted task: `render`, but for what is judged once only, when a task is admitted.
+
+    That is the path, where more is refused by now, and the patterns of the parameters.
 
     Args:
         source: What the task was admitted with.
@@ -131,7 +149,7 @@ def checked_request(
 def _request(
     source: Source, given: Mapping[str, object], path: str | None, *, admitted: bool
 ) -> tuple[dict[str, Scalar], RenderedRequest]:
-    values, faults = _checked(source, given)
+    values, faults = _checked(source, given, admitted=admitted)
     template = source.request.path if path is None else path
     if not admitted:
         faults += _template_faults(source, template)
@@ -174,12 +192,12 @@ def render_asked(source: Source, asked: AskedRange, params: Mapping[str, object]
     Args:
         source: The source.
         asked: Its `shards.range`.
-        params: Parameters by name; checked here.
+        params: The parameters of an admitted task.
 
     Raises:
         ValidationFailed: The parameters have faults; all of them.
     """
-    values = check_params(source, params)
+    values = admitted_params(source, params)
     path = _path(asked.path, values)
     if faults := tuple(_path_faults(asked.path, path, values)):
         raise ValidationFailed(f"range request of source {source.name}", faults)
@@ -188,7 +206,9 @@ def render_asked(source: Source, asked: AskedRange, params: Mapping[str, object]
     )
 
 
-def _checked(source: Source, given: Mapping[str, object]) -> tuple[dict[str, Scalar], list[Fault]]:
+def _checked(
+    source: Source, given: Mapping[str, object], *, admitted: bool
+) -> tuple[dict[str, Scalar], list[Fault]]:
     declared = source.request.params
     faults = [_unknown(name, given[name], tuple(declared)) for name in given if name not in declared]
     values: dict[str, Scalar] = {}
@@ -200,7 +220,7 @@ def _checked(source: Source, given: Mapping[str, object]) -> tuple[dict[str, Sca
                 faults.append(Fault(field=f"params.{name}", value=None, problem="is required and missing"))
             continue
         try:
-            values[name] = param.coerce(value)
+            values[name] = param.canonical(value) if admitted else param.coerce(value)
         except Unfit as unfit:
             faults.append(
                 Fault(field=f"params.{name}", value=value, problem=unfit.problem, allowed=unfit.allowed)

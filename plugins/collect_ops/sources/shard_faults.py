@@ -165,7 +165,7 @@ def _values_faults(source: Source, rule: ValuesShards) -> Iterator[Fault]:
         yield Fault(field="shards.values", value=None, problem=problem)
     for index, value in enumerate(rule.values):
         try:
-            text = param.coerce(value)
+            text = param.coerce_declared(value)
         except Unfit as unfit:
             yield Fault(
                 field=f"shards.values.{index}", value=value, problem=unfit.problem, allowed=unfit.allowed

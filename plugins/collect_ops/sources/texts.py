@@ -100,7 +100,8 @@ def path_problem(path: str) -> str | None:
 def climbing_problem(path: str) -> str | None:
     """Why some server on the way might take a path for one that leads out of the base URL.
 
-    Servers and proxies decode once or twice, cut a segment at its first `;` (`..;/`), and take overlong UTF-8, `%u002e`
+    Servers and proxies decode once or twice, cut a segment at its first `;` (`..;/`), at a `?` or `#` that they decode
+    themselves, and take overlong UTF-8, `%u002e`
     and letters that look like dots and slashes for them. A path is refused when any of them would see a `.` or `..`.
     """
     text = path
@@ -117,13 +118,14 @@ def climbing_problem(path: str) -> str | None:
 #: How often a path may be encoded. Twice happens by mistake.
 _MAX_DECODINGS = 5
 _SLASHES = re.compile(r"[/\\]")
+_SEGMENT_ENDS = re.compile(r"[;?#]")
 # The beginnings of UTF-8 that is longer than need be, of one ASCII character: C0 AE, E0 80 AE, F0 80 80 AE.
 _OVERLONG = re.compile(rb"(?:[\xc0\xc1]|\xe0[\x80\x81]|\xf0\x80[\x80\x81])[\x80-\xbf]")
 _U_ESCAPE = re.compile(rb"%u([0-9a-fA-F]{4})")
 
 
 def _is_dots(segment: str) -> bool:
-    name = segment.partition(";")[0]
+    name = _SEGMENT_ENDS.split(segment, maxsplit=1)[0]
     return "".join(one for one in name if one > " " and one != "\x7f") in (".", "..")
 
 

@@ -56,6 +56,7 @@ from collect_ops.collectors.retry import RetryNotice
 from collect_ops.kernel.errors import Permanent, Transient
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
+from tests.servers.elsewhere import stand_elsewhere
 from tests.servers.paged import Failure, PagedServer
 
 SECRET = "pa55-w0rd"
@@ -330,9 +331,10 @@ async def test_a_redirect_to_the_metadata_service_is_refused() -> None:
         assert "file" in await failure(server.base_url, source("/redirect?to=file:///etc/passwd"), UrlRefused)
 
 
-async def test_a_redirect_elsewhere_gets_no_credentials() -> None:
+async def test_a_redirect_elsewhere_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = source(auth={"type": "bearer"})
     with PagedServer(rows=2) as here, PagedServer(rows=5) as there:
+        stand_elsewhere(monkeypatch, there.base_url)
         here.fail_next("/single", Failure(status=302, headers={"Location": f"{there.base_url}/single"}))
         (page,) = await collect(here.base_url, declared, headers={"X-Connection": SECRET, "X-Plain": "1"})
         assert len(page.records) == 5
@@ -345,8 +347,11 @@ async def test_a_redirect_elsewhere_gets_no_credentials() -> None:
         assert "credentials were not sent" in text
 
 
-async def test_a_key_in_the_query_does_not_follow_a_redirect_that_repeats_it() -> None:
+async def test_a_key_in_the_query_does_not_follow_a_redirect_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with PagedServer() as here, PagedServer(rows=5) as there:
+        stand_elsewhere(monkeypatch, there.base_url)
         location = f"{there.base_url}/single?key={SECRET}&a=1"
         here.fail_next("/single", Failure(status=307, headers={"Location": location}))
         await collect(here.base_url, source())
@@ -372,11 +377,15 @@ async def test_redirects_have_an_end() -> None:
         assert len(server.requests) == 6
         server.fail_next("/single", Failure(status=302))
         assert "without a Location" in await failure(server.base_url, source(), RedirectRefused)
+        for location in ("http://[]@/x", "http://h:99999/"):
+            server.fail_next("/single", Failure(status=302, headers={"Location": location}))
+            assert "no URL" in await failure(server.base_url, source(), RedirectRefused)
 
 
-async def test_a_next_link_elsewhere_gets_no_credentials() -> None:
+async def test_a_next_link_elsewhere_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = source("/raw", paging={"type": "next_url", "next_url": "next"}, auth={"type": "bearer"})
     with PagedServer() as here, PagedServer(rows=2) as there:
+        stand_elsewhere(monkeypatch, there.base_url)
         body = f'{{"rows": [1], "next": "{there.base_url.replace("//", "//u:p@")}/single"}}'.encode()
         here.fail_next("/raw", Failure(status=200, body=body))
         pages = await collect(here.base_url, declared)

@@ -34,6 +34,7 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.kernel.errors import Permanent, Transient
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
+from tests.servers.elsewhere import stand_elsewhere
 from tests.servers.paged import Failure, PagedServer
 
 SECRET = "s3cr:t %&ß"
@@ -296,8 +297,9 @@ async def test_an_endpoint_that_is_not_there(server: PagedServer) -> None:
         assert url in await failure(server, HostUnreachable, declared=declared, token_url=url)
 
 
-async def test_the_token_goes_to_no_other_host(server: PagedServer) -> None:
+async def test_the_token_goes_to_no_other_host(server: PagedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async with PagedServer(rows=3) as other:
+        stand_elsewhere(monkeypatch, other.base_url)
         to = f"{other.base_url}/single"
         declared = source(
             request={"path": "/redirect", "query": {"to": to}},
@@ -308,8 +310,11 @@ async def test_the_token_goes_to_no_other_host(server: PagedServer) -> None:
         assert "Authorization" not in asked.headers
 
 
-async def test_401_of_another_host_renews_nothing(server: PagedServer) -> None:
+async def test_401_of_another_host_renews_nothing(
+    server: PagedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with PagedServer(required_headers={"X-None": "1"}) as other:
+        stand_elsewhere(monkeypatch, other.base_url)
         declared = source(request={"path": "/redirect", "query": {"to": f"{other.base_url}/single"}})
         assert "credentials were not sent" in await failure(server, AuthenticationRefused, declared=declared)
     assert len(server.issued) == 1

@@ -284,13 +284,22 @@ async def test_no_hop_leads_to_a_name_of_this_machine(net: Net, server: PagedSer
     assert set(net.connected) == {PUBLIC}
 
 
-async def test_a_connection_on_this_machine_is_redirected_on_it(net: Net, server: PagedServer) -> None:
+async def test_a_connection_on_this_machine_is_redirected_within_its_port(
+    net: Net, server: PagedServer
+) -> None:
+    """Its API may listen here; PostgreSQL, Redis and RabbitMQ do, too."""
+    endpoint = Endpoint(base_url=server.base_url, allow_private_networks=True)
     with PagedServer() as other:
-        declared, _ = redirect(f"http://127.0.0.1:{other.port}/single")
-        endpoint = Endpoint(base_url=server.base_url, allow_private_networks=True)
-        async with HttpCollector(declared, render(declared, {}), endpoint) as collecting:
-            await anext(collecting.pages(Span()))
-        assert len(other.requests) == 1
+        for host in ("127.0.0.1", "localhost"):
+            declared, _ = redirect(f"http://{host}:{server.port}/single")
+            async with HttpCollector(declared, render(declared, {}), endpoint) as collecting:
+                await anext(collecting.pages(Span()))
+            declared, _ = redirect(f"http://{host}:{other.port}/single")
+            async with HttpCollector(declared, render(declared, {}), endpoint) as collecting:
+                with pytest.raises(AddressRefused) as caught:
+                    await anext(collecting.pages(Span()))
+            assert (caught.value.allowable, caught.value.own) == (True, False)
+        assert other.requests == []
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp", "gopher", "data", "javascript"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -90,8 +91,8 @@ def test_private_ones_need_the_connections_word(text: str) -> None:
     assert found is not None
     assert found.allowable, found
     with pytest.raises(AddressRefused, match="allow_private_networks"):
-        Guard().check_address(ip_address(text), "h", "u")
-    Guard(allow_private=True, own_hosts=frozenset({"localhost"})).check_address(ip_address(text), "h", "u")
+        Guard().check_address(ip_address(text), "h", 80, "u")
+    Guard.of(("http://h",), allow_private=True).check_address(ip_address(text), "h", 80, "u")
 
 
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"]
@@ -104,9 +105,9 @@ LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:
 def test_this_machine_needs_a_connection_that_is_there_itself(text: str, own: str) -> None:
     guard = Guard.of((own, None), allow_private=True)
     with pytest.raises(AddressRefused) as caught:
-        guard.check_address(ip_address(text), "elsewhere.example.com", "u")
+        guard.check_address(ip_address(text), "elsewhere.example.com", 80, "u")
     assert (caught.value.allowable, caught.value.own) == (True, False)
-    guard.check_address(ip_address("10.0.0.8"), "elsewhere.example.com", "u")
+    guard.check_address(ip_address("10.0.0.8"), "elsewhere.example.com", 80, "u")
 
 
 @pytest.mark.parametrize("text", LOOPBACK)
@@ -114,34 +115,72 @@ def test_this_machine_needs_a_connection_that_is_there_itself(text: str, own: st
     "own",
     [
         "http://127.0.0.1:8000",
-        "http://127.9.9.9",
+        "http://127.9.9.9:8000",
         "http://[::1]:8000/x",
-        "http://LOCALHOST.",
-        "http://app.localhost",
+        "http://LOCALHOST.:8000",
+        "http://app.localhost:8000",
     ],
 )
-def test_a_connection_on_this_machine_may_ask_this_machine(text: str, own: str) -> None:
-    Guard.of((own, None), allow_private=True).check_address(ip_address(text), "elsewhere.example.com", "u")
+def test_a_connection_on_this_machine_may_ask_this_machine_at_its_port(text: str, own: str) -> None:
+    guard = Guard.of((own, None), allow_private=True)
+    host = f"[{text}]" if ":" in text else text
+    guard.check_url(URL(f"http://{host}:8000/next"), "u")
+    guard.check_address(ip_address(text), "localhost", 8000, "u")
+    for refused in (f"http://{host}:15672/api", f"http://{host}/", f"https://{host}/"):
+        with pytest.raises(AddressRefused) as caught:
+            guard.check_url(URL(refused), "u")
+        assert (caught.value.allowable, caught.value.own) == (True, False)
+    for name, port in (("localhost", 6379), ("elsewhere.example.com", 8000)):
+        with pytest.raises(AddressRefused):
+            guard.check_address(ip_address(text), name, port, "u")
     with pytest.raises(AddressRefused):
-        Guard.of((own, None), allow_private=False).check_address(
-            ip_address(text), "elsewhere.example.com", "u"
-        )
+        Guard.of((own, None), allow_private=False).check_address(ip_address(text), "localhost", 8000, "u")
 
 
-def test_a_connections_own_name_may_be_this_machine() -> None:
-    """`/etc/hosts` names this machine, too; what its name led to is asked by its number as well."""
+def test_the_port_may_be_that_of_the_scheme() -> None:
+    guard = Guard.of(("https://localhost", "http://localhost/token"), allow_private=True)
+    for url in ("https://127.0.0.1:443/x", "http://[::1]"):
+        guard.check_url(URL(url), url)
+
+
+def sockets(guard: Guard, address: str, port: int) -> None:
+    target = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+    guard.socket_to(target).close()
+
+
+def test_a_connections_own_name_may_be_this_machine_at_its_port_only() -> None:
+    """`/etc/hosts` names this machine, too. Where its name leads, nothing else of this machine is asked."""
     guard = Guard.of(("http://devbox:8000", "http://login:8001/token"), allow_private=True)
     with pytest.raises(AddressRefused):
-        guard.check_address(ip_address("127.0.1.1"), "127.0.1.1", "u")
-    guard.check_address(ip_address("127.0.1.1"), "DevBox", "u")
-    guard.check_address(ip_address("127.0.1.1"), "127.0.1.1", "u")
-    guard.check_address(ip_address("127.0.0.2"), "login.", "u")
+        sockets(guard, "127.0.1.1", 8000)
+    guard.check_resolved(ip_address("127.0.1.1"), "DevBox", 8000)
+    guard.check_resolved(ip_address("127.0.0.2"), "login.", 8001)
+    sockets(guard, "127.0.1.1", 8000)
+    sockets(guard, "127.0.0.2", 8001)
+    for name, port in (("devbox", 6379), ("devbox", 8001), ("login", 8000), ("elsewhere", 8000)):
+        with pytest.raises(AddressRefused):
+            guard.check_resolved(ip_address("127.0.1.1"), name, port)
+    for url in ("http://127.0.1.1:8000/api", "http://127.0.1.1:15672/api", "http://[::1]:8000"):
+        with pytest.raises(AddressRefused):
+            guard.check_url(URL(url), "u")
+    for address, port in (("127.0.1.1", 8001), ("127.0.1.1", 15672), ("127.0.0.1", 8000)):
+        with pytest.raises(AddressRefused):
+            sockets(guard, address, port)
+
+
+async def test_a_name_that_resolves_to_this_machine_opens_no_other_port() -> None:
+    guard = Guard.of(("http://localhost.localdomain:8000",), allow_private=True)
+    guard.check_resolved(ip_address("127.0.0.1"), "localhost.localdomain", 8000)
+    with pytest.raises(AddressRefused):
+        await GuardedResolver(guard).resolve("localhost", 8000)
+    with pytest.raises(AddressRefused):
+        await GuardedResolver(guard).resolve("localhost", 6379)
 
 
 @pytest.mark.parametrize("text", NEVER)
 def test_some_are_never_asked(text: str) -> None:
     with pytest.raises(AddressRefused, match="never allowed"):
-        Guard(allow_private=True).check_address(ip_address(text), "h", "u")
+        Guard(allow_private=True).check_address(ip_address(text), "h", 80, "u")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_next_urls_are_resolved(value: str, becomes: str) -> None:
     assert pager.step(Span(), {"url": None}, reply).next == {"url": becomes}
 
 
-@pytest.mark.parametrize("value", [7, ["x"], "http://h:99999/"])
+@pytest.mark.parametrize("value", [7, ["x"], "http://h:99999/", "http://[]@/x", "//[]@"])
 def test_next_urls_that_are_none(value: Any) -> None:
     pager = NextUrlPager(paging=NextUrlPaging(type="next_url", next_url="n"), size=10)
     with pytest.raises(PagingValueUnusable, match=r"paging\.next_url gives"):

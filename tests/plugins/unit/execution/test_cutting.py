@@ -16,9 +16,11 @@ from collect_ops.execution.entry_point import EntryPointFailed, EntryPointPassin
 from collect_ops.execution.policy import TooManyShards, group, label
 from collect_ops.execution.sizing import History
 from collect_ops.kernel.errors import Permanent, ValidationFailed
+from collect_ops.sources.declaration import READING_STORED
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest
 from tests.factories import source
+from tests.plugins.unit.sources.factories import source_fields
 
 HERE = "tests.plugins.unit.execution.entry_points"
 ASKED = {"path": "/edges", "low": "low", "high": "high"}
@@ -318,3 +320,13 @@ def test_a_total_that_nobody_knows_streams() -> None:
     assert [(shard.offset, shard.size, shard.params) for shard in found.shards] == [(0, None, None)]
     assert found.why == "one shard streams: the total is unknown"
     assert found.aimed is None
+
+
+def test_values_of_an_admitted_task_are_judged_by_no_pattern_again() -> None:
+    """Neither those that it was given nor those that its declaration holds."""
+    request = {"query": {"k": "{k}"}, "params": {"k": {"pattern": "(?=a)(a+)+b"}}}
+    values = ["a" * 60, "c" * 300]
+    fields = source_fields(request=request, shards={"by": "values", "param": "k", "values": values})
+    admitted = Source.model_validate(fields, context=READING_STORED)
+    assert asked(cut_by(admitted)) == [(value,) for value in values]
+    assert asked(cut_by(admitted, k="d" * 300)) == [("d" * 300,)]

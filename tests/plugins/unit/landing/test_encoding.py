@@ -17,6 +17,7 @@ from collect_ops.landing.encoding import Encoder, encoder_of, provenance
 from collect_ops.landing.layout import layout_of
 from collect_ops.landing.model import Origin
 from collect_ops.sources.model import Column, Disposition, Target
+from tests.plugins.unit.cpu_deadline import ends_within
 
 ENDING = b",1,2,2026-11-24T12:00:00+00:00"
 
@@ -169,3 +170,34 @@ def test_where_a_row_came_from_is_separated_as_its_values_are() -> None:
     origin, at = Origin(task_id=1, shard_no=2), datetime(2026, 11, 24, 12, tzinfo=UTC)
     assert provenance(two_columns(), origin, at) == ENDING
     assert provenance(an_encoder(), origin, at) == ENDING.replace(b",", b"\x02")
+
+
+HEAVY = "length(a[].b[].c[].d[] | [@,@][] | [@,@][] | [@,@][] | [@,@][])"
+
+
+def nested(wide: int) -> Any:
+    return {"a": [{"b": [{"c": [{"d": list(range(wide))}] * wide}] * wide}] * wide}
+
+
+def test_the_work_of_all_columns_and_records_of_a_page_is_bounded_together() -> None:
+    columns = {f"c{number}": Column(type="integer", path=HEAVY) for number in range(10)}
+    encoder = an_encoder(columns)
+    light, heavy = nested(1), nested(5)
+    with ends_within(
+        30
+    ):  # each column of each record is within its own bound; together they are far above the page
+        body = encoder.page([heavy] * 200, ENDING, plain=True)
+    assert 0 < body.rows < 200
+    assert body.rows + len(body.bad) == 200
+    assert {one.ordinal for one in body.bad} == set(range(body.rows, 200))
+    assert all("together" in one.reason for one in body.bad)
+    # The next page has a budget of its own, and so has a message's value.
+    assert encoder.value(light, "c0") == 16
+    assert encoder.page([light] * 200, ENDING, plain=True).rows == 200
+    assert encoder.lines([light] * 200, ENDING).bad == ()
+
+
+def test_a_large_page_of_usual_records_is_within_its_budget() -> None:
+    columns = {f"c{number}": Column(type="jsonb", path="tags[*].name") for number in range(6)}
+    records = [{"tags": [{"name": "x"}] * 5}] * 20_000
+    assert an_encoder(columns).page(records, ENDING, plain=True).rows == 20_000

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import yaml
@@ -290,7 +290,7 @@ def test_column_types(tmp_path: Path, spelt: str, canonical: str | None) -> None
         ("[" * 5000, "file", "nested too deeply"),
         ("- a\n", "file", "must be a mapping of fields"),
         ("", "file", "must be a mapping of fields"),
-        ("a: b\n" + "#" * 1024 * 1024, "file", "at most 1048576 bytes"),
+        ("a: b\n" + "#" * 1024 * 1024, "file", "at most 262,144 bytes"),
     ],
 )
 def test_what_is_no_declaration_gives_one_fault(
@@ -388,3 +388,41 @@ def test_a_declaration_is_read_again_only_when_its_file_has_changed(tmp_path: Pa
         path.unlink()
         with pytest.raises(UnknownSource):
             get_source("good", tmp_path)
+
+
+def test_a_faulty_declaration_is_read_again_only_when_its_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD + "priority: high\n", encoding="utf-8")
+    read: list[Path] = []
+
+    def reading(file: Path) -> Source:
+        read.append(file)
+        return load_source(file)
+
+    monkeypatch.setattr("collect_ops.sources.load.load_source", reading)
+    long_ago = time.time() + 60
+    with patch.object(time, "time_ns", lambda: int(long_ago * 1e9)):
+        failures = []
+        for _ in range(5):
+            with pytest.raises(ValidationFailed) as failed:
+                get_source("good", tmp_path)
+            failures.append(failed.value)
+        assert len(read) == 1
+        assert len({(one.subject, one.faults) for one in failures}) == 1
+        assert len({id(one) for one in failures}) == 5
+        path.write_text(GOOD, encoding="utf-8")
+        assert get_source("good", tmp_path).name == "good"
+
+
+def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    long_ago = time.time() + 60
+    with patch.object(time, "time_ns", lambda: int(long_ago * 1e9)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", Mock(side_effect=OSError(24, "Too many open files")))
+            with pytest.raises(ValidationFailed, match="cannot be read"):
+                get_source("good", tmp_path)
+        assert get_source("good", tmp_path).name == "good"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.kernel.faults import MAX_CHARS, MAX_FAULTS
 from collect_ops.kernel.paths import include_dir
+from collect_ops.kernel.yaml_text import MAX_BYTES
 from collect_ops.sources.load import get_source, load_source, load_sources
 from collect_ops.sources.schema import json_schema
 from tests.plugins.unit.cpu_deadline import ends_within
@@ -198,20 +199,30 @@ def test_any_text_ends_with_faults(tmp_path: Path, text: str) -> None:
         "target: {table: things, key: [b]}\nrequest: {query: {q: '{p}'}, params: {p: {allowed: ["
         + ",".join(f"a{n}" for n in range(10_000)) + "]}}}\nshards: {by: values, param: p, values: ["
         + ",".join(f"b{n}" for n in range(10_000)) + "]}",
-        f"'{'x' * 500_000}': 1",
-        f"records: '{'x(' * 200_000}'",
+        f"'{'x' * 200_000}': 1",
+        f"records: '{'x(' * 100_000}'",
+        "".join(f"x{number}: 1\n" for number in range(25_000)),
+        "request:\n  query:\n" + "".join(f'    q{n}: "{{p{n}}}"\n' for n in range(12_000)),
+        "target:\n  table: things\n  columns:\n" + "".join(f"    c{n}: {{type: text}}\n" for n in range(10_000)),
     ],
 )  # fmt: skip
 def test_the_faults_of_one_file_are_of_a_size_that_people_and_tables_can_take(
     tmp_path: Path, text: str
 ) -> None:
     path = write(tmp_path, (GOOD if "target" not in text else "name: things\nconnection: api\n") + text)
-    with ends_within(60):
+    assert path.stat().st_size <= MAX_BYTES
+    with ends_within(10):
         failed = faults_of(path)
     assert len(failed.faults) <= MAX_FAULTS + 1
     assert_is_printable(failed)
     if len(failed.faults) > MAX_FAULTS:
         assert "more faults" in failed.faults[-1].problem
+
+
+def test_a_larger_file_is_not_looked_into(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "#" * MAX_BYTES)
+    with ends_within(0.5):
+        assert [fault.field for fault in faults_of(path).faults] == ["file"]
 
 
 def test_what_reads_a_file_fails_and_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

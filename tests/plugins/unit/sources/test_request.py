@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from collect_ops.kernel.errors import ValidationFailed
-from collect_ops.sources.request import check_params, checked_request, render
+from collect_ops.sources.declaration import READING_STORED
+from collect_ops.sources.model import Source
+from collect_ops.sources.request import (
+    admitted_params,
+    check_params,
+    checked_request,
+    render,
+    render_admitted,
+    render_asked,
+)
+from collect_ops.sources.shard_faults import asked_range_of
 from collect_ops.sources.texts import climbing_problem
-from tests.plugins.unit.sources.factories import make_requesting, make_source
+from tests.plugins.unit.sources.factories import make_requesting, make_source, source_fields
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 IN_PATH = make_requesting(path="/v1/{id}/rows", params={"id": {"required": True}})
@@ -171,9 +181,11 @@ CLIMBING = [
     "/a/%c0%ae%c0%ae%c0%afb", "/a/..%c1%9cb", "/a/%e0%80%ae%e0%80%ae/b", "/a/%f0%80%80%ae%f0%80%80%ae/b",
     "/a/%25c0%25ae%25c0%25ae/b", "/a/%25u002e%25u002e/b", "/a/%ef%bc%8e%ef%bc%8e/b", "/a/\uff0e\uff0e/b", "/a/\u2025/b",
     "/a/..%20/b", "/a/..%00/b", "/a/%09../b", "/a/%2e%2e%3b/b", "/a/%" + "25" * 20 + "2e/b", "/..;", "..;/a",
-    "/a/b;/../../c",
+    "/a/b;/../../c", "/a/..%23/b", "/a/..%3fx/b", "/a/..%3F", "/a/.%23", "/a/..%253Fx/b", "/a/..\uff03/b",
+    "/a/..;%23?/b",
 ]  # fmt: skip
 STAYING = [
+    "/a/b%23/c", "/a/..b%3F", "/a/%23..",
     "/a/b", "/v1.2/x.json", "/a/...", "/a/.well-known/x", "/a/b..c", "/a;v=1/b", "/a/;x/b", "/%E9/é/x%20y", "/100%25",
     "/a/%2525", "/a%2Fb", "/a/b:c@d", "/~me/x", "/a/1..9", "/a/%7Bid%7D",
 ]  # fmt: skip
@@ -194,7 +206,8 @@ def test_a_path_that_climbs_for_nobody_is_taken(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["..;", "%2e%2e", "%252e%252e", "..;/admin", "%c0%ae%c0%ae", "x/..;/y", "\uff0e\uff0e"]
+    "value",
+    ["..;", "%2e%2e", "%252e%252e", "..;/admin", "%c0%ae%c0%ae", "x/..;/y", "\uff0e\uff0e", "..#", "..?x"],
 )
 def test_a_value_that_some_server_reads_as_climbing_is_refused_where_it_comes_in(value: str) -> None:
     with pytest.raises(ValidationFailed) as failed:
@@ -209,6 +222,49 @@ def test_a_value_that_some_server_reads_as_climbing_is_refused_where_it_comes_in
 def test_what_was_admitted_with_such_a_path_is_still_rendered() -> None:
     assert render(make_source(), {}, "/a/..;/b").path == "/a/..;/b"
     assert render(IN_PATH, {"id": "%2e%2e"}).path == "/v1/%252e%252e/rows"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (r"[\w,-]{1,2000}", "x" * 300),
+        (r"(\d{1,9},?){1,50}", "1" * 320),
+        ("(?!admin)[a-z]+", "x" * 300),
+        ("(?=a)(a+)+b", "a" * 300),
+        ("[a-z]+", "what it was admitted with had no such pattern"),
+        ("(", "what was a pattern once"),
+    ],
+)
+def test_a_value_that_was_admitted_is_judged_by_no_pattern_again(pattern: str, value: str) -> None:
+    total = {"type": "request", "path": "/n", "query": {"k": "{k}"}, "value": "n"}
+    params = {
+        "k": {"pattern": pattern, "default": value},
+        "first": {"type": "integer"},
+        "last": {"type": "integer"},
+    }
+    shards = {"by": "key_range", "low": "first", "high": "last", "step": 10, "bounds": "closed",
+              "range": {"path": "/ends", "query": {"k": "{k}"}, "low": "a", "high": "b"}}  # fmt: skip
+    names = ("k", "first", "last")
+    request = {"query": {name: f"{{{name}}}" for name in names}, "params": params}
+    admitted = Source.model_validate(
+        source_fields(request=request, total=total, shards=shards), context=READING_STORED
+    )
+    for given_params in ({"k": value}, {}):
+        rendered = render_admitted(admitted, given_params)
+        assert rendered.query["k"] == (value,)
+        assert rendered.total is not None
+        assert rendered.total.query["k"] == (value,)
+        assert admitted_params(admitted, given_params) == {"k": value}
+        asked = asked_range_of(admitted)
+        assert asked is not None
+        assert render_asked(admitted, asked, given_params).query["k"] == (value,)
+
+
+def test_what_was_admitted_still_has_a_type() -> None:
+    with pytest.raises(ValidationFailed, match="must be an integer"):
+        admitted_params(
+            make_source(request={"query": {"k": "{k}"}, "params": {"k": {"type": "integer"}}}), {"k": "x"}
+        )
 
 
 @given(TEXT)

@@ -14,6 +14,7 @@ from collect_ops.sources import rules, stored
 from collect_ops.sources.declaration import Since
 from collect_ops.sources.load import load_sources
 from collect_ops.sources.model import NoPaging, Source, Target, UnknownTotal
+from collect_ops.sources.request import render_admitted
 from collect_ops.sources.stored import (
     FORMAT,
     NewerDefinition,
@@ -156,6 +157,24 @@ def test_rules_made_since_do_not_refuse_what_was_admitted(monkeypatch: pytest.Mo
         with pytest.raises(ValidationError):
             Source.model_validate(fields)
         assert load_definition(f"{len(fields):02x}", 1, fields).name == "things"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (r"[\w,-]{1,2000}", "x" * 300),
+        (r"(\d{1,9},?){1,50}", "1" * 320),
+        (r"\w{1,500}", "x" * 300),
+        ("(?!admin)[a-z]+", "x" * 300),
+        ("(?=a)(a+)+b?", "a" * 300),
+    ],
+)
+def test_what_release_0_1_0_admitted_with_a_pattern_still_makes_a_request(pattern: str, value: str) -> None:
+    """Python's engine was the only one then, and took values of any length."""
+    declared = source_fields(request={"query": {"k": "{k}"}, "params": {"k": {"pattern": pattern}}})
+    for format_, stored_as in ((0, declared | {"batch_size": 1000}), (1, declared)):
+        admitted = load_definition(f"{format_:02x}", format_, stored_as)
+        assert render_admitted(admitted, {"k": value}).query == {"k": (value,)}
 
 
 def test_declarations_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
