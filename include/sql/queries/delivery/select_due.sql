@@ -131,7 +131,9 @@ SELECT
     EXISTS(SELECT 1 FROM collect.redrive WHERE finished_at IS NULL) AS redrives,
     EXISTS(
         SELECT 1 FROM collect.run_note
-        WHERE delivered_at IS NULL AND written_at < now() - make_interval(secs => %(note_s)s)
+        WHERE
+            delivered_at IS NULL AND written_at < now() - make_interval(secs => %(note_s)s)
+            AND (next_at IS NULL OR next_at <= now())
     ) AS notes,
     EXISTS(
         SELECT 1 FROM collect.table_event AS e
