@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -14,6 +15,8 @@ from collect_ops.delivery.sweep import sweep
 from collect_ops.lanes.runs import RunState
 from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection
+from tests.plugins.integration.delivery.test_lost_messages import purge
+from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
 
@@ -94,6 +97,48 @@ def test_a_task_overtaken_by_younger_ones_has_lost_its_message(world: World, db:
         "INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task"
     )
     assert passes(world, db) == {"messages"}
+
+
+def retried_in_vain(world: World, db: Connection, ago: str) -> None:
+    """A RETRYING task that was published once since it was due, and not claimed."""
+    world.submit()
+    put(
+        db,
+        "UPDATE collect.task SET status = 'RETRYING', reason = 'failed', in_queue_at = NULL, "
+        f"queued_at = now() - interval '{ago}', due_at = now() - interval '{ago}'",
+    )
+
+
+def expect_one_message(world: World, db: Connection) -> None:
+    """The look says what the pass does."""
+    assert passes(world, db) == {"messages"}
+    assert sweep(world.backends, world.rules, world.runs, actor="test").repaired.republished == 1
+    assert passes(world, db) == set()
+
+
+def test_a_retry_whose_second_message_has_expired_is_due(world: World, db: Connection) -> None:
+    retried_in_vain(world, db, "90 seconds")
+    assert passes(world, db) == set(), "its turn may come"
+    put(
+        db, "UPDATE collect.task SET queued_at = queued_at - interval '3 h', due_at = due_at - interval '3 h'"
+    )
+    expect_one_message(world, db)
+
+
+def test_a_retry_whose_second_message_was_overtaken_is_due(world: World, db: Connection) -> None:
+    retried_in_vain(world, db, "90 seconds")
+    db.execute(
+        "INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task"
+    )
+    expect_one_message(world, db)
+
+
+def test_a_retry_beside_an_empty_queue_is_due(world: World, db: Connection) -> None:
+    world.backends = replace(world.backends, rabbitmq_api_url=os.environ["COLLECT_RABBITMQ_API_URL"])
+    retried_in_vain(world, db, "90 seconds")
+    purge(world)
+    until(lambda: passes(world, db) == {"messages"}, "the pass is due", deadline_s=40)
+    expect_one_message(world, db)
 
 
 def test_what_stands_still_is_due(world: World, db: Connection, serve: Callable[..., PagedServer]) -> None:
