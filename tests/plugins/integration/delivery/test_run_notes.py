@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 
 from collect_ops.delivery import due, repair, run_notes
+from collect_ops.delivery.intervene import cancel
 from collect_ops.delivery.sweep import sweep
 from collect_ops.execution.run_verdict import NOTE_CHARS, RunVerdict, deliver_verdict
 from collect_ops.lanes.runs import RunState
@@ -17,6 +19,7 @@ from collect_ops.nodes.rules import placement_rules
 from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.orchestrator.port import RunOutcome
 from collect_ops.storage import Connection
+from tests.factories import list_source
 from tests.plugins.integration.recorded_reports import RecordedReports
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import Failure, PagedServer, Recorded
@@ -222,6 +225,34 @@ def test_partial_is_a_note_and_no_failure(world: World, serve: Serve, airflow: R
     airflow.outcomes[run_id] = RunOutcome.SUCCESS
     deliver(world, airflow)
     assert airflow.outcomes[run_id] is RunOutcome.SUCCESS
+
+
+def test_a_withdrawn_survivor_whose_work_is_partial_is_a_note(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    """Its own caller has cancelled; those that were merged into it got less than there is, in this run."""
+    server = serve(rows=1000)
+    world.add(list_source())
+    world.serve_from(server.base_url)
+    one, two = (world.submission(params={"ids": each}) for each in ("1,2", "3"))
+    survivor, merged = (answer.task_id for answer in world.service().admit_batch([one, two]))  # type: ignore[union-attr]
+    run_id = world.claim().runs[0].run_id
+    counting, fetching = (server.hold_where(lambda request: request.path == "/select") for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(world.run, run_id)
+        counting.wait()
+        cancel([survivor], world.backends, world.rules, actor="test", reason="enough")
+        counting.release()
+        fetching.wait()
+        world.rows("UPDATE collect.task SET total_rows = 99 WHERE id = %s RETURNING id", survivor)
+        fetching.release()
+        running.result(20)
+    assert [world.task(task_id)["status"] for task_id in (survivor, merged)] == ["CANCELLED", "PARTIAL"]
+    said = verdict(world, run_id, airflow)
+    assert [(end.task_id, end.status) for end in said.ends] == [(survivor, "PARTIAL")]
+    assert "cancelled by its own caller" in said.ends[0].reason
+    assert said.dead == []
+    assert f"collect-ops status {survivor}" in airflow.notes[run_id]
 
 
 def test_retrying_stays_green_and_says_nothing(world: World, serve: Serve, airflow: RecordedReports) -> None:
