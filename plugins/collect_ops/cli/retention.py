@@ -36,10 +36,9 @@ def retention(
     from collect_ops.cli.output import print_json
     from collect_ops.kernel.backends import Backends
     from collect_ops.maintenance.retention import run_once
-    from collect_ops.maintenance.retention_rules import load_retention_rules, retention_rules
+    from collect_ops.maintenance.retention_rules import retention_rules
 
-    # Airflow's own records have nothing to do with what the sources declare.
-    rules = (load_retention_rules() if airflow else retention_rules()).within(time_limit)
+    rules = retention_rules().within(time_limit)
     if airflow:
         done, lines = _airflow(rules, dry_run=dry_run)
     else:

@@ -9,7 +9,7 @@ import typer
 from collect_ops.cli.completion import complete_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from collect_ops.cli.online import Finding
@@ -120,7 +120,7 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
         if not as_json:
             print_error(failed)
         return {**verdict, "faults": _faults(failed)}
-    warnings = (*warnings_of(source), *_retention_warnings(source))
+    warnings = warnings_of(source)
     if not as_json:
         typer.echo(f"ok  {path.stem}")
         for each in warnings:
@@ -134,15 +134,6 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
         "ok": not any(each.state == "fault" for each in findings),
         "online": [asdict(each) for each in findings],
     }
-
-
-def _retention_warnings(source: Source) -> Sequence[Fault]:
-    """What a source does to how long request ids are kept; sources are checked beside no rules, too."""
-    from collect_ops.kernel.rules_file import shipped
-    from collect_ops.maintenance.retention_rules import load_retention_rules, window_warnings
-
-    path = shipped("retention")
-    return window_warnings(load_retention_rules(path), source) if path.exists() else ()
 
 
 def _check_online(source: Source, params: Mapping[str, str], *, as_json: bool) -> list[Finding]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
 
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.faults import faults_from
+from collect_ops.kernel.faults import capped, faults_from
 from collect_ops.kernel.rules_file import Rules, load_rules, shipped
 from collect_ops.sources.load import load_sources
 from collect_ops.sources.model import Source
-
-log = logging.getLogger(__name__)
 
 #: A day at least: what has just ended is still looked at, and ends up in the same transactions as what is open.
 Days = Annotated[float, Field(ge=1, le=36_500)]
@@ -72,8 +69,7 @@ class RetentionRules(Rules):
 
     Args:
         tasks: Tasks, by how they ended.
-        requests_days: Request ids: asked again within it, one gets its first answer. Keeps its task as long. At
-            least the longest dedup window of a source, whatever stands here.
+        requests_days: Request ids: asked again within it, one gets its first answer. Keeps its task as long.
         traces_days: Traces, when their tasks are kept longer.
         bad_rows_days: Bad rows, when their tasks are kept longer.
         letters_days: Dead letters of messages without a task, once dealt with; and redrives that have ended.
@@ -108,49 +104,31 @@ class RetentionRules(Rules):
         return self.model_copy(update={"pace": pace})
 
 
-def load_retention_rules(path: Path | None = None) -> RetentionRules:
+def load_retention_rules(path: Path, sources: Mapping[str, Source]) -> RetentionRules:
     """Load and validate a file of retention rules.
 
     Args:
-        path: The file; that of this installation when not given.
+        path: The file.
+        sources: The declared sources, whose dedup windows request ids must outlive.
 
     Raises:
         ValidationFailed: With every fault of the file.
     """
-    return load_rules(path or shipped("retention"), RetentionRules)
+    rules = load_rules(path, RetentionRules)
+    if faults := tuple(_window_faults(rules, sources)):
+        raise ValidationFailed(f"rules {path.name}", capped(faults))
+    return rules
 
 
 def retention_rules() -> RetentionRules:
-    """The rules of this installation, read anew, by which its sources' request ids outlive their dedup windows.
-
-    Raises:
-        ValidationFailed: `include/rules/retention.yaml` has faults.
-    """
-    return outliving_windows(load_retention_rules(), load_sources().sources)
+    """The rules of this installation: `include/rules/retention.yaml`, read anew."""
+    return load_retention_rules(shipped("retention"), load_sources().sources)
 
 
-def outliving_windows(rules: RetentionRules, sources: Mapping[str, Source]) -> RetentionRules:
-    """The same rules, request ids kept for as long as the longest dedup window: no source stops everybody's deletion.
-
-    Args:
-        rules: As they stand in the file.
-        sources: The declared sources.
-    """
-    longest_days = rules.requests_days
+def _window_faults(rules: RetentionRules, sources: Mapping[str, Source]) -> Iterator[Fault]:
+    """Sources that refuse equals for longer than request ids are known."""
     for name, source in sources.items():
-        for warning in window_warnings(rules, source):
-            log.warning("source %s: %s", name, warning)
-            longest_days = max(longest_days, source.dedup.ttl_h / 24)
-    return rules.model_copy(update={"requests_days": longest_days})
-
-
-def window_warnings(rules: RetentionRules, source: Source) -> tuple[Fault, ...]:
-    """What people should know of a source that refuses equals for longer than request ids are to be known."""
-    window_days = source.dedup.ttl_h / 24
-    if window_days <= rules.requests_days:
-        return ()
-    problem = (
-        f"is {window_days:g} days: longer than requests_days of include/rules/retention.yaml "
-        f"({rules.requests_days:g}), so all request ids and their tasks are kept for as long"
-    )
-    return (Fault(field="dedup.ttl_h", value=source.dedup.ttl_h, problem=problem),)
+        window_days = source.dedup.ttl_h / 24
+        if window_days > rules.requests_days:
+            problem = f"must not be below {window_days:g}, the dedup.ttl_h of source {name} in days"
+            yield Fault(field="requests_days", value=rules.requests_days, problem=problem)

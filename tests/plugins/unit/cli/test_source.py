@@ -191,15 +191,3 @@ def test_check_warns_of_what_is_taken_and_slow(
     (verdict,) = json.loads(capsys.readouterr().out)
     assert verdict["ok"]
     assert [one["field"] for one in verdict["warnings"]] == ["request.params.p.pattern"]
-
-
-def test_check_warns_of_a_window_that_keeps_all_request_ids(
-    sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (sources / "good.yaml").write_text(GOOD + "dedup: {ttl_h: 8760}\n")
-    rules = sources.parent / "rules"
-    rules.mkdir()
-    (rules / "retention.yaml").write_text("requests_days: 90\n")
-    assert run(monkeypatch, "source", "check", "--json") == 0
-    (verdict,) = json.loads(capsys.readouterr().out)
-    assert (verdict["ok"], [one["field"] for one in verdict["warnings"]]) == (True, ["dedup.ttl_h"])

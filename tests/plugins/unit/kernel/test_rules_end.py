@@ -31,7 +31,7 @@ LOADERS: dict[str, Callable[[Path], Rules]] = {
     "lanes": partial(load_rules, model=LaneRules),
     "placement": partial(load_rules, model=PlacementRules),
     "priority": partial(load_rules, model=PriorityRules),
-    "retention": load_retention_rules,
+    "retention": lambda path: load_retention_rules(path, {}),
     "sharding": partial(load_rules, model=ShardingRules),
 }
 MODELS = (BacklogRules, LaneRules, PlacementRules, PriorityRules, RetentionRules, ShardingRules)

@@ -9,20 +9,14 @@ import yaml
 
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.kernel.rules_file import shipped
-from collect_ops.maintenance.retention_rules import (
-    RetentionRules,
-    load_retention_rules,
-    outliving_windows,
-    retention_rules,
-    window_warnings,
-)
+from collect_ops.maintenance.retention_rules import RetentionRules, load_retention_rules, retention_rules
 from tests.factories import source
 
 
-def loaded(tmp_path: Path, values: object) -> RetentionRules:
+def loaded(tmp_path: Path, values: object, **dedup: float) -> RetentionRules:
     path = tmp_path / "retention.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return load_retention_rules(path)
+    return load_retention_rules(path, {"things": source(dedup=dedup)} if dedup else {})
 
 
 def test_what_is_shipped_is_what_no_file_means(tmp_path: Path) -> None:
@@ -49,17 +43,13 @@ def test_numbers_have_bounds(tmp_path: Path, values: object, field: str) -> None
     assert [fault.field for fault in failed.value.faults] == [field]
 
 
-@pytest.mark.parametrize(
-    ("ttl_h", "days"), [(24, 10), (240, 10), (241, 241 / 24), (8760, 365), (87_600, 3650)]
-)
-def test_request_ids_outlive_every_dedup_window(tmp_path: Path, ttl_h: float, days: float) -> None:
-    """A window that a source may have stops no deletion: it keeps request ids for longer, and people are told."""
-    rules = loaded(tmp_path, {"requests_days": 10})
-    declared = {"short": source(), "things": source(dedup={"ttl_h": ttl_h})}
-    assert outliving_windows(rules, declared) == rules.model_copy(update={"requests_days": days})
-    assert [fault.field for fault in window_warnings(rules, declared["things"])] == ["dedup.ttl_h"] * (
-        days > 10
-    )
+def test_request_ids_outlive_every_dedup_window(tmp_path: Path) -> None:
+    assert loaded(tmp_path, {"requests_days": 10}, ttl_h=240).requests_days == 10
+    with pytest.raises(ValidationFailed) as failed:
+        loaded(tmp_path, {"requests_days": 10}, ttl_h=241)
+    (fault,) = failed.value.faults
+    assert (fault.field, fault.value) == ("requests_days", 10)
+    assert "things" in fault.problem
 
 
 @pytest.mark.parametrize("limit_s", [0, -1, 86_401, float("nan")])
