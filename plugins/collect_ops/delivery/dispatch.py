@@ -123,21 +123,39 @@ class Dispatched:
         return {**asdict(self), "lanes": sorted(self.lanes)}
 
 
-def look(connection: Connection, backends: Backends, rules: PlacementRules) -> int:
-    """Doubt the groups that have fallen silent; returns for how many a pass is needed now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Shard groups for which a pass is needed now, as `run/group`.
+
+    Args:
+        lost: Silent, or not started by their node, for so long that they are taken back.
+        unstarted: Have not started yet, of which only Airflow knows whether they were handed out.
+    """
+
+    lost: frozenset[str] = frozenset()
+    unstarted: frozenset[str] = frozenset()
+
+
+def look(connection: Connection, backends: Backends, rules: PlacementRules) -> Attention:
+    """Doubt the groups that have fallen silent; returns those for which a pass is needed now.
 
     What the watcher does every few seconds: two short statements, and none to Airflow.
     """
     quiet = _quiet(connection, rules, backends)
-    verdicts = [verdict(_of(row), rules.dispatch, sent=None) for row in quiet]
-    silent = [
-        row for row, found in zip(quiet, verdicts, strict=True) if found is Verdict.DOUBTED and row["started"]
-    ]
-    _doubt(connection, silent)
-    return sum(
-        found is not Verdict.WAITS and not (found is Verdict.DOUBTED and row["started"])
-        for row, found in zip(quiet, verdicts, strict=True)
+    by_verdict: dict[Verdict, list[dict[str, Any]]] = {}
+    for row in quiet:
+        by_verdict.setdefault(verdict(_of(row), rules.dispatch, sent=None), []).append(row)
+    doubted = by_verdict.get(Verdict.DOUBTED, [])
+    _doubt(connection, [row for row in doubted if row["started"]])
+    lost = [*by_verdict.get(Verdict.LOST, []), *by_verdict.get(Verdict.NOT_STARTED, [])]
+    return Attention(
+        lost=frozenset(map(_group_name, lost)),
+        unstarted=frozenset(_group_name(row) for row in doubted if not row["started"]),
     )
+
+
+def _group_name(row: Mapping[str, Any]) -> str:
+    return f"{row['run_id']}/{row['group_no']}"
 
 
 def run_once(

@@ -7,6 +7,7 @@
 | retrying | a RETRYING task is a minute past due |
 | messages | a waiting task is older than its lane's TTL, was overtaken, or is a minute old beside an empty queue |
 | groups | a shard group has fallen silent, or its node does not start it |
+| unstarted | a placed shard group has not started for a while: Airflow is asked whether it was handed out |
 | unsettled | a task under way has made no progress for 30 s |
 | orphans | an open shard group belongs to no task under way |
 | held | a HELD task's host and limit let it go |
@@ -22,7 +23,7 @@ and the dead-letter queue have watchers of their own.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,45 +43,69 @@ PATIENT_S = 60.0
 LONGEST_S = 30.0
 
 
+#: Of a pass of which it is only known that it is due.
+NOBODY: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """That a run was started for a pass.
+
+    Args:
+        at: When.
+        pause_s: Seconds until the next one for the same reason.
+        subjects: What made it due.
+    """
+
+    at: float
+    pause_s: float
+    subjects: frozenset[str]
+
+
 @dataclass(slots=True, kw_only=True)
 class Reminders:
     """When what stays due is worth another run: after twice as long each time. Pure: times come in.
+
+    What is due for a new reason is worth one at once: a shard group that is lost does not wait for the reminder of one
+    that nobody could mend.
 
     Args:
         first_s: Seconds until the first reminder.
     """
 
     first_s: float = 4.0
-    _told: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _told: dict[str, _Told] = field(default_factory=dict)
 
-    def worth_a_run(self, due: Collection[str], now: float) -> list[str]:
+    def worth_a_run(self, due: Mapping[str, frozenset[str]], now: float) -> list[str]:
         """What of the due passes a run is to be started for.
 
         Args:
-            due: All passes that are due.
+            due: All passes that are due, with what makes them due as far as that is known.
             now: Of a clock that never goes back.
         """
         self._told = {name: told for name, told in self._told.items() if name in due}
-        return [name for name in sorted(due) if self._is_worth(name, now)]
+        return [name for name, subjects in sorted(due.items()) if self._is_worth(name, subjects, now)]
 
-    def told(self, names: Collection[str], now: float) -> None:
+    def told(self, due: Mapping[str, frozenset[str]], now: float) -> None:
         """A run was started for these."""
-        for name in names:
-            _, pause_s = self._told.get(name, (0.0, self.first_s / 2))
+        for name, subjects in due.items():
+            told = self._told.get(name)
             longest_s = PATIENT_S if name in PATIENT else LONGEST_S
-            self._told[name] = (now, min(longest_s, pause_s * 2))
+            again = told is not None and subjects <= told.subjects
+            pause_s = min(longest_s, told.pause_s * 2) if told is not None and again else self.first_s
+            self._told[name] = _Told(now, pause_s, subjects)
 
-    def _is_worth(self, name: str, now: float) -> bool:
-        if name not in self._told:
-            return True
-        at, pause_s = self._told[name]
-        return now - at >= pause_s
+    def _is_worth(self, name: str, subjects: frozenset[str], now: float) -> bool:
+        told = self._told.get(name)
+        return told is None or not subjects <= told.subjects or now - told.at >= told.pause_s
 
 
 def look(
     connection: Connection, backends: Backends, rules: LaneRules, placement: PlacementRules
-) -> frozenset[str]:
-    """The passes that are due. Two short statements; the broker is asked only beside tasks that wait for long.
+) -> Mapping[str, frozenset[str]]:
+    """The passes that are due, with what makes them due as far as that is known.
+
+    Two short statements; the broker is asked only beside tasks that wait for long.
 
     Args:
         connection: To the database.
@@ -91,12 +116,15 @@ def look(
     row = connection.execute(query("delivery/select_due"), _times(rules)).fetchone()
     if row is None:
         raise LookupError("delivery/select_due gave no row")
-    due = {name for name, is_due in row.items() if is_due is True}
+    due: dict[str, frozenset[str]] = {name: NOBODY for name, is_due in row.items() if is_due is True}
     if _has_empty_queue(row, backends, rules):
-        due.add("messages")
-    if dispatch.look(connection, backends, placement):
-        due.add("groups")
-    return frozenset(due)
+        due["messages"] = NOBODY
+    groups = dispatch.look(connection, backends, placement)
+    if groups.lost:
+        due["groups"] = groups.lost
+    if groups.unstarted:
+        due["unstarted"] = groups.unstarted
+    return due
 
 
 def _has_empty_queue(row: dict[str, Any], backends: Backends, rules: LaneRules) -> bool:

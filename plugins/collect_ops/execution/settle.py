@@ -217,6 +217,8 @@ def _settle(
         )
         if source is not None and outcome.status in _LANDED and swapped not in _UNCHANGED:
             _record_table_event(connection, task, source.target, sums_row)
+        if outcome.status in _NOTED:
+            _insert_run_note(connection, task, outcome, own)
         if callers is not None:
             error = task["plan_error"] or sums.first_error
             settle_merged(connection, task, callers, outcome, error=error, actor=actor)
@@ -259,6 +261,15 @@ def _record_table_event(
             "replaces": target.disposition is Disposition.REPLACE,
         },
     )
+
+
+def _insert_run_note(connection: Connection, task: Mapping[str, Any], outcome: Outcome, own: Outcome) -> None:
+    """How the run's work ended, also when the task's own caller has withdrawn: for the others it was done."""
+    reason = outcome.reason
+    if own.status is not outcome.status:
+        reason = f"{reason}; {own.reason}"[:MAX_REASON_CHARS]
+    values = {"task_id": task["id"], "status": outcome.status, "reason": reason}
+    connection.execute(query("execution/insert_run_note"), values)
 
 
 def _waits_for_a_newer_release(
@@ -394,8 +405,6 @@ def _move(
                 "retry_count": moved["retry_count"],
             },
         )
-    if outcome.status in _NOTED:
-        connection.execute(query("execution/insert_run_note"), {"task_id": task["id"]})
     if run_over and task["run_id"]:
         connection.execute(query("execution/close_groups"), {"run_id": task["run_id"]})
     return moved

@@ -11,7 +11,7 @@ import orjson
 
 from collect_ops.kernel.masking import mask
 from collect_ops.lanes.runs import RunState, RunsUnavailable
-from collect_ops.orchestrator.client import AirflowClient, detail_of
+from collect_ops.orchestrator.client import AirflowClient, content_of, detail_of
 from collect_ops.orchestrator.errors import AirflowRefused
 
 __all__ = ["AirflowRefused", "RestRuns"]
@@ -44,7 +44,8 @@ class RestRuns(AirflowClient):
             raise RunsUnavailable(
                 f"Airflow did not tell {run_id}'s state: {answer.status_code} {detail_of(answer)}"
             )
-        return RunState.ENDED if answer.json()["state"] in _ENDED else RunState.ACTIVE
+        state = content_of(answer, f"show run {run_id}", lambda run: str(run["state"]))
+        return RunState.ENDED if state in _ENDED else RunState.ACTIVE
 
     def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
         """See `Runs.group_states`."""
@@ -56,8 +57,15 @@ class RestRuns(AirflowClient):
             raise RunsUnavailable(
                 f"Airflow did not tell the groups of {run_id}: {answer.status_code} {detail_of(answer)}"
             )
-        found = answer.json()["task_instances"]
-        return {each["map_index"]: each["state"] for each in found if each["state"] not in _NOT_SENT}
+        return content_of(
+            answer,
+            f"show the groups of {run_id}",
+            lambda found: {
+                int(each["map_index"]): str(each["state"])
+                for each in found["task_instances"]
+                if each["state"] not in _NOT_SENT
+            },
+        )
 
     def end(self, dag_id: str, run_id: str) -> None:
         """See `Runs.end`."""
@@ -94,9 +102,10 @@ class RestRuns(AirflowClient):
             RunsUnavailable: Airflow did not answer.
         """
         path = f"/connections/{quote(connection_id, safe='')}"
-        answer = self.demand("GET", path, action=f"show connection {connection_id}").json()
+        action = f"show connection {connection_id}"
         names = ("conn_type", "host", "schema", "port", "login", "password", "extra")
-        return {name: answer.get(name) for name in names}
+        answer = self.demand("GET", path, action=action)
+        return content_of(answer, action, lambda found: {name: found.get(name) for name in names})
 
     def save_connection(self, connection_id: str, fields: Mapping[str, Any], *, replace: bool) -> bool:
         """Define a connection; False when there is one of this id that was not to be replaced.
@@ -139,7 +148,8 @@ class RestRuns(AirflowClient):
             answer = self.request("GET", f"/dags/{quote(dag_id, safe='')}")
             if answer.status_code == httpx.codes.NOT_FOUND:
                 continue
+            action = f"show DAG {dag_id}"
             if not answer.is_success:
-                raise AirflowRefused(f"show DAG {dag_id}", answer.status_code, detail_of(answer))
-            found[dag_id] = answer.json()["is_paused"]
+                raise AirflowRefused(action, answer.status_code, detail_of(answer))
+            found[dag_id] = content_of(answer, action, lambda dag: bool(dag["is_paused"]))
         return found

@@ -217,7 +217,7 @@ class SettleRunOperator(BaseOperator):
     def _send_table_events(self, own: Backends, open_reports: Callable[[], Reports]) -> None:
         """The rows of this run are in their tables: who is scheduled on them need not wait for the sweep."""
         try:
-            table_events.run_once(own, open_reports)
+            table_events.run_once(own, open_reports, limited=True)
         except (AirflowUnavailable, ExceptionGroup, DatabaseUnavailable, errors.OperationalError) as error:
             self.log.warning("the tables' asset events are left to the sweep: %s", error)
 

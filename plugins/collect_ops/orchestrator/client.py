@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
-from collections.abc import Mapping
-from typing import Self
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -20,6 +21,10 @@ _TOKEN_LIFETIME_S = 3600.0
 _VARIABLES = ("COLLECT_AIRFLOW_URL", "COLLECT_AIRFLOW_USER", "COLLECT_AIRFLOW_PASSWORD")
 #: The least that a request is given when the time is nearly up: less never succeeds.
 _LEAST_S = 0.05
+#: Seconds that a call may take when nobody has said how long all of them may.
+CALL_LIMIT_S = 30.0
+
+T = TypeVar("T")
 
 
 class AirflowClient:
@@ -30,11 +35,14 @@ class AirflowClient:
         user: A user that may do what is asked.
         password: Their password.
         limit_s: Seconds that all requests together may take, counted from now; None gives each of them half a minute.
+
+    Raises:
+        AirflowUnavailable: The address is none.
     """
 
     def __init__(self, base_url: str, user: str, password: str, *, limit_s: float | None = None) -> None:
-        self._client = httpx.Client(base_url=base_url.rstrip("/"), timeout=30, trust_env=False)
-        weakref.finalize(self, self._client.close)
+        self._base_url = base_url.rstrip("/")
+        self._client = self._open()
         self._credentials = {"username": user, "password": password}
         self._token: tuple[str, float] | None = None
         self._until = None if limit_s is None else time.monotonic() + limit_s
@@ -51,8 +59,13 @@ class AirflowClient:
         if missing:
             raise SettingMissing(missing)
         url, user, password = (environment[name] for name in _VARIABLES)
-        if urlsplit(url).scheme not in ("http", "https"):
-            fault = Fault(field=_VARIABLES[0], value=url, problem="must begin with http:// or https://")
+        problem = "must begin with http:// or https://"
+        try:
+            scheme = httpx.URL(url).scheme
+        except httpx.InvalidURL as error:
+            scheme, problem = "", f"is no URL: {error}"
+        if scheme not in ("http", "https"):
+            fault = Fault(field=_VARIABLES[0], value=url, problem=problem)
             raise ValidationFailed("environment", (fault,))
         return cls(url, user, password)
 
@@ -85,43 +98,98 @@ class AirflowClient:
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 self._token = None
                 answer = self._send(method, path, body)
-        except httpx.HTTPError as error:
-            raise AirflowUnavailable(
-                f"Airflow's REST API at {self._client.base_url} did not answer: {error!r}; "
-                "is the stack up (make status)?"
-            ) from error
+        # Not every error of httpx is an HTTPError, and names and headers that cannot be encoded are ValueErrors.
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise self._unavailable(f"did not answer: {error!r}; is the stack up (make status)?") from error
         return answer
 
     def _send(self, method: str, path: str, body: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._signed_in()}"}
-        return self._client.request(
-            method, f"/api/v2{path}", headers=headers, json=body, timeout=self._timeout()
+        return self._call(
+            lambda client, timeout: client.request(
+                method, f"/api/v2{path}", headers=headers, json=body, timeout=timeout
+            )
         )
 
     def _signed_in(self) -> str:
         if self._token is None or time.monotonic() > self._token[1]:
-            answer = self._client.post("/auth/token", json=self._credentials, timeout=self._timeout())
+            answer = self._call(
+                lambda client, timeout: client.post("/auth/token", json=self._credentials, timeout=timeout)
+            )
+            action = f"log in {self._credentials['username']}"
             if not answer.is_success:
-                action = f"log in {self._credentials['username']}"
                 raise AirflowRefused(action, answer.status_code, detail_of(answer))
-            self._token = (answer.json()["access_token"], time.monotonic() + _TOKEN_LIFETIME_S)
+            token = content_of(answer, action, lambda content: str(content["access_token"]))
+            self._token = (token, time.monotonic() + _TOKEN_LIFETIME_S)
         return self._token[0]
 
-    def _timeout(self) -> httpx.Timeout:
+    def _call(self, call: Callable[[httpx.Client, httpx.Timeout], httpx.Response]) -> httpx.Response:
+        """All of a call within its time, in a thread of its own that is left behind when the time is up.
+
+        httpx bounds each read, which a server that sends a byte now and then draws out for ever, and the look-up of a
+        name not at all.
+        """
+        left = CALL_LIMIT_S if self._until is None else self._until - time.monotonic()
+        if left <= 0:
+            raise self._unavailable("took all the time there was")
+        client, timeout = self._client, self._timeout(left)
+        outcome: Future[httpx.Response] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(call(client, timeout))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits for it
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, name="airflow-call", daemon=True).start()
+        try:
+            return outcome.result(left)
+        except TimeoutError as error:
+            # Closed under the thread that is left behind, so that it ends with its next read.
+            self._client = self._open()
+            client.close()
+            raise self._unavailable(f"did not answer within {left:.1f} s") from error
+
+    def _open(self) -> httpx.Client:
+        try:
+            client = httpx.Client(base_url=self._base_url, timeout=CALL_LIMIT_S, trust_env=False)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise self._unavailable(f"cannot be called: {error}") from error
+        weakref.finalize(self, client.close)
+        return client
+
+    def _timeout(self, left: float) -> httpx.Timeout:
         """What is left for one request: a quarter of it to connect, the rest to wait for the answer."""
         if self._until is None:
-            return httpx.Timeout(30)
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise AirflowUnavailable(
-                f"Airflow's REST API at {self._client.base_url} took all the time there was"
-            )
+            return httpx.Timeout(left)
         return httpx.Timeout(max(_LEAST_S, left / 4), read=max(_LEAST_S, left * 3 / 4))
+
+    def _unavailable(self, problem: str) -> AirflowUnavailable:
+        return AirflowUnavailable(f"Airflow's REST API at {self._base_url} {problem}")
+
+
+def content_of(answer: httpx.Response, action: str, read: Callable[[Any], T]) -> T:
+    """What an answer says.
+
+    Args:
+        answer: A success.
+        action: What was asked, for the error: `show run collect_1`.
+        read: Takes what is wanted out of the JSON.
+
+    Raises:
+        AirflowUnavailable: It is no JSON, or not what Airflow answers: something else listens there.
+    """
+    try:
+        return read(answer.json())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise AirflowUnavailable(
+            f"Airflow's REST API did not answer what it should to {action}: {error!r} in {answer.text[:200]!r}"
+        ) from error
 
 
 def detail_of(answer: httpx.Response) -> str:
     """What an answer says went wrong."""
     try:
         return str(answer.json()["detail"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return answer.text[:200]

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from collect_ops.orchestrator.client import AirflowClient, detail_of
+from collect_ops.orchestrator.client import AirflowClient, content_of, detail_of
 from collect_ops.orchestrator.errors import AirflowRefused
 from collect_ops.orchestrator.port import KnownRun, RunOutcome
 
@@ -25,11 +25,15 @@ class RestReports(AirflowClient):
         answer = self.request("GET", _run_path(dag_id, run_id))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return KnownRun(outcome=RunOutcome.MISSING)
+        action = f"show run {run_id}"
         if not answer.is_success:
-            raise AirflowRefused(f"show run {run_id}", answer.status_code, detail_of(answer))
-        found = answer.json()
-        return KnownRun(
-            outcome=_OUTCOMES.get(found["state"], RunOutcome.ACTIVE), note=found.get("note") or ""
+            raise AirflowRefused(action, answer.status_code, detail_of(answer))
+        return content_of(
+            answer,
+            action,
+            lambda run: KnownRun(
+                outcome=_OUTCOMES.get(run["state"], RunOutcome.ACTIVE), note=run.get("note") or ""
+            ),
         )
 
     def write_note(self, dag_id: str, run_id: str, note: str) -> None:
@@ -71,39 +75,49 @@ class RestReports(AirflowClient):
 
     def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
         """See `RunArchive.delete_runs`: one call for all of them."""
-        action = {"action": "delete", "entities": list(run_ids), "action_on_non_existence": "skip"}
-        answer = self.demand(
-            "PATCH",
-            f"/dags/{quote(dag_id, safe='')}/dagRuns",
-            {"actions": [action]},
-            action=f"delete runs of {dag_id}",
-        )
-        deleted = answer.json()["delete"]
-        if deleted["errors"]:
-            first = deleted["errors"][0]
-            raise AirflowRefused(
-                f"delete runs of {dag_id}", int(first.get("status_code", 0)), str(first.get("error"))
-            )
-        return len(deleted["success"])
+        deletion = {"action": "delete", "entities": list(run_ids), "action_on_non_existence": "skip"}
+        action = f"delete runs of {dag_id}"
+        path = f"/dags/{quote(dag_id, safe='')}/dagRuns"
+        answer = self.demand("PATCH", path, {"actions": [deletion]}, action=action)
+
+        def read(content: Any) -> tuple[int, list[tuple[int, str]]]:
+            deleted = content["delete"]
+            refusals = [
+                (int(each.get("status_code", 0)), str(each.get("error"))) for each in deleted["errors"]
+            ]
+            return len(deleted["success"]), refusals
+
+        runs, refusals = content_of(answer, action, read)
+        if refusals:
+            raise AirflowRefused(action, *refusals[0])
+        return runs
 
     def _run_ids(self, dag_id: str, asked: Mapping[str, object]) -> list[str]:
         path = f"/dags/{quote(dag_id, safe='')}/dagRuns?{urlencode(asked)}"
         answer = self.request("GET", path)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return []
+        action = f"list runs of {dag_id}"
         if not answer.is_success:
-            raise AirflowRefused(f"list runs of {dag_id}", answer.status_code, detail_of(answer))
-        return [str(each["dag_run_id"]) for each in answer.json()["dag_runs"]]
+            raise AirflowRefused(action, answer.status_code, detail_of(answer))
+        return content_of(
+            answer, action, lambda found: [str(each["dag_run_id"]) for each in found["dag_runs"]]
+        )
 
     def _asset_id(self, name: str, uri: str) -> int | None:
         """An active asset's number. Patterns match parts of names: what comes back is compared as a whole."""
-        offset = 0
+        action, offset = f"find the asset {name}", 0
         while True:
             asked = urlencode({"name_pattern": name, "limit": _PAGE, "offset": offset, "order_by": "id"})
-            assets = self.demand("GET", f"/assets?{asked}", action=f"find the asset {name}").json()["assets"]
-            for each in assets:
-                if (each["name"], each["uri"]) == (name, uri):
-                    return int(each["id"])
+            answer = self.demand("GET", f"/assets?{asked}", action=action)
+            assets = content_of(
+                answer,
+                action,
+                lambda found: [(int(each["id"]), each["name"], each["uri"]) for each in found["assets"]],
+            )
+            for asset_id, *known in assets:
+                if known == [name, uri]:
+                    return asset_id
             if len(assets) < _PAGE:
                 return None
             offset += _PAGE

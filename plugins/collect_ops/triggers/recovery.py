@@ -40,5 +40,5 @@ class RecoveryTrigger(DueTrigger):
         self._wakeups = self._wakeups or Wakeups(backends.redis_url)
         if not self._wakeups.begin_watched(dispatch.WAKE_NAME):
             return {}
-        self._reminders.told(worth, now)
+        self._reminders.told({name: passes[name] for name in worth}, now)
         return {"due": worth}

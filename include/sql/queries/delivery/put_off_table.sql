@@ -1,4 +1,5 @@
--- A table whose asset Airflow does not know: not asked for again before the time is up. Primary key.
+-- Says when a table's events may be sent next, 0 s: at once; and whether the last try failed. For whoever has its turn.
+-- Primary key.
 UPDATE collect.table_event_turn
-SET next_at = now() + make_interval(secs => %(wait_s)s)
+SET next_at = now() + make_interval(secs => %(wait_s)s), failed_at = CASE WHEN %(failed)s::boolean THEN now() END
 WHERE table_name = %(table_name)s

@@ -17,41 +17,47 @@ passed AS MATERIALIZED (
     GROUP BY l.lane, p.priority
 ),
 
+-- ORDER BY and OFFSET 0 keep each of these a probe of task_waiting: else a planner that takes a minute's worth of a backlog
+-- for most of it reads all of it, for every priority.
 waiting AS MATERIALIZED (
     SELECT
         p.lane,
-        EXISTS(
-            SELECT 1 FROM collect.task AS t
-            WHERE
-                t.lane = p.lane AND t.status = 'RETRYING' AND t.status IN ('QUEUED', 'RETRYING')
-                AND t.priority = p.priority
-                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => %(grace_s)s)
-                AND t.queued_at <> t.due_at
+        coalesce(o.since < now() - make_interval(secs => p.ttl_s), false) AS expired,
+        coalesce(o.since < now() - make_interval(secs => %(grace_s)s), false) AS old,
+        s.status = 'RETRYING' AND EXISTS(
+            SELECT 1 FROM (
+                SELECT t.queued_at, t.due_at FROM collect.task AS t
+                WHERE
+                    t.lane = p.lane AND t.status = s.status AND t.status IN ('QUEUED', 'RETRYING')
+                    AND t.priority = p.priority
+                    AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => %(grace_s)s)
+                ORDER BY greatest(t.queued_at, t.due_at)
+                OFFSET 0
+            ) AS r
+            WHERE r.queued_at <> r.due_at
         ) AS retrying,
         EXISTS(
-            SELECT 1 FROM collect.task AS t
-            WHERE
-                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
-                AND t.priority = p.priority
-                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => p.ttl_s)
-        ) AS expired,
-        EXISTS(
-            SELECT 1 FROM collect.task AS t
-            WHERE
-                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
-                AND t.priority = p.priority
-                AND greatest(t.queued_at, t.due_at) < least(now() - make_interval(secs => %(grace_s)s), p.until)
-                AND t.confirmed_generation = t.generation
-                AND greatest(t.queued_at, t.due_at, t.in_queue_at) < p.until
-        ) AS overtaken,
-        EXISTS(
-            SELECT 1 FROM collect.task AS t
-            WHERE
-                t.lane = p.lane AND t.status = 'QUEUED' AND t.status IN ('QUEUED', 'RETRYING')
-                AND t.priority = p.priority
-                AND greatest(t.queued_at, t.due_at) < now() - make_interval(secs => %(grace_s)s)
-        ) AS old
+            SELECT 1 FROM (
+                SELECT t.confirmed_generation, t.generation, t.queued_at, t.due_at, t.in_queue_at
+                FROM collect.task AS t
+                WHERE
+                    t.lane = p.lane AND t.status = s.status AND t.status IN ('QUEUED', 'RETRYING')
+                    AND t.priority = p.priority
+                    AND greatest(t.queued_at, t.due_at) < least(now() - make_interval(secs => %(grace_s)s), p.until)
+                ORDER BY greatest(t.queued_at, t.due_at)
+                OFFSET 0
+            ) AS r
+            WHERE r.confirmed_generation = r.generation AND greatest(r.queued_at, r.due_at, r.in_queue_at) < p.until
+        ) AS overtaken
     FROM passed AS p
+    CROSS JOIN (VALUES ('QUEUED'), ('RETRYING')) AS s (status)
+    LEFT JOIN LATERAL (
+        SELECT greatest(t.queued_at, t.due_at) AS since FROM collect.task AS t
+        WHERE
+            t.lane = p.lane AND t.status = s.status AND t.status IN ('QUEUED', 'RETRYING') AND t.priority = p.priority
+        ORDER BY greatest(t.queued_at, t.due_at)
+        LIMIT 1
+    ) AS o ON true
 ),
 
 held AS MATERIALIZED (
@@ -131,7 +137,9 @@ SELECT
     EXISTS(SELECT 1 FROM collect.redrive WHERE finished_at IS NULL) AS redrives,
     EXISTS(
         SELECT 1 FROM collect.run_note
-        WHERE delivered_at IS NULL AND written_at < now() - make_interval(secs => %(note_s)s)
+        WHERE
+            delivered_at IS NULL AND written_at < now() - make_interval(secs => %(note_s)s)
+            AND (next_at IS NULL OR next_at <= now())
     ) AS notes,
     EXISTS(
         SELECT 1 FROM collect.table_event AS e

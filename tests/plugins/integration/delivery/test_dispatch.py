@@ -17,7 +17,7 @@ import redis
 
 from collect_ops.coordination import keys
 from collect_ops.delivery import dispatch, repair
-from collect_ops.delivery.dispatch import Dispatched
+from collect_ops.delivery.dispatch import Attention, Dispatched
 from collect_ops.execution.group import GroupResult
 from collect_ops.lanes.runs import RunState
 from collect_ops.nodes.draining import UnknownNode, drain, resume, wait_until_empty
@@ -53,7 +53,7 @@ def sweep(world: World) -> Dispatched:
     return dispatch.run_once(world.backends, world.rules, RULES, world.runs, actor="sweep")
 
 
-def look(world: World) -> int:
+def look(world: World) -> Attention:
     with connect(world.backends.postgres_dsn) as connection:
         return dispatch.look(connection, world.backends, RULES)
 
@@ -128,7 +128,10 @@ def test_what_waits_for_airflow_is_left_alone(world: World, db: Connection, node
     assert sweep(world) == Dispatched()
     age(db, 500)
     assert sweep(world) == Dispatched()
-    assert look(world) >= 1, "the watcher cannot know; the pass does"
+    seen = look(world)
+    assert (seen.lost, len(seen.unstarted) > 0) == (frozenset(), True), (
+        "the watcher cannot know; the pass does"
+    )
 
 
 def test_when_no_node_takes_it_dispatch_has_failed_and_is_tried_again(
@@ -223,9 +226,9 @@ def test_a_group_that_falls_silent_is_lost_and_its_shards_run_elsewhere_with_the
         _until(lambda: rows(world) >= 50)
         os.kill(worker.pid, signal.SIGSTOP)
         age(db, 21)
-        assert look(world) == 0, "doubted first"
+        assert look(world) == Attention(), "doubted first"
         age(db, 11)
-        assert look(world) == 1
+        assert look(world) == Attention(lost=frozenset({f"{run_id}/0"}))
         done = sweep(world)
         assert done.lost == 1
         row = world.task(task)
@@ -277,7 +280,7 @@ def test_a_process_that_lives_and_gets_nothing_done_is_taken_from_and_fenced_off
         with redis.Redis.from_url(world.backends.redis_url) as client:
             for lease in client.scan_iter(f"{keys.PREFIX}:lease:*"):
                 client.delete(lease)  # it has not been renewed: nothing has progressed
-        assert look(world) == 0, "it lives"
+        assert look(world) == Attention(), "it lives"
         assert repair.run_once(world.backends, world.rules, world.runs, actor="sweep").settled == 1
         assert world.runs.states[run_id] is RunState.ENDED
         again = planned(world)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from collect_ops.delivery import due
+from collect_ops.delivery import dispatch, due
 from collect_ops.delivery.due import Reminders
 from collect_ops.delivery.sweep import sweep
 from collect_ops.lanes.runs import RunState
 from collect_ops.nodes.rules import placement_rules
 from collect_ops.storage import Connection
+from tests.plugins.integration.delivery.test_lost_messages import purge
+from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
 
@@ -95,6 +99,48 @@ def test_a_task_overtaken_by_younger_ones_has_lost_its_message(world: World, db:
     assert passes(world, db) == {"messages"}
 
 
+def retried_in_vain(world: World, db: Connection, ago: str) -> None:
+    """A RETRYING task that was published once since it was due, and not claimed."""
+    world.submit()
+    put(
+        db,
+        "UPDATE collect.task SET status = 'RETRYING', reason = 'failed', in_queue_at = NULL, "
+        f"queued_at = now() - interval '{ago}', due_at = now() - interval '{ago}'",
+    )
+
+
+def expect_one_message(world: World, db: Connection) -> None:
+    """The look says what the pass does."""
+    assert passes(world, db) == {"messages"}
+    assert sweep(world.backends, world.rules, world.runs, actor="test").repaired.republished == 1
+    assert passes(world, db) == set()
+
+
+def test_a_retry_whose_second_message_has_expired_is_due(world: World, db: Connection) -> None:
+    retried_in_vain(world, db, "90 seconds")
+    assert passes(world, db) == set(), "its turn may come"
+    put(
+        db, "UPDATE collect.task SET queued_at = queued_at - interval '3 h', due_at = due_at - interval '3 h'"
+    )
+    expect_one_message(world, db)
+
+
+def test_a_retry_whose_second_message_was_overtaken_is_due(world: World, db: Connection) -> None:
+    retried_in_vain(world, db, "90 seconds")
+    db.execute(
+        "INSERT INTO collect.lane_progress (lane, priority, queued_at) SELECT lane, priority, now() FROM collect.task"
+    )
+    expect_one_message(world, db)
+
+
+def test_a_retry_beside_an_empty_queue_is_due(world: World, db: Connection) -> None:
+    world.backends = replace(world.backends, rabbitmq_api_url=os.environ["COLLECT_RABBITMQ_API_URL"])
+    retried_in_vain(world, db, "90 seconds")
+    purge(world)
+    until(lambda: passes(world, db) == {"messages"}, "the pass is due", deadline_s=40)
+    expect_one_message(world, db)
+
+
 def test_what_stands_still_is_due(world: World, db: Connection, serve: Callable[..., PagedServer]) -> None:
     world.serve_from(serve(rows=120).base_url)
     run_id = claimed(world)
@@ -128,13 +174,17 @@ def test_a_sweep_settles_what_a_run_that_ended_left(
     assert passes(world, db) == set()
 
 
+def remind(reminders: Reminders, due_now: Mapping[str, Iterable[str]], now: float) -> list[str]:
+    """One look of the watcher, which starts a run for what is worth one."""
+    passes = {name: frozenset(subjects) for name, subjects in due_now.items()}
+    worth = reminders.worth_a_run(passes, now)
+    reminders.told({name: passes[name] for name in worth}, now)
+    return worth
+
+
 def test_what_stays_due_is_told_again_after_twice_as_long_each_time() -> None:
     reminders = Reminders(first_s=4.0)
-    told = []
-    for now in range(0, 300, 4):
-        if worth := reminders.worth_a_run({"outbox"}, float(now)):
-            told.append(now)
-            reminders.told(worth, float(now))
+    told = [now for now in range(0, 300, 4) if remind(reminders, {"outbox": set()}, float(now))]
     assert told[:5] == [0, 4, 12, 28, 60]
     assert max(b - a for a, b in pairwise(told)) <= due.LONGEST_S + 4
 
@@ -142,8 +192,47 @@ def test_what_stays_due_is_told_again_after_twice_as_long_each_time() -> None:
 def test_what_is_due_again_is_told_at_once() -> None:
     reminders = Reminders(first_s=4.0)
     for now in (0.0, 4.0, 12.0):
-        reminders.told(reminders.worth_a_run({"ageing"}, now), now)
-    assert reminders.worth_a_run({"ageing"}, 16.0) == []
-    assert reminders.worth_a_run(set(), 20.0) == []
-    assert reminders.worth_a_run({"ageing"}, 24.0) == ["ageing"]
-    assert reminders.worth_a_run({"ageing", "outbox"}, 24.0) == ["ageing", "outbox"]
+        assert remind(reminders, {"ageing": set()}, now) == ["ageing"]
+    assert remind(reminders, {"ageing": set()}, 16.0) == []
+    assert remind(reminders, {}, 20.0) == []
+    assert reminders.worth_a_run({"ageing": due.NOBODY}, 24.0) == ["ageing"]
+    assert reminders.worth_a_run({"ageing": due.NOBODY, "outbox": due.NOBODY}, 24.0) == ["ageing", "outbox"]
+
+
+def test_what_is_due_for_a_new_reason_is_told_at_once() -> None:
+    """A group that is lost does not wait for the reminder of others, which no pass could mend."""
+    reminders = Reminders(first_s=4.0)
+    for now in (0.0, 4.0, 12.0, 28.0):
+        assert remind(reminders, {"groups": {"a/0", "b/0"}}, now) == ["groups"]
+    assert remind(reminders, {"groups": {"a/0"}}, 32.0) == [], "one less is no reason"
+    assert remind(reminders, {"groups": {"a/0", "c/1"}}, 36.0) == ["groups"]
+    assert remind(reminders, {"groups": {"a/0", "c/1"}}, 40.0) == ["groups"], (
+        "the pause is that of a new reason"
+    )
+    assert remind(reminders, {"groups": {"a/0", "c/1"}}, 44.0) == []
+
+
+def test_a_lost_group_is_told_beside_groups_that_wait_for_airflow(
+    world: World, db: Connection, serve: Callable[..., PagedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placed groups that Airflow has not handed out stay due; one that falls silent meanwhile is due of its own."""
+    monkeypatch.setattr(dispatch, "SETTLED_S", 0.0)
+    world.backends = replace(world.backends, node_queues=True)
+    world.serve_from(serve(rows=400).base_url)
+    run_id = claimed(world)
+    world.plan(run_id)
+    db.execute("UPDATE collect.shard_group SET placed_node = 'a', opened_at = now() - interval '90 s'")
+    reminders = Reminders(first_s=4.0)
+    groups = {f"{run_id}/{row['group_no']}" for row in world.rows("SELECT group_no FROM collect.shard_group")}
+    assert len(groups) > 1
+    waiting = due.look(db, world.backends, world.rules, placement_rules())
+    assert (set(waiting["unstarted"]), "groups" in waiting) == (groups, False)
+    for now in (0.0, 4.0, 12.0, 28.0):
+        assert remind(reminders, waiting, now) == ["unstarted"]
+    db.execute(
+        "UPDATE collect.shard_group SET node = 'a', started_at = now() - interval '80 s', alive_at = now() - "
+        "interval '80 s', doubted_at = now() - interval '40 s' WHERE group_no = 0"
+    )
+    later = due.look(db, world.backends, world.rules, placement_rules())
+    assert later["groups"] == {f"{run_id}/0"}
+    assert remind(reminders, later, 32.0) == ["groups"]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 
-from collect_ops.delivery import repair, run_notes
+from collect_ops.delivery import due, repair, run_notes
+from collect_ops.delivery.intervene import cancel
 from collect_ops.delivery.sweep import sweep
 from collect_ops.execution.run_verdict import NOTE_CHARS, RunVerdict, deliver_verdict
 from collect_ops.lanes.runs import RunState
+from collect_ops.nodes.rules import placement_rules
+from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.orchestrator.port import RunOutcome
 from collect_ops.storage import Connection
+from tests.factories import list_source
 from tests.plugins.integration.recorded_reports import RecordedReports
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import Failure, PagedServer, Recorded
@@ -46,6 +52,38 @@ def pending(world: World) -> int:
 
 def deliver(world: World, airflow: RecordedReports) -> run_notes.Delivered:
     return run_notes.run_once(world.backends, lambda: airflow, grace_s=0)
+
+
+def let_time_pass(world: World) -> None:
+    """What was put off is due."""
+    world.rows("UPDATE collect.run_note SET next_at = now() WHERE next_at IS NOT NULL RETURNING task_id")
+
+
+def wait_of(world: World, run_id: str) -> float:
+    """Seconds until a run is tried again."""
+    statement = (
+        "SELECT extract(epoch FROM min(next_at) - now())::float8 AS s FROM collect.run_note WHERE run_id = %s"
+    )
+    return float(world.rows(statement, run_id)[0]["s"])
+
+
+def noted(world: World, db: Connection, runs: int, *, age_s: float = 9.0) -> list[str]:
+    """Runs of one task each whose notes wait, the oldest first."""
+    world.add(source())
+    run_ids = []
+    for number in range(runs):
+        task_id = world.submit(params={"day": str(number)}).task_id
+        run_ids.append(f"run {number}")
+        db.execute(
+            "INSERT INTO collect.run_note (task_id, attempt, dag_id, run_id, status, reason, written_at) "
+            "VALUES (%s, 1, 'collect_normal', %s, 'DEAD', 'x', now() - make_interval(secs => %s))",
+            (task_id, run_ids[-1], age_s - number / 1000),
+        )
+    return run_ids
+
+
+def are_due(world: World, db: Connection) -> bool:
+    return "notes" in due.look(db, world.backends, world.rules, placement_rules())
 
 
 def on_page(offset: int) -> Callable[[Recorded], bool]:
@@ -132,6 +170,8 @@ def test_a_run_that_goes_on_is_left_alone_until_it_has_ended(
     assert deliver(world, airflow).active == 1
     assert airflow.notes == {}
     airflow.outcomes[run_id] = RunOutcome.SUCCESS
+    assert deliver(world, airflow) == run_notes.Delivered(), "not looked at all the time"
+    let_time_pass(world)
     assert deliver(world, airflow).failed == 1
     assert airflow.outcomes[run_id] is RunOutcome.FAILED
 
@@ -152,6 +192,7 @@ def test_a_note_that_airflow_does_not_take_is_delivered_by_the_sweep(
     with pytest.raises(ExceptionGroup):
         sweep(world.backends, world.rules, world.runs, actor="test", open_reports=lambda: airflow)
     airflow.away = False
+    let_time_pass(world)
     airflow.outcomes[run_id] = RunOutcome.FAILED
     assert deliver(world, airflow).notes == 1
     assert f"task {task_id}" in airflow.notes[run_id]
@@ -184,6 +225,34 @@ def test_partial_is_a_note_and_no_failure(world: World, serve: Serve, airflow: R
     airflow.outcomes[run_id] = RunOutcome.SUCCESS
     deliver(world, airflow)
     assert airflow.outcomes[run_id] is RunOutcome.SUCCESS
+
+
+def test_a_withdrawn_survivor_whose_work_is_partial_is_a_note(
+    world: World, serve: Serve, airflow: RecordedReports
+) -> None:
+    """Its own caller has cancelled; those that were merged into it got less than there is, in this run."""
+    server = serve(rows=1000)
+    world.add(list_source())
+    world.serve_from(server.base_url)
+    one, two = (world.submission(params={"ids": each}) for each in ("1,2", "3"))
+    survivor, merged = (answer.task_id for answer in world.service().admit_batch([one, two]))  # type: ignore[union-attr]
+    run_id = world.claim().runs[0].run_id
+    counting, fetching = (server.hold_where(lambda request: request.path == "/select") for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(world.run, run_id)
+        counting.wait()
+        cancel([survivor], world.backends, world.rules, actor="test", reason="enough")
+        counting.release()
+        fetching.wait()
+        world.rows("UPDATE collect.task SET total_rows = 99 WHERE id = %s RETURNING id", survivor)
+        fetching.release()
+        running.result(20)
+    assert [world.task(task_id)["status"] for task_id in (survivor, merged)] == ["CANCELLED", "PARTIAL"]
+    said = verdict(world, run_id, airflow)
+    assert [(end.task_id, end.status) for end in said.ends] == [(survivor, "PARTIAL")]
+    assert "cancelled by its own caller" in said.ends[0].reason
+    assert said.dead == []
+    assert f"collect-ops status {survivor}" in airflow.notes[run_id]
 
 
 def test_retrying_stays_green_and_says_nothing(world: World, serve: Serve, airflow: RecordedReports) -> None:
@@ -288,3 +357,89 @@ def test_a_task_that_was_redriven_before_the_verdict_has_failed_this_run(
     server.mend()
     world.rows("UPDATE collect.task SET status = 'QUEUED', generation = generation + 1 RETURNING id")
     assert [end.task_id for end in verdict(world, run_id, airflow).dead] == [task_id]
+
+
+@pytest.mark.parametrize("kind", ["active", "refused", "unanswered"])
+def test_what_is_tried_in_vain_keeps_no_other_note_waiting(
+    world: World, airflow: RecordedReports, db: Connection, kind: str
+) -> None:
+    run_ids = noted(world, db, 4)
+    for run_id in run_ids:
+        airflow.outcomes[run_id] = RunOutcome.FAILED
+    for run_id in run_ids[:3]:
+        if kind == "active":
+            airflow.outcomes[run_id] = RunOutcome.ACTIVE
+        elif kind == "unanswered":
+            airflow.failing[run_id] = AirflowUnavailable("no answer in time")
+        else:
+            airflow.failing[run_id] = AirflowRefused("write the note", 404, "no such DAG")
+    for _ in range(4):
+        with suppress(ExceptionGroup, AirflowUnavailable):
+            run_notes.run_once(world.backends, lambda: airflow, most=3)
+    assert list(airflow.notes) == run_ids[3:]
+    assert airflow.asked == run_ids, "each once"
+    assert not are_due(world, db)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "longest_s"),
+    [
+        (RunOutcome.ACTIVE, run_notes.LONGEST_ACTIVE_WAIT_S),
+        (RunOutcome.FAILED, run_notes.LONGEST_REFUSED_WAIT_S),
+    ],
+)
+def test_each_wait_is_twice_as_long_up_to_a_limit(
+    world: World, airflow: RecordedReports, db: Connection, outcome: RunOutcome, longest_s: float
+) -> None:
+    (run_id,) = noted(world, db, 1)
+    airflow.outcomes[run_id] = outcome
+    airflow.failing[run_id] = AirflowRefused("write the note", 409, "no")
+    waits = []
+    for _ in range(12):
+        with suppress(ExceptionGroup):
+            deliver(world, airflow)
+        waits.append(wait_of(world, run_id))
+        let_time_pass(world)
+        assert are_due(world, db)
+    assert waits[:3] == pytest.approx([15, 30, 60], abs=2)
+    assert waits[-1] == pytest.approx(longest_s, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "hours", "given_up"), [(404, 25, 1), (409, 25, 1), (404, 23, 0), (401, 25, 0), (503, 25, 0)]
+)
+def test_a_note_that_is_refused_for_a_day_is_given_up(
+    world: World, airflow: RecordedReports, db: Connection, status: int, hours: int, given_up: int
+) -> None:
+    """Unless the refusal is not about the run: somebody mends that."""
+    (run_id,) = noted(world, db, 1, age_s=hours * 3600)
+    airflow.outcomes[run_id] = RunOutcome.SUCCESS
+    airflow.failing[run_id] = AirflowRefused("write the note", status, "no")
+    with nullcontext() if given_up else pytest.raises(ExceptionGroup):
+        assert deliver(world, airflow).given_up == 1
+    assert pending(world) == 1 - given_up
+
+
+@pytest.mark.parametrize(("days", "given_up"), [(6, 0), (8, 1)])
+def test_a_run_that_never_ends_is_given_up(
+    world: World, airflow: RecordedReports, db: Connection, days: int, given_up: int
+) -> None:
+    noted(world, db, 1, age_s=days * 86_400)
+    done = deliver(world, airflow)
+    assert (done.active, done.given_up, pending(world)) == (1 - given_up, given_up, 1 - given_up)
+
+
+def test_a_later_note_of_a_run_that_was_put_off_is_due(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    (run_id,) = noted(world, db, 1)
+    deliver(world, airflow)
+    assert not are_due(world, db)
+    db.execute(
+        "INSERT INTO collect.run_note (task_id, attempt, dag_id, run_id, status, reason, written_at) "
+        "SELECT task_id, 2, dag_id, run_id, 'DEAD', 'y', now() - interval '9 s' FROM collect.run_note"
+    )
+    assert are_due(world, db)
+    airflow.outcomes[run_id] = RunOutcome.SUCCESS
+    assert deliver(world, airflow).failed == 1
+    assert pending(world) == 0

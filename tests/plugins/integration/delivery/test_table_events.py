@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from collect_ops.delivery import table_events
+from collect_ops.delivery import due, table_events
 from collect_ops.delivery.table_events import Sent
+from collect_ops.nodes.rules import placement_rules
+from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.storage import Connection
 from tests.plugins.integration.execution.checks import claim_next, plan_groups, side_by_side, target
 from tests.plugins.integration.recorded_reports import RecordedReports
@@ -24,8 +27,34 @@ def airflow() -> RecordedReports:
     return RecordedReports()
 
 
-def send(world: World, airflow: RecordedReports, *, interval_s: float = 10.0) -> Sent:
-    return table_events.run_once(world.backends, lambda: airflow, interval_s=interval_s)
+def send(world: World, airflow: RecordedReports, *, interval_s: float = 10.0, limited: bool = False) -> Sent:
+    return table_events.run_once(world.backends, lambda: airflow, interval_s=interval_s, limited=limited)
+
+
+def settle_in_time_for(world: World, airflow: RecordedReports, room: int, *, interval_s: float = 600) -> None:
+    """A settle whose time is up after so many events."""
+    airflow.room = room
+    with suppress(AirflowUnavailable):
+        send(world, airflow, interval_s=interval_s, limited=True)
+    airflow.room = None
+
+
+def landed(db: Connection, *tables: str, age_s: float = 9.0) -> None:
+    """Rows in tables, in this order."""
+    for number, table in enumerate(tables):
+        db.execute(
+            "INSERT INTO collect.table_event (table_name, task_id, source, rows_landed, landed_at) "
+            "VALUES (%s, 1, 'things', 1, now() - make_interval(secs => %s))",
+            (table, age_s - number / 1000),
+        )
+
+
+def sent_tables(airflow: RecordedReports) -> list[str]:
+    return [name.removeprefix("landing.") for _, name, _, _ in airflow.events]
+
+
+def are_due(world: World, db: Connection) -> bool:
+    return "tables" in due.look(db, world.backends, world.rules, placement_rules())
 
 
 def waiting(world: World) -> list[int]:
@@ -158,7 +187,74 @@ def test_the_watcher_leaves_a_fresh_landing_to_its_own_run(
     world.add(source())
     world.serve_from(serve(rows=20).base_url)
     world.collect()
-    assert table_events.look(db)
-    assert not table_events.look(db, older_than_s=table_events.GRACE_S)
+    assert not are_due(world, db)
     db.execute("UPDATE collect.table_event SET landed_at = landed_at - interval '1 minute'")
-    assert table_events.look(db, older_than_s=table_events.GRACE_S)
+    assert are_due(world, db)
+
+
+def test_what_a_settle_had_no_time_for_is_free_for_the_sweep(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    landed(db, "a", "b", "c", "d", "e")
+    settle_in_time_for(world, airflow, 2)
+    assert sent_tables(airflow) == ["a", "b"]
+    assert are_due(world, db)
+    assert send(world, airflow, interval_s=600) == Sent(sent=3)
+
+
+def test_the_oldest_landing_is_first_whatever_its_table_is_called(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    """Busy tables at the front of the alphabet: settles alone send every table's event."""
+    landed(db, "zebra")
+    for _ in range(6):
+        landed(db, "a", "b", "c", age_s=1)
+        settle_in_time_for(world, airflow, 2, interval_s=0)
+    assert sent_tables(airflow)[0] == "zebra"
+    assert set(sent_tables(airflow)) == {"zebra", "a", "b", "c"}
+
+
+def test_what_takes_longer_than_a_settle_has_is_left_to_the_sweep(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    landed(db, "slow", "quick")
+    airflow.failing["landing.slow"] = AirflowUnavailable("no answer in time")
+    for _ in range(2):
+        with suppress(AirflowUnavailable):
+            send(world, airflow, interval_s=600, limited=True)
+    assert sent_tables(airflow) == ["quick"], "the first settle failed, the second left it alone"
+    assert are_due(world, db)
+    airflow.failing.clear()
+    assert send(world, airflow, interval_s=0) == Sent(sent=1)
+    landed(db, "slow")
+    assert send(world, airflow, interval_s=600, limited=True) == Sent(sent=1), "settles send it again"
+
+
+def test_a_table_that_always_fails_keeps_no_other_waiting(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    landed(db, "bad", "worse", "good")
+    for table in ("bad", "worse"):
+        airflow.failing[f"landing.{table}"] = AirflowUnavailable("no answer in time")
+    for _ in range(4):
+        with suppress(AirflowUnavailable):
+            send(world, airflow, interval_s=0)
+    assert sent_tables(airflow) == ["good"]
+    assert [name.removeprefix("landing.") for name in airflow.asked] == [
+        "bad", "worse", "good", "bad", "worse",
+    ]  # fmt: skip
+
+
+def test_what_airflow_refuses_is_put_off_and_dropped_after_a_day(
+    world: World, airflow: RecordedReports, db: Connection
+) -> None:
+    landed(db, "bad", "good")
+    airflow.failing["landing.bad"] = AirflowRefused("take an event", 422, "no")
+    with pytest.raises(ExceptionGroup):
+        send(world, airflow)
+    assert sent_tables(airflow) == ["good"]
+    assert send(world, airflow) == Sent(), "not asked for at every look"
+    db.execute("UPDATE collect.table_event_turn SET next_at = now()")
+    db.execute("UPDATE collect.table_event SET landed_at = landed_at - interval '25 hours'")
+    assert send(world, airflow) == Sent(dropped=1)
+    assert waiting(world) == []

@@ -112,6 +112,18 @@ REPUBLISH = {
 }
 
 
+LOOK = {
+    "lanes": ["normal"],
+    "ttls_s": [7200.0],
+    "strict": True,
+    "grace_s": 60.0,
+    "quiet_s": 30.0,
+    "outbox_s": 5.0,
+    "ageing_s": 86_400.0,
+    "note_s": 5.0,
+    "table_s": 8.0,
+    "format": 2,
+}
 NAMED = {"task_ids": [ENDED + 10, ENDED + 20], "generations": [1, 1]}
 CLAIM = {"run_ids": [None, None], "reserved": [1, 1], "nodes": ["", ""], "dag_id": "d", "actor": "test"}
 
@@ -133,6 +145,7 @@ CLAIM = {"run_ids": [None, None], "reserved": [1, 1], "nodes": ["", ""], "dag_id
         ),
         ("delivery/select_unconfirmed", {"older_than_s": 5.0, "limit": 2000}, "task_outbox"),
         ("delivery/republish_overdue", REPUBLISH, "task_waiting"),
+        ("delivery/select_due", LOOK, "task_waiting"),
     ],
 )
 def test_a_pass_with_nothing_to_do_reads_next_to_nothing(
@@ -140,7 +153,27 @@ def test_a_pass_with_nothing_to_do_reads_next_to_nothing(
 ) -> None:
     blocks, plan = blocks_read(filled, name, values)
     assert index in plan, plan
-    assert blocks <= FEW_BLOCKS, plan
+    # The look at what is due asks for every pass at once.
+    assert blocks <= (2 if name == "delivery/select_due" else 1) * FEW_BLOCKS, plan
+
+
+def test_a_young_system_with_a_backlog_of_one_priority_is_not_looked_through(template_database: str) -> None:
+    """All that there is waits: a planner that reads everything for a part of it would do so for each priority."""
+    with new_database("backlog", template_database) as (_, dsn), connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO collect.source_version (hash, source, definition) VALUES ('a', 's', '{}')",
+        )
+        connection.execute(
+            "INSERT INTO collect.task (source, source_version, dedup_key, priority, lane, status, moved_by, "
+            "submitted_by, submitted_via, max_retries, confirmed_generation, attempt, queued_at, due_at) "
+            "SELECT 's', 'a', decode(md5(n::text), 'hex'), 5, 'normal', "
+            "CASE WHEN n %% 3 = 0 THEN 'RETRYING' ELSE 'QUEUED' END, 'test', 'test', 'test', 3, 1, 1, now(), "
+            "CASE WHEN n %% 3 = 0 THEN now() + interval '10 minutes' END FROM generate_series(1, %s) AS n",
+            (3 * WAITING,),
+        )
+        connection.execute("VACUUM ANALYZE collect.task")
+        blocks, plan = blocks_read(connection, "delivery/select_due", LOOK)
+    assert blocks <= 2 * FEW_BLOCKS, plan
 
 
 def test_the_outbox_reads_what_it_publishes_and_no_more(filled: Connection) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
+from collect_ops.kernel.errors import ValidationFailed
+from collect_ops.lanes.rest_runs import RestRuns
+from collect_ops.orchestrator.client import AirflowClient
 from collect_ops.orchestrator.errors import AirflowUnavailable
 from collect_ops.orchestrator.rest_reports import RestReports
 
@@ -53,7 +57,47 @@ def stuck() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("kind", ["silent", "closed", "stuck"])
+def _listen(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that hands each connection to a thread of its own."""
+
+    def accept(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            serve(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=(server,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _drip(connection: socket.socket, head: bytes) -> None:
+    connection.recv(65536)
+    connection.sendall(head)
+    until = time.monotonic() + 20 * LIMIT_S
+    while time.monotonic() < until:
+        connection.sendall(b"1")
+        time.sleep(LIMIT_S / 10)
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """A server whose answer never ends, a byte at a time."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    yield from _listen(lambda connection: _drip(connection, head))
+
+
+@pytest.fixture
+def dripping_head() -> Iterator[str]:
+    """The same, in the middle of a header."""
+    yield from _listen(lambda connection: _drip(connection, b"HTTP/1.1 200 OK\r\nX-Slow: "))
+
+
+@pytest.mark.parametrize("kind", ["silent", "closed", "stuck", "dripping", "dripping_head"])
 def test_the_limit_holds_for_all_requests_together(kind: str, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     reports = RestReports(request.getfixturevalue(kind), "user", "password", limit_s=LIMIT_S)
@@ -67,3 +111,95 @@ def test_the_limit_holds_for_all_requests_together(kind: str, request: pytest.Fi
 def test_what_is_no_address_is_unavailable() -> None:
     with pytest.raises(AirflowUnavailable, match="did not answer"):
         RestReports("http://airflow.invalid", "user", "password", limit_s=LIMIT_S).look("dag", "run")
+
+
+def test_a_call_without_a_limit_of_its_own_ends_as_well(
+    dripping: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collect_ops.orchestrator.client.CALL_LIMIT_S", LIMIT_S)
+    began = time.monotonic()
+    with pytest.raises(AirflowUnavailable):
+        RestReports(dripping, "user", "password").look("dag", "run")
+    assert time.monotonic() - began < LIMIT_S + LENIENCE_S
+
+
+#: An address each that cannot be called.
+NO_ADDRESSES = [
+    "http://127.0.0.1:1:1",
+    "http://127.0.0.1:port",
+    "http://a..b",
+    "http://" + "a" * 70,
+    "http://[::1",
+]
+
+
+@pytest.mark.parametrize("url", NO_ADDRESSES)
+def test_an_address_that_cannot_be_called_is_unavailable(url: str) -> None:
+    with pytest.raises(AirflowUnavailable):
+        RestReports(url, "user", "password", limit_s=LIMIT_S).look("dag", "run")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1:1", "ftp://127.0.0.1", "http://[::1"])
+def test_an_address_in_the_environment_is_checked(url: str) -> None:
+    environment = {"COLLECT_AIRFLOW_URL": url, "COLLECT_AIRFLOW_USER": "u", "COLLECT_AIRFLOW_PASSWORD": "p"}
+    with pytest.raises(ValidationFailed) as failed:
+        AirflowClient.from_environment(environment)
+    assert [(fault.field, fault.value) for fault in failed.value.faults] == [("COLLECT_AIRFLOW_URL", url)]
+
+
+#: Every call that reads an answer.
+CALLS: dict[str, Callable[[str], object]] = {
+    "look": lambda url: RestReports(url, "u", "p", limit_s=5).look("dag", "run"),
+    "report_change": lambda url: RestReports(url, "u", "p", limit_s=5).report_change("a", "b", {}),
+    "newest_scheduled": lambda url: RestReports(url, "u", "p", limit_s=5).newest_scheduled("dag"),
+    "ended_well": lambda url: RestReports(url, "u", "p", limit_s=5).ended_well(
+        "dag", datetime.now(UTC), limit=1
+    ),
+    "delete_runs": lambda url: RestReports(url, "u", "p", limit_s=5).delete_runs("dag", ["run"]),
+    "state": lambda url: RestRuns(url, "u", "p").state("dag", "run"),
+    "group_states": lambda url: RestRuns(url, "u", "p").group_states("dag", "run"),
+    "connection": lambda url: RestRuns(url, "u", "p").connection("things"),
+    "paused": lambda url: RestRuns(url, "u", "p").paused(["dag"]),
+}
+
+
+def _answering(token: bytes, body: bytes) -> Callable[[socket.socket], None]:
+    def serve(connection: socket.socket) -> None:
+        while request := connection.recv(65536):
+            content = token if b"/auth/token" in request else body
+            head = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + content)
+
+    return serve
+
+
+BODIES = {
+    "html": b"<html>",
+    "list": b"[]",
+    "empty": b"{}",
+    "null": b"null",
+    "number": b"3",
+    "not UTF-8": b'"\xff"',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("name", CALLS)
+def test_an_answer_that_is_not_airflows_is_unavailable(name: str, body: str) -> None:
+    if (name, body) == ("connection", "empty"):
+        pytest.skip("a connection's fields may be missing")
+    for url in _listen(_answering(b'{"access_token": "t"}', BODIES[body])):
+        with pytest.raises(AirflowUnavailable):
+            CALLS[name](url)
+
+
+@pytest.mark.parametrize(
+    "token", [b"<html>", b"[]", b"{}", b'{"access_token": "a\\nb"}', '{"access_token": "ä"}'.encode()]
+)
+def test_a_token_that_is_none_is_unavailable(token: bytes) -> None:
+    for url in _listen(_answering(token, b"{}")):
+        with pytest.raises(AirflowUnavailable):
+            RestReports(url, "u", "p", limit_s=5).look("dag", "run")
