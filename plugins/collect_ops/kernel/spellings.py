@@ -79,12 +79,12 @@ class _Text:
             for _ in range(depth):
                 # What is read as the beginning of an escape may be that of one more.
                 inner = [each for each in outer if each[0] in _ESCAPES and each[1] < len(self.text)]
-                outer = [
-                    one for c, end in inner for one in self._decoders[c](end, depth - 1) if one not in found
-                ]
-                if not outer:
-                    break
+                # Each once, and no more than are kept: a run of backslashes can be read in very many ways.
+                read = dict.fromkeys(one for c, end in inner for one in self._decoders[c](end, depth - 1))
+                outer = [one for one in read if one not in found]
                 found.update(dict.fromkeys(outer))
+                if not outer or len(found) >= _MOST_READINGS:
+                    break
             known = self._known[at, depth] = tuple(found)[:_MOST_READINGS]
         return known
 
