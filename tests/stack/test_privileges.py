@@ -149,6 +149,8 @@ DDL = (
     "COPY collect.task TO PROGRAM 'cat'",
     "ALTER SYSTEM SET port = 1",
     "DROP EVENT TRIGGER give_to_landing",
+    "DROP EVENT TRIGGER no_code_in_landing",
+    "ALTER EVENT TRIGGER no_code_in_landing DISABLE",
     "INSERT INTO collect.legal_move VALUES ('DEAD', 'COMPLETED')",
     "DELETE FROM public.schema_migration",
 )
@@ -257,6 +259,72 @@ def test_a_collected_table_is_everybodys_who_lands(stack: Stack, maker: Places, 
             connection.execute("CREATE TEMPORARY TABLE staging (n int)")
     with database(node(stack)) as connection:
         connection.execute(f"DROP TABLE {table}".encode())
+
+
+@pytest.mark.parametrize("function", ["log_new_tasks", "log_moves", "count_dead_letters"])
+@pytest.mark.parametrize("places", IDENTITIES.values(), ids=IDENTITIES)
+def test_what_writes_the_log_is_hung_on_no_other_table(stack: Stack, places: Places, function: str) -> None:
+    """It writes as its owner what the new rows of a table say, and a table in `landing` is anybody's who lands."""
+    with database(places(stack)) as connection:
+        connection.execute(
+            "CREATE TEMPORARY TABLE forged (id bigint, status text, attempt int, generation int, priority int, "
+            "reason text, moved_by text)"
+        )
+        connection.execute("CREATE TABLE IF NOT EXISTS landing.forged (LIKE forged)")
+        for table in ("landing.forged", "forged"):
+            statement = (
+                f"CREATE TRIGGER forge AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION collect.{function}()"
+            )
+            with pytest.raises(errors.InsufficientPrivilege, match="function"):
+                connection.execute(statement.encode())
+        connection.execute("DROP TABLE landing.forged")
+
+
+CODE = (
+    "CREATE FUNCTION {schema}.code() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE PROCEDURE {schema}.code() LANGUAGE sql AS 'DELETE FROM collect.task_log'",
+    "CREATE TRIGGER code BEFORE UPDATE ON {schema}.of_all EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE RULE code AS ON INSERT TO {schema}.of_all DO ALSO DELETE FROM collect.task_log",
+    "CREATE POLICY code ON {schema}.of_all USING (true)",
+    "CREATE AGGREGATE {schema}.code(int) (SFUNC = int4pl, STYPE = int)",
+    "CREATE OPERATOR {schema}.=== (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int)",
+)
+
+
+@pytest.mark.parametrize("statement", CODE)
+@pytest.mark.parametrize("schema", ["landing", "landing_aside", "pg_temp"])
+@each_identity
+def test_who_lands_leaves_no_code_that_others_run(
+    stack: Stack, places: Places, schema: str, statement: str
+) -> None:
+    """Control settles a task by writing to its table: what a node hung on that would run as control."""
+    with database(places(stack)) as connection:
+        connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
+        try:
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement.format(schema=schema).encode())
+        finally:
+            connection.execute(f"DROP TABLE {schema}.of_all".encode())
+
+
+def test_the_owner_may_leave_code(stack: Stack) -> None:
+    """A trigger of one's own on a collected table: made as whoever makes the schema, and it goes on."""
+    with database(owner(stack)) as connection:
+        connection.execute("CREATE TABLE landing.watched (n int)")
+        connection.execute(
+            "CREATE FUNCTION landing.twice() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN NEW.n := 2 * NEW.n; RETURN NEW; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER twice BEFORE INSERT ON landing.watched FOR EACH ROW EXECUTE FUNCTION landing.twice()"
+        )
+    with database(node(stack)) as connection:
+        landed = connection.execute("INSERT INTO landing.watched VALUES (2) RETURNING n").fetchone()
+        assert landed == (4,)
+        connection.execute("DROP TABLE landing.watched")
+    with database(owner(stack)) as connection:
+        connection.execute("DROP FUNCTION landing.twice()")
 
 
 def test_tables_from_before_are_reassigned_while_somebody_lands(layout: Layout, stack: Stack) -> None:
