@@ -2,14 +2,15 @@
 --
 -- collect_ops owns the database and the schema `collect`, and is nobody that runs. collect_landing owns the tables that
 -- rows land in. collect_worker may do what a worker needs; nodes are members of collect_nodes, which is let in from other
--- machines. collect_control is what Airflow's servers log in as, collect_person who reads with psql. Logins get their
--- passwords from whoever runs this.
+-- machines. collect_control is what Airflow's servers log in as, collect_person who reads with psql, collect_cli the
+-- command `collect-ops` that a person runs. Logins get their passwords from whoever runs this.
 DO $$
 DECLARE
     wanted text;
 BEGIN
     FOREACH wanted IN ARRAY ARRAY[
-        'collect_landing', 'collect_worker', 'collect_nodes', 'collect_control', 'collect_person', 'airflow_results'
+        'collect_landing', 'collect_worker', 'collect_nodes', 'collect_control', 'collect_person',
+        'collect_cli', 'airflow_results'
     ] LOOP
         IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
@@ -18,7 +19,7 @@ BEGIN
 END $$;
 
 GRANT collect_landing TO collect_worker, collect_person, collect_ops;
-GRANT collect_worker TO collect_control, collect_nodes;
+GRANT collect_worker TO collect_control, collect_nodes, collect_cli;
 GRANT airflow_results TO collect_nodes;
 -- What a person makes in `landing` belongs to whoever lands there.
 ALTER ROLE collect_person IN DATABASE collect_ops SET role = 'collect_landing';

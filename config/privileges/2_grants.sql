@@ -13,6 +13,8 @@ REVOKE DELETE ON collect.task, collect.submission, collect.dead_letter, collect.
 REVOKE UPDATE ON collect.source_version FROM collect_worker;
 REVOKE INSERT, UPDATE, DELETE ON collect.node_log, collect.event FROM collect_worker;
 GRANT INSERT ON collect.event TO collect_worker;
+-- A person's command cancels tasks and drains nodes, and what it does is written down; it rewrites and deletes nothing.
+GRANT INSERT ON collect.task_log, collect.node_log TO collect_cli;
 -- Which moves are legal is the schema's word.
 REVOKE INSERT, UPDATE, DELETE ON collect.legal_move FROM collect_worker, collect_control;
 -- A migration that replaces these functions would make them the caller's again, who may not write to the log.

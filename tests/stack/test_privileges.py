@@ -109,6 +109,11 @@ def person(stack: Stack) -> dict[str, str]:
     }
 
 
+def command(stack: Stack) -> dict[str, str]:
+    """As `collect-ops` logs in for a person."""
+    return stack.person_places()
+
+
 def node(stack: Stack, node_id: str = "node-1") -> dict[str, str]:
     return stack.node_places(node_id, HOST)
 
@@ -117,7 +122,7 @@ def owner(stack: Stack) -> dict[str, str]:
     return stack.places
 
 
-IDENTITIES = {"control": control, "person": person, "node": node}
+IDENTITIES = {"control": control, "person": person, "command": command, "node": node}
 each_identity = pytest.mark.parametrize("places", IDENTITIES.values(), ids=IDENTITIES)
 
 
@@ -176,6 +181,14 @@ PERSON_DML = (
 @each_identity
 def test_nobody_who_runs_changes_the_schema(stack: Stack, places: Places, statement: str) -> None:
     with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("statement", [one for one in NODE_DML if not one.startswith("INSERT")])
+def test_what_happened_is_not_a_persons_to_rewrite_with_what_make_env_gives(
+    stack: Stack, statement: str
+) -> None:
+    with database(command(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement.encode())
 
 
@@ -368,7 +381,7 @@ def test_the_two_databases_are_closed_to_each_others_owners(stack: Stack) -> Non
     }
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         database(swapped)
-    for who in (owner, control, person):
+    for who in (owner, control, person, command):
         login = {
             key.replace("COLLECT", "AIRFLOW"): value
             for key, value in who(stack).items()
@@ -400,7 +413,7 @@ def test_of_airflows_database_a_node_writes_celerys_results_and_no_pickle(stack:
 def test_from_another_machine_nodes_get_in_and_nobody_else(stack: Stack) -> None:
     for name in ("collect_ops", "airflow"):
         database(node(stack), name, own_address()).close()
-        for who in (owner, control, person):
+        for who in (owner, control, person, command):
             with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
                 database(who(stack), name, own_address()).close()
 
@@ -625,7 +638,7 @@ def test_who_was_never_let_in_cannot_be_withdrawn(layout: Layout) -> None:
 # What is given out
 
 PERSONS = {
-    "POSTGRES_PERSON_PASSWORD", "POSTGRES_CONTROL_PASSWORD", "REDIS_PERSON_PASSWORD", "RABBITMQ_PERSON_PASSWORD",
+    "POSTGRES_PERSON_PASSWORD", "POSTGRES_CLI_PASSWORD", "REDIS_PERSON_PASSWORD", "RABBITMQ_PERSON_PASSWORD",
     "RABBITMQ_MONITOR_PASSWORD", "AIRFLOW_ADMIN_PASSWORD",
 }  # fmt: skip
 
@@ -650,19 +663,54 @@ def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) ->
     assert not [key for key in keys if key.startswith("export AIRFLOW_CONN_")]
 
 
-def test_psql_and_the_command_work_with_it(layout: Layout) -> None:
-    words = [word for line in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(line)[1:]]
-    variables = dict(word.split("=", 1) for word in words)
+def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with what `make env` gives, and nothing else."""
+    words = [word for one in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(one)[1:]]
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "COLLECT", "PG"))
     }
-    for command in (
-        ["psql", "-c", "TABLE collect.task_progress"],
-        ["collect-ops", "backlog"],
-        ["collect-ops", "nodes"],
-    ):
-        done = subprocess.run(command, env={**own, **variables}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    variables = dict(word.split("=", 1) for word in words)
+    return subprocess.run(
+        shlex.split(line), env={**own, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "psql -c 'TABLE collect.task_progress'",
+        "collect-ops backlog",
+        "collect-ops nodes",
+        "collect-ops status {task}",
+        "collect-ops why {task}",
+        "collect-ops priority {task} --to 7",
+        "collect-ops cancel {task}",
+        "collect-ops dead list",
+        "collect-ops dead groups",
+        "collect-ops dead redrive --source s",
+        "collect-ops dead discard --source s --reason tested",
+        "collect-ops dead status",
+        "collect-ops bad-rows {task}",
+        "collect-ops retention --dry-run",
+        "collect-ops source migrate flights --dry-run",
+        "collect-ops sweep",
+    ],
+)
+def test_psql_and_the_command_work_with_what_make_env_gives(layout: Layout, stack: Stack, line: str) -> None:
+    with database(owner(stack)) as connection:
+        (task,) = connection.execute(TASK, {"who": line}).fetchone() or (0,)
+    done = as_a_person(layout, line.format(task=task))
+    said = done.stdout + done.stderr
+    assert "permission denied" not in said
+    # No Airflow runs here, and the sweep says so.
+    assert done.returncode == 0 or (line == "collect-ops sweep" and "REST API" in said), said
+
+
+def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(layout: Layout) -> None:
+    done = as_a_person(layout, "collect-ops retention")
+    assert done.returncode == 1
+    assert "collect_cli may not delete" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_join_file_holds_one_nodes_credentials(stack: Stack) -> None:
