@@ -193,8 +193,8 @@ def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
         mask(piece * (length // len(piece)), secrets=["secret"])
         return time.process_time() - began
 
-    assert seconds(20_000) < 2
-    assert seconds(80_000) < 4
+    assert seconds(20_000) < 3
+    assert seconds(80_000) < 12
 
 
 KEY = "kR7/qW2+pL9"
