@@ -20,6 +20,8 @@ from typing import Any
 from collect_ops.lanes.rules import lane_rules
 
 CONTROL, PERSON, MONITOR = "collect_control", "collect_person", "collect_monitor"
+#: As whom `collect-ops` works for a person at PostgreSQL; psql is `PERSON` there.
+CLI = "collect_cli"
 #: Account of nodes in Airflow: its role may start runs and reads no connection.
 NODE_ACCOUNT = "collect_node"
 NOTHING, EVERYTHING = "^$", ".*"
@@ -147,9 +149,11 @@ def control_places(secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def person_places(secrets: Mapping[str, str]) -> dict[str, str]:
-    """The same for people: `collect-ops` works as control does, but declares and deletes no queue."""
+    """The same for people: `collect-ops` works as control does, but deletes no task, log or queue and declares none."""
     return {
         **control_places(secrets),
+        "POSTGRES_COLLECT_USER": CLI,
+        "POSTGRES_COLLECT_PASSWORD": secrets["POSTGRES_CLI_PASSWORD"],
         "REDIS_USER": PERSON,
         "REDIS_PASSWORD": secrets["REDIS_PERSON_PASSWORD"],
         "RABBITMQ_USER": PERSON,

@@ -33,6 +33,7 @@ def generate() -> dict[str, str]:
         # What runs (stack/access.py).
         "POSTGRES_CONTROL_PASSWORD": password(),
         "POSTGRES_PERSON_PASSWORD": password(),
+        "POSTGRES_CLI_PASSWORD": password(),
         "REDIS_CONTROL_PASSWORD": password(),
         "REDIS_PERSON_PASSWORD": password(),
         "RABBITMQ_CONTROL_PASSWORD": password(),

@@ -32,6 +32,7 @@ def make_roles(stack: Stack) -> None:
         for name, secret in (
             (access.CONTROL, "POSTGRES_CONTROL_PASSWORD"),
             (access.PERSON, "POSTGRES_PERSON_PASSWORD"),
+            (access.CLI, "POSTGRES_CLI_PASSWORD"),
         ):
             _set_login(connection, name, stack.secrets[secret])
 

@@ -79,6 +79,14 @@ WAYS: dict[str, Callable[[str], bytes]] = {
     "truncated": lambda text: answer("200 OK", '{"rows": ["' + text),
     "records_object": lambda text: answer("200 OK", json.dumps({"rows": {text: 1}, "total": 5})),
     "records_text": lambda text: answer("200 OK", json.dumps({"rows": text, "total": 5})),
+    "misfit": lambda text: answer("200 OK", json.dumps({"rows": [{"id": text}, *ROWS[1:]], "total": 5})),
+    "misfit_deep": lambda text: answer(
+        "200 OK", json.dumps({"rows": [{"id": [{text: text}]}, *ROWS[1:]], "total": 5}, ensure_ascii=False)
+    ),
+    "misfit_record": lambda text: answer("200 OK", json.dumps({"rows": [text, *ROWS[1:]], "total": 5})),
+    "misfit_long": lambda text: answer(
+        "200 OK", json.dumps({"rows": [{"id": "x" * 190 + quote(text, safe="")}, *ROWS[1:]], "total": 5})
+    ),
     "records_failing": lambda text: answer("200 OK", json.dumps({"rows": text, "total": 5})),
     "records_failing_late": lambda text: answer("200 OK", json.dumps({"rows": "x" * 240 + text})),
     "total": lambda text: answer("200 OK", json.dumps({"rows": ROWS, "total": text})),

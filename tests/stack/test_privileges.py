@@ -109,6 +109,11 @@ def person(stack: Stack) -> dict[str, str]:
     }
 
 
+def command(stack: Stack) -> dict[str, str]:
+    """As `collect-ops` logs in for a person."""
+    return stack.person_places()
+
+
 def node(stack: Stack, node_id: str = "node-1") -> dict[str, str]:
     return stack.node_places(node_id, HOST)
 
@@ -117,7 +122,7 @@ def owner(stack: Stack) -> dict[str, str]:
     return stack.places
 
 
-IDENTITIES = {"control": control, "person": person, "node": node}
+IDENTITIES = {"control": control, "person": person, "command": command, "node": node}
 each_identity = pytest.mark.parametrize("places", IDENTITIES.values(), ids=IDENTITIES)
 
 
@@ -149,6 +154,8 @@ DDL = (
     "COPY collect.task TO PROGRAM 'cat'",
     "ALTER SYSTEM SET port = 1",
     "DROP EVENT TRIGGER give_to_landing",
+    "DROP EVENT TRIGGER no_code_in_landing",
+    "ALTER EVENT TRIGGER no_code_in_landing DISABLE",
     "INSERT INTO collect.legal_move VALUES ('DEAD', 'COMPLETED')",
     "DELETE FROM public.schema_migration",
 )
@@ -174,6 +181,14 @@ PERSON_DML = (
 @each_identity
 def test_nobody_who_runs_changes_the_schema(stack: Stack, places: Places, statement: str) -> None:
     with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("statement", [one for one in NODE_DML if not one.startswith("INSERT")])
+def test_what_happened_is_not_a_persons_to_rewrite_with_what_make_env_gives(
+    stack: Stack, statement: str
+) -> None:
+    with database(command(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement.encode())
 
 
@@ -259,6 +274,72 @@ def test_a_collected_table_is_everybodys_who_lands(stack: Stack, maker: Places, 
         connection.execute(f"DROP TABLE {table}".encode())
 
 
+@pytest.mark.parametrize("function", ["log_new_tasks", "log_moves", "count_dead_letters"])
+@pytest.mark.parametrize("places", IDENTITIES.values(), ids=IDENTITIES)
+def test_what_writes_the_log_is_hung_on_no_other_table(stack: Stack, places: Places, function: str) -> None:
+    """It writes as its owner what the new rows of a table say, and a table in `landing` is anybody's who lands."""
+    with database(places(stack)) as connection:
+        connection.execute(
+            "CREATE TEMPORARY TABLE forged (id bigint, status text, attempt int, generation int, priority int, "
+            "reason text, moved_by text)"
+        )
+        connection.execute("CREATE TABLE IF NOT EXISTS landing.forged (LIKE forged)")
+        for table in ("landing.forged", "forged"):
+            statement = (
+                f"CREATE TRIGGER forge AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION collect.{function}()"
+            )
+            with pytest.raises(errors.InsufficientPrivilege, match="function"):
+                connection.execute(statement.encode())
+        connection.execute("DROP TABLE landing.forged")
+
+
+CODE = (
+    "CREATE FUNCTION {schema}.code() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE PROCEDURE {schema}.code() LANGUAGE sql AS 'DELETE FROM collect.task_log'",
+    "CREATE TRIGGER code BEFORE UPDATE ON {schema}.of_all EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE RULE code AS ON INSERT TO {schema}.of_all DO ALSO DELETE FROM collect.task_log",
+    "CREATE POLICY code ON {schema}.of_all USING (true)",
+    "CREATE AGGREGATE {schema}.code(int) (SFUNC = int4pl, STYPE = int)",
+    "CREATE OPERATOR {schema}.=== (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int)",
+)
+
+
+@pytest.mark.parametrize("statement", CODE)
+@pytest.mark.parametrize("schema", ["landing", "landing_aside", "pg_temp"])
+@each_identity
+def test_who_lands_leaves_no_code_that_others_run(
+    stack: Stack, places: Places, schema: str, statement: str
+) -> None:
+    """Control settles a task by writing to its table: what a node hung on that would run as control."""
+    with database(places(stack)) as connection:
+        connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
+        try:
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement.format(schema=schema).encode())
+        finally:
+            connection.execute(f"DROP TABLE {schema}.of_all".encode())
+
+
+def test_the_owner_may_leave_code(stack: Stack) -> None:
+    """A trigger of one's own on a collected table: made as whoever makes the schema, and it goes on."""
+    with database(owner(stack)) as connection:
+        connection.execute("CREATE TABLE landing.watched (n int)")
+        connection.execute(
+            "CREATE FUNCTION landing.twice() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN NEW.n := 2 * NEW.n; RETURN NEW; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER twice BEFORE INSERT ON landing.watched FOR EACH ROW EXECUTE FUNCTION landing.twice()"
+        )
+    with database(node(stack)) as connection:
+        landed = connection.execute("INSERT INTO landing.watched VALUES (2) RETURNING n").fetchone()
+        assert landed == (4,)
+        connection.execute("DROP TABLE landing.watched")
+    with database(owner(stack)) as connection:
+        connection.execute("DROP FUNCTION landing.twice()")
+
+
 def test_tables_from_before_are_reassigned_while_somebody_lands(layout: Layout, stack: Stack) -> None:
     with privileges.postgres.connect(stack, "collect_ops") as admin:
         admin.execute("ALTER EVENT TRIGGER give_to_landing DISABLE")
@@ -300,7 +381,7 @@ def test_the_two_databases_are_closed_to_each_others_owners(stack: Stack) -> Non
     }
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         database(swapped)
-    for who in (owner, control, person):
+    for who in (owner, control, person, command):
         login = {
             key.replace("COLLECT", "AIRFLOW"): value
             for key, value in who(stack).items()
@@ -332,7 +413,7 @@ def test_of_airflows_database_a_node_writes_celerys_results_and_no_pickle(stack:
 def test_from_another_machine_nodes_get_in_and_nobody_else(stack: Stack) -> None:
     for name in ("collect_ops", "airflow"):
         database(node(stack), name, own_address()).close()
-        for who in (owner, control, person):
+        for who in (owner, control, person, command):
             with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
                 database(who(stack), name, own_address()).close()
 
@@ -557,7 +638,7 @@ def test_who_was_never_let_in_cannot_be_withdrawn(layout: Layout) -> None:
 # What is given out
 
 PERSONS = {
-    "POSTGRES_PERSON_PASSWORD", "POSTGRES_CONTROL_PASSWORD", "REDIS_PERSON_PASSWORD", "RABBITMQ_PERSON_PASSWORD",
+    "POSTGRES_PERSON_PASSWORD", "POSTGRES_CLI_PASSWORD", "REDIS_PERSON_PASSWORD", "RABBITMQ_PERSON_PASSWORD",
     "RABBITMQ_MONITOR_PASSWORD", "AIRFLOW_ADMIN_PASSWORD",
 }  # fmt: skip
 
@@ -582,19 +663,54 @@ def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) ->
     assert not [key for key in keys if key.startswith("export AIRFLOW_CONN_")]
 
 
-def test_psql_and_the_command_work_with_it(layout: Layout) -> None:
-    words = [word for line in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(line)[1:]]
-    variables = dict(word.split("=", 1) for word in words)
+def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with what `make env` gives, and nothing else."""
+    words = [word for one in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(one)[1:]]
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "COLLECT", "PG"))
     }
-    for command in (
-        ["psql", "-c", "TABLE collect.task_progress"],
-        ["collect-ops", "backlog"],
-        ["collect-ops", "nodes"],
-    ):
-        done = subprocess.run(command, env={**own, **variables}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    variables = dict(word.split("=", 1) for word in words)
+    return subprocess.run(
+        shlex.split(line), env={**own, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "psql -c 'TABLE collect.task_progress'",
+        "collect-ops backlog",
+        "collect-ops nodes",
+        "collect-ops status {task}",
+        "collect-ops why {task}",
+        "collect-ops priority {task} --to 7",
+        "collect-ops cancel {task}",
+        "collect-ops dead list",
+        "collect-ops dead groups",
+        "collect-ops dead redrive --source s",
+        "collect-ops dead discard --source s --reason tested",
+        "collect-ops dead status",
+        "collect-ops bad-rows {task}",
+        "collect-ops retention --dry-run",
+        "collect-ops source migrate flights --dry-run",
+        "collect-ops sweep",
+    ],
+)
+def test_psql_and_the_command_work_with_what_make_env_gives(layout: Layout, stack: Stack, line: str) -> None:
+    with database(owner(stack)) as connection:
+        (task,) = connection.execute(TASK, {"who": line}).fetchone() or (0,)
+    done = as_a_person(layout, line.format(task=task))
+    said = done.stdout + done.stderr
+    assert "permission denied" not in said
+    # No Airflow runs here, and the sweep says so.
+    assert done.returncode == 0 or (line == "collect-ops sweep" and "REST API" in said), said
+
+
+def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(layout: Layout) -> None:
+    done = as_a_person(layout, "collect-ops retention")
+    assert done.returncode == 1
+    assert "collect_cli may not delete" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_join_file_holds_one_nodes_credentials(stack: Stack) -> None:

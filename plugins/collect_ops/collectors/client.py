@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,7 +53,7 @@ from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
 from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
 from collect_ops.collectors.urls import parse_url
-from collect_ops.kernel.masking import mask, mask_beginning, mask_error
+from collect_ops.kernel.masking import MASK, mask, mask_beginning, mask_error, sounds_secret
 from collect_ops.sources.model import Source
 
 _MAX_REDIRECTS = 5
@@ -74,6 +75,12 @@ _SHOWN_HEADERS = (
     "last-modified",
     "server",
 )
+# Of what a server says so much is shown. Masking costs the more, the longer the text: pages come with headers each.
+_MOST_SHOWN_HEADERS = 16
+_SHOWN_HEADER_CHARS = 256
+_SEARCHED_HEADER_CHARS = 768
+_SHOWN_URL_CHARS = 4096
+_SHOWN_ERROR_CHARS = 1000
 # What aiohttp's parser could not read, as the bytes that happened to be there: half a secret, perhaps.
 _EXCERPT = re.compile(r"(?:\n|\\+n)\s*b\\*['\"].*", re.DOTALL)
 _DEFAULT_HEADERS = {
@@ -394,9 +401,8 @@ class HttpClient:
 
     def _translated(self, shown: str, error: aiohttp.ClientError | OSError) -> CollectorError:
         # aiohttp's texts hold URLs.
-        reason = mask(
-            _EXCERPT.sub("", str(error)).strip() or type(error).__name__, secrets=self._credentials.secrets
-        )
+        text = _EXCERPT.sub("", str(error)).strip() or type(error).__name__
+        reason = self.quote(text, _SHOWN_ERROR_CHARS)
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 return CertificateRefused(shown, reason)
@@ -408,9 +414,8 @@ class HttpClient:
                 return ConnectionBroken(shown, reason)
 
     def shown(self, url: URL | str) -> str:
-        """A URL as it may be shown."""
-        shown: str = mask(str(url), secrets=self._credentials.secrets)
-        return shown
+        """A URL as it may be shown, as far as anybody reads it: a cursor within may be as long as a server likes."""
+        return self.quote(str(url), _SHOWN_URL_CHARS)
 
     def quote(self, text: str, limit: int, *, cut: bool = False) -> str:
         """See `answer.Quote`."""
@@ -458,21 +463,32 @@ class HttpClient:
             )
             self._shown_headers[trusted, call.method] = headers
         if call.conditions:
-            headers = {**headers, **mask(dict(call.conditions), secrets=self._credentials.secrets)}
+            headers = {**headers, **self._shown_values(call.conditions)}
         return {"method": call.method, "url": self.shown(call.url), "headers": headers}
 
     def described_answer(self, answer: Answer) -> dict[str, Any]:
         """A response as it may be shown: status, url, headers of interest, size."""
-        interesting = {
-            name: value
+        interesting = (
+            (name, value)
             for name, value in answer.headers.items()
             if name.lower() in _SHOWN_HEADERS or "ratelimit" in name.lower()
-        }
-        described: dict[str, Any] = mask(
-            {"status": answer.status, "url": answer.shown, "headers": interesting, "bytes": len(answer.body)},
-            secrets=self._credentials.secrets,
         )
-        return described
+        return {
+            "status": answer.status,
+            "url": answer.shown,
+            "headers": self._shown_values(dict(islice(interesting, _MOST_SHOWN_HEADERS))),
+            "bytes": len(answer.body),
+        }
+
+    def _shown_values(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Headers whose values the other side has chosen: the beginning of each, masked before it is cut."""
+        return {name: self._shown_value(name, value) for name, value in headers.items()}
+
+    def _shown_value(self, name: str, value: str) -> str:
+        if value and sounds_secret(name):
+            return MASK
+        searched = value[:_SEARCHED_HEADER_CHARS]
+        return self.quote(searched, _SHOWN_HEADER_CHARS, cut=len(searched) < len(value))
 
 
 async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) -> tuple[bytes, int]:

@@ -36,7 +36,7 @@ _DESCRIBING = frozenset(
         "x-requested-with",
     }
 )
-# What is shorter stands in addresses by chance: a password "flights" in /flights.
+# What is shorter and a word or a number stands in addresses by chance: a password "flights" in /flights.
 _STRONG = 12
 
 
@@ -92,7 +92,7 @@ class Credentials:
             proof=proof,
             query=query,
             secrets=tuple(sorted({*_secrets(source, endpoint, proof), *secrets})),
-            keys=tuple(sorted(one for one in _keys(source, endpoint, proof) if len(one) >= _STRONG)),
+            keys=tuple(sorted(_keys(source, endpoint, proof))),
         )
 
     def bearing(self, token: str) -> Credentials:
@@ -146,8 +146,15 @@ class Credentials:
         return headers
 
 
+def _is_distinct(secret: str) -> bool:
+    """Whether a secret can be told from what stands in an address by chance."""
+    if len(secret) >= _STRONG:
+        return True
+    return len(secret) >= MIN_LENGTH and not secret.isalpha() and not secret.isdecimal()
+
+
 def short_secrets(endpoint: Endpoint, connection: str) -> Iterator[str]:
-    """Warnings of secrets that are too short to be masked wherever a server repeats them.
+    """Warnings of secrets that are too short to be found wherever a server repeats them.
 
     Args:
         endpoint: What the connection says.
@@ -161,6 +168,12 @@ def short_secrets(endpoint: Endpoint, connection: str) -> Iterator[str]:
             yield (
                 f"{field_name} of connection {connection!r} is shorter than {MIN_LENGTH} characters: it is not masked "
                 "in what the server answers, since that would spoil every text; use a longer one"
+            )
+        elif text and not _is_distinct(text.partition(" ")[2] or text):
+            yield (
+                f"{field_name} of connection {connection!r} is a word or a number of fewer than {_STRONG} characters: "
+                "where the server repeats it in a cursor or a link, it is stored with the position, since others look "
+                "like it; use a longer one"
             )
 
 
@@ -184,17 +197,27 @@ def _keys(source: Source, endpoint: Endpoint, proof: Mapping[str, str]) -> set[s
         for name, value in {**endpoint.headers, **source.request.headers}.items()
         if sounds_secret(name)
     }
-    return {endpoint.password or "", *proof.values(), *_within(headers)}
+    cookies = {one for one in _cookies(headers) if len(one) >= _STRONG}  # others are settings: `dark-blue`
+    alone = {endpoint.password or "", *proof.values(), *headers.values(), *_behind_schemes(headers)}
+    return cookies | set(filter(_is_distinct, alone))
 
 
 def _within(headers: Mapping[str, str]) -> set[str]:
     """The values of headers, and what they hold: the key behind its scheme, each cookie."""
-    found = set(headers.values())
-    found |= {text.partition(" ")[2] for text in headers.values()}
-    for name, value in headers.items():
-        if name.lower() == "cookie":
-            found |= {pair.partition("=")[2].strip() for pair in value.split(";")}
-    return found
+    return set(headers.values()) | _behind_schemes(headers) | _cookies(headers)
+
+
+def _behind_schemes(headers: Mapping[str, str]) -> set[str]:
+    return {text.partition(" ")[2] for text in headers.values()}
+
+
+def _cookies(headers: Mapping[str, str]) -> set[str]:
+    return {
+        pair.partition("=")[2].strip()
+        for name, value in headers.items()
+        if name.lower() == "cookie"
+        for pair in value.split(";")
+    }
 
 
 def _needed(name: str, source: Source, endpoint: Endpoint) -> str:

@@ -39,6 +39,13 @@ from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
 
 _EMPTY_PAGES_IN_A_ROW = 100
+# A position is stored, sent and searched for secrets with every page; no API's cursors are longer.
+_MAX_POSITION_BYTES = 16 * 1024
+# Longer texts are searched in a thread: an event loop that stands still renews no lease.
+_SEARCHED_HERE_BYTES = 1024
+_EXCERPT_CHARS = 200
+# A longer entity tag is not remembered.
+_MAX_VALIDATOR_CHARS = 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,6 +131,12 @@ class HttpCollector:
     def masked(self, value: Any) -> Any:
         """What the server said, as it may be shown."""
         return self._client.masked(value)
+
+    def excerpt(self, value: Any) -> Any:
+        """The same of a value of which nobody reads more than the beginning."""
+        if value is None or isinstance(value, bool | int | float):
+            return self._client.masked(value)
+        return self._client.quote(value if isinstance(value, str) else repr(value), _EXCERPT_CHARS)
 
     async def total(self, counting: RenderedRequest | None = None) -> int | None:
         """How many rows the source has, asked in the way the source says.
@@ -243,7 +256,7 @@ class HttpCollector:
             if not step.discard or step.next is None:
                 break
             position = step.next
-        following = self._following(run, step.next, number + 1, empty=got.reply.rows == 0)
+        following = await self._following(run, step.next, number + 1, empty=got.reply.rows == 0)
         kept = range(got.reply.rows)[step.first : step.stop]
         records = got.records
         if not got.unchanged and len(kept) < len(records):
@@ -325,11 +338,12 @@ class HttpCollector:
             return known
         etag, last_modified = etag_of(answer.headers), last_modified_of(answer.headers)
         nameless = etag is None and last_modified is None
+        stored = f"{etag} {last_modified}"
         last_by_header = following is None and isinstance(self._pager, LinkHeaderPager)
-        stored = f"{etag} {last_modified} {orjson.dumps(following).decode()}"
         if (
-            self._client.gives_away(stored)
-            or nameless
+            nameless
+            or len(stored) > _MAX_VALIDATOR_CHARS
+            or self._client.gives_away(stored)
             or not whole
             or got.reply.rows == 0
             or last_by_header
@@ -366,7 +380,7 @@ class HttpCollector:
         run.requests += 1
         return call
 
-    def _following(
+    async def _following(
         self, run: _Run, position: dict[str, Any] | None, number: int, *, empty: bool
     ) -> dict[str, Any] | None:
         run.empty_in_a_row = run.empty_in_a_row + 1 if empty else 0
@@ -375,7 +389,15 @@ class HttpCollector:
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
             position = {**position, "url": self._client.without_credentials(position["url"])}
-        if self._client.gives_away(orjson.dumps(position).decode()):
+        stored = orjson.dumps(position).decode()
+        if len(stored) > _MAX_POSITION_BYTES:
+            raise PagingValueUnusable(
+                self._client.shown(self._base_url),
+                self._source.paging.type,
+                f"something longer than {_MAX_POSITION_BYTES} characters",
+                f"a cursor or an address of at most {_MAX_POSITION_BYTES} characters: positions are stored",
+            )
+        if await self._gives_away(stored):
             raise PagingValueUnusable(
                 self._client.shown(self._base_url),
                 self._source.paging.type,
@@ -393,6 +415,11 @@ class HttpCollector:
                     self._client.shown(call.url), f"{run.empty_in_a_row} pages in a row were empty"
                 )
         return {**position, "page": number}
+
+    async def _gives_away(self, text: str) -> bool:
+        if len(text) <= _SEARCHED_HERE_BYTES:
+            return self._client.gives_away(text)
+        return await asyncio.to_thread(self._client.gives_away, text)
 
     def _url(self, path: str, query: Mapping[str, tuple[str, ...]]) -> URL:
         # The path is percent-encoded already, by the one who knows what in it is a value.

@@ -6,7 +6,7 @@ import base64
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -26,7 +26,7 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.paging import kind_of
 from collect_ops.collectors.retry import retry_after_s
-from collect_ops.kernel.masking import mask, mask_beginning
+from collect_ops.kernel.masking import mask, mask_beginning, sounds_secret
 from collect_ops.sources.model import AuthType, Source
 
 #: What a token is taken to live for when its server does not say, in seconds.
@@ -43,6 +43,7 @@ _AGAIN = frozenset({408, 425})
 _NEVER = frozenset({501, 505})
 _CODE = re.compile(r"[a-z][a-z0-9_.-]{0,60}")
 _MAX_DESCRIPTION = 200
+_LONGEST_KIND = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class TokenAsk:
         scope: What the token is for.
         audience: Whom it is for.
         in_body: Whether id and secret go into the body instead of a Basic header.
+        given: Tokens of its answer, which must not be shown either.
     """
 
     url: URL
@@ -66,6 +68,7 @@ class TokenAsk:
     scope: str | None
     audience: str | None
     in_body: bool
+    given: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, source: Source, endpoint: Endpoint) -> TokenAsk | None:
@@ -120,7 +123,16 @@ class TokenAsk:
 
     def quote(self, text: str, limit: int) -> str:
         """So many characters of what the endpoint said, masked before it is cut."""
-        return mask_beginning(text, limit, secrets=(*self.secrets, self.client_id))
+        return mask_beginning(text, limit, secrets=(*self.secrets, self.client_id, *self.given))
+
+    def answered_with(self, document: Mapping[str, Any]) -> TokenAsk:
+        """The same, knowing the tokens of an answer: nothing that is quoted of it shows them."""
+        given = (
+            text
+            for name, text in document.items()
+            if isinstance(text, str) and sounds_secret(name) and not name.endswith("token_type")
+        )
+        return replace(self, given=tuple(given))
 
     def _pair(self) -> str:
         # RFC 6749 2.3.1: both are encoded as in a form before they become a user name and a password.
@@ -200,6 +212,7 @@ def token_in(ask: TokenAsk, answer: TokenAnswer, *, asked_at: float, now: dateti
         ) from None
     if not isinstance(document, dict):
         raise TokenUnusable(shown, "answer", kind_of(document), "a JSON object")
+    ask = ask.answered_with(document)
     if isinstance(document.get("error"), str) and "access_token" not in document:
         raise _said_no(ask, answer.status, document)  # some answer 200 to everything
     text = document.get("access_token")
@@ -207,10 +220,16 @@ def token_in(ask: TokenAsk, answer: TokenAnswer, *, asked_at: float, now: dateti
         raise TokenUnusable(shown, "access_token", _kind(text), "text of visible ASCII characters")
     kind = document.get("token_type")
     if kind is not None and (not isinstance(kind, str) or kind.lower() != "bearer"):
-        gave = ask.quote(repr(kind), 40) if isinstance(kind, str) else kind_of(kind)
-        raise TokenUnusable(shown, "token_type", gave, "Bearer")
+        raise TokenUnusable(shown, "token_type", _kind_shown(kind, ask), "Bearer")
     life_s = _life_s(document.get("expires_in"), ask)
     return Token(text=text, renew_at=asked_at + life_s - min(MARGIN_S, life_s / 5))
+
+
+def _kind_shown(kind: object, ask: TokenAsk) -> str:
+    if not isinstance(kind, str):
+        return kind_of(kind)
+    # What is longer names no type; perhaps it is another token.
+    return ask.quote(repr(kind), 40) if len(kind) <= _LONGEST_KIND else f"a text of {len(kind)} characters"
 
 
 def _life_s(value: Any, ask: TokenAsk) -> float:
@@ -247,8 +266,10 @@ def _refusal(ask: TokenAsk, answer: TokenAnswer, now: datetime) -> CollectorErro
 
 
 def _said_no(ask: TokenAsk, status: int, document: Mapping[str, Any]) -> CollectorError:
+    ask = ask.answered_with(document)
     code = document["error"]
-    code = code if _CODE.fullmatch(code) else "an error code that is none"
+    shown = _CODE.fullmatch(code) and ask.quote(code, len(code)) == code
+    code = code if shown else "an error code that is none"
     if code in _LATER or (status >= 500 and status not in _NEVER):
         return TokenServerFailed(ask.shown, status, code)
     said = document.get("error_description")

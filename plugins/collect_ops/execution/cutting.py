@@ -174,7 +174,7 @@ async def _ends(
                 found.setdefault(name, _told(task.source, name, given[name], end=name == high))
             except (Unfit, OverflowError) as error:
                 end_name = "high" if name == high else "low"
-                value = collector.masked(given[name])
+                value = collector.excerpt(given[name])
                 fault = Fault(field=f"shards.range.{end_name}", value=value, problem=f"for {name}: {error}")
                 raise ValidationFailed(f"shards of source {task.source.name}", [fault]) from error
         if _place(task.source, low, found[low]) > _place(task.source, high, found[high]):

@@ -374,7 +374,7 @@ class _GroupRun:
             source=source,
             gate=gate,
             collector=await stack.enter_async_context(collector),
-            lander=Lander(source),
+            lander=Lander(source, masked=collector.masked),
             params=row["params"],
             path=row["path"],
             memory=await self._memory(stack, source, row["version"]),

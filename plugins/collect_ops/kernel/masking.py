@@ -128,7 +128,8 @@ def _masked_field(masker: _Masker, value: Anything) -> Anything:
         case str() if len(value) > _LONGEST:
             return masker.text(value[:_LONGEST], cut=True)
         case Fault():
-            return replace(value, value=masker.masked(value.value, 0), problem=masker.text(value.problem))
+            masked = _masked_field(masker, value.value)
+            return replace(value, value=masked, problem=_masked_field(masker, value.problem))
         case str() | bytes() | dict():
             return masker.masked(value, 0)
     if type(value) in (tuple, list):

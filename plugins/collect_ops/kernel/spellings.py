@@ -1,12 +1,12 @@
 r"""Known secrets within a text, in whatever spelling the other side has echoed them. Pure.
 
 A server rarely repeats a password as it got it: it percent-encodes it (`%2F`, `%2f`, `%252F`), escapes it for HTML
-(`&#x2F;`, `&quot;`) or for JSON (`\/`, `\u003c`, `\\\"`), packs it into base64 or hex, alone or as `user:secret`, reads
-its UTF-8 as Latin-1, and does several of these one after the other. So a text is never decoded as a whole, which goes
-wrong wherever what stands before a secret looks like half an escape. Instead every character of a secret is looked for
-in every spelling: what a text can be read as at one place is a small set of characters, each with the place where its
-spelling ends, and the escapes' own characters are read the same way. Base64 and hex are unpacked at every alignment and
-looked through again.
+(`&#x2F;`, `&quot;`), for JSON (`\/`, `\u003c`, `\\\"`) or for source code (`\057`, `\x{2f}`, `\u{2f}`), packs it into
+base64 or hex, alone or as `user:secret`, reads its UTF-8 as Latin-1, and does several of these one after the other. So
+a text is never decoded as a whole, which goes wrong wherever what stands before a secret looks like half an escape.
+Instead every character of a secret is looked for in every spelling: what a text can be read as at one place is a small
+set of characters, each with the place where its spelling ends, and the escapes' own characters are read the same way.
+Base64 and hex are unpacked at every alignment and looked through again.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ _ESCAPE = re.compile(r"[%&\\]")
 _ELLIPSIS = re.compile(r"\.\.\.|\u2026")
 _ESCAPES = frozenset("%&\\")
 _HEX = frozenset("0123456789abcdefABCDEF")
+_OCTAL = frozenset("01234567")
+_LONGEST_BRACED = 6
 _NAME = frozenset("#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LONGEST_NAME = 33
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
@@ -79,12 +81,12 @@ class _Text:
             for _ in range(depth):
                 # What is read as the beginning of an escape may be that of one more.
                 inner = [each for each in outer if each[0] in _ESCAPES and each[1] < len(self.text)]
-                outer = [
-                    one for c, end in inner for one in self._decoders[c](end, depth - 1) if one not in found
-                ]
-                if not outer:
-                    break
+                # Each once, and no more than are kept: a run of backslashes can be read in very many ways.
+                read = dict.fromkeys(one for c, end in inner for one in self._decoders[c](end, depth - 1))
+                outer = [one for one in read if one not in found]
                 found.update(dict.fromkeys(outer))
+                if not outer or len(found) >= _MOST_READINGS:
+                    break
             known = self._known[at, depth] = tuple(found)[:_MOST_READINGS]
         return known
 
@@ -144,10 +146,14 @@ class _Text:
         for character, end in self.readings(at, depth):
             if character in _CONTROLS:
                 yield _CONTROLS[character], end
+            if character in "0123":
+                yield from self._byte(at, depth, "\\", digits=[_OCTAL] * 3, base=8)
             elif character == "u":
                 yield from self._unit(end, depth, "\\u")
+                yield from self._braced(end, depth)
             elif character == "x":
                 yield from self._byte(end, depth, "\\x")
+                yield from self._braced(end, depth)
             elif character == "U":
                 yield from (
                     (chr(int(digits, 16)), stop)
@@ -157,24 +163,44 @@ class _Text:
             elif character.isprintable() and not character.isalnum() and character not in "%&":
                 yield character, end
 
-    def _byte(self, at: int, depth: int, introducer: str) -> Iterator[Reading]:
-        """A byte in two hexadecimal digits: of Latin-1, of Windows-1252, or the first of a character in UTF-8."""
-        for digits, end in self._several(at, depth, [_HEX, _HEX]):
-            byte = int(digits, 16)
+    def _braced(self, at: int, depth: int) -> Iterator[Reading]:
+        """A character's number in braces, as in Rust, Perl and newer JavaScript."""
+        for _, here in self._next(at, depth, "{"):
+            digits, place = "", here
+            while len(digits) < _LONGEST_BRACED and (step := self._next(place, depth, _HEX)):
+                digits, place = digits + step[0][0], step[0][1]
+            if digits and int(digits, 16) <= 0x10FFFF:
+                yield from ((chr(int(digits, 16)), end) for _, end in self._next(place, depth, "}"))
+
+    def _byte(
+        self,
+        at: int,
+        depth: int,
+        introducer: str,
+        *,
+        digits: Sequence[Collection[str]] = (_HEX, _HEX),
+        base: int = 16,
+    ) -> Iterator[Reading]:
+        """A byte in digits: of Latin-1, of Windows-1252, or the first of a character in UTF-8."""
+        for written, end in self._several(at, depth, digits):
+            byte = int(written, base)
+            if byte > 0xFF:
+                continue
             yield from ((character, end) for character in _as_single(byte))
             if byte < 0xC2 or byte > 0xF4:
                 continue
             more = 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
-            found = [(digits, end)]
+            found = [(bytes((byte,)), end)]
             for _ in range(more):
                 found = [
-                    (before + after, stop)
+                    (before + bytes((int(after, base),)), stop)
                     for before, here in found
                     for _, start in self._several(here, depth, introducer)
-                    for after, stop in self._several(start, depth, [_HEX, _HEX])
+                    for after, stop in self._several(start, depth, digits)
+                    if int(after, base) <= 0xFF
                 ]
             for encoded, stop in found:
-                character = bytes.fromhex(encoded).decode("utf-8", errors="ignore")
+                character = encoded.decode("utf-8", errors="ignore")
                 if len(character) == 1:
                     yield character, stop
 

@@ -7,10 +7,12 @@ cannot do: upserts, and rows that have to be cast one by one because one of them
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from collect_ops.landing.bad_row_texts import cut_reason, without_secrets
 from collect_ops.landing.encoding import Body, encoder_of, provenance
 from collect_ops.landing.errors import LandingCollision, LandingRefused, OutsideTransaction
 from collect_ops.landing.layout import ASIDE_SCHEMA, SCHEMA, aside_name, layout_of
@@ -35,12 +37,14 @@ class Lander:
 
     Args:
         source: What is collected. Its target's table is there (`ensure_target`, `ensure_aside`).
+        masked: Masks the secrets that the server was sent: it may repeat them in records that do not fit.
 
     Raises:
         DeclarationUnusable: The target declares what no table can be made of.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, masked: Callable[[str], str] = str) -> None:
+        self._masked = masked
         self._layout = layout_of(source.target)
         self._encoder = encoder_of(source.target, self._layout)
         self._types = {column.name: column.type for column in self._layout.columns}
@@ -75,7 +79,9 @@ class Lander:
             return _NOTHING_LANDED
         written, bad = await self._write(connection, statements, page, origin)
         if bad:
-            await _keep(connection, bad, page, origin)
+            # In a thread: an event loop that stands still renews no lease.
+            kept = await asyncio.to_thread(without_secrets, bad, self._masked)
+            await _keep(connection, kept, page, origin)
         return Landed(rows_landed=len(page.records) - len(bad), bad_rows=len(bad), rows_written=written)
 
     def _statements_for(self, origin: Origin) -> Statements:
@@ -108,7 +114,7 @@ class Lander:
                 "page %s of shard %s is cast row by row: %s",
                 page.page,
                 origin.shard_no,
-                error.diag.message_primary,
+                self._masked(cut_reason(error.diag.message_primary or "")),
             )
         return await self._write_row_by_row(connection, statements, page, ending)
 

@@ -91,9 +91,12 @@ def run_once(
 
     Raises:
         DatabaseUnavailable: PostgreSQL went away; what was deleted stays deleted.
+        DeletingNotAllowed: The role that connects may not delete.
     """
     started = time.monotonic()
     with connect(backends.postgres_dsn, application_name="collect-ops retention") as connection:
+        if not dry_run:
+            RetentionStore(connection).demand_rights()
         one = _Pass(
             connection=connection,
             rules=rules,

@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.storage import Connection, query
+
+
+class DeletingNotAllowed(CollectOpsError, Permanent):
+    """The role that is connected reads and moves tasks, and does not delete them."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        super().__init__(
+            f"{role} may not delete tasks and their log; the DAG retention does (its form has a dry run, too), and so "
+            "does this command with the owners' rights: make env ALL=1"
+        )
+
 
 #: Rows of tasks that may go before their task.
 TaskRows = Literal["traces", "bad_rows"]
@@ -89,6 +102,16 @@ class RetentionStore:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def demand_rights(self) -> None:
+        """See that this role may delete, before anything is deleted.
+
+        Raises:
+            DeletingNotAllowed: It may not.
+        """
+        row = self._connection.execute(query("maintenance/may_delete")).fetchone()
+        if row is not None and not row["allowed"]:
+            raise DeletingNotAllowed(row["role"])
 
     def old_tasks(self, after: Place, *, keep_s: float, most: int, lock: bool) -> list[EndedTask]:
         """The next tasks that ended longer ago than `keep_s`; locked, without those that somebody else holds."""

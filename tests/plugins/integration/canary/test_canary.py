@@ -139,7 +139,7 @@ def test_nothing_that_is_written_holds_a_secret(
     places = written(world, caplog)
     assert escaped(ALL, places) == []
     assert {place.split(" ")[0].split(".")[1] for place in places if place.startswith("collect.")} >= {
-        "task", "task_log", "shard", "trace", "dead_letter", "host",
+        "task", "task_log", "shard", "trace", "dead_letter", "host", "bad_row",
     }  # fmt: skip
     assert any(place.startswith("queue collect.dead") for place in places)
     assert any("***" in text for place, text in places.items() if place.startswith("log"))

@@ -196,7 +196,10 @@ LAST = b'{"rows": [{"id": 10, "name": "a", "value": 1, "at": "2024-01-01T00:00:0
         (EMPTY, {"total": {"type": "unknown"}, "page_size": 40}, "ok"),
         (
             LAST,
-            {"request": {"path": "/cursor"}, "paging": {"type": "cursor", "cursor": "next_cursor", "limit_param": "limit"}},
+            {
+                "request": {"path": "/cursor"},
+                "paging": {"type": "cursor", "cursor": "next_cursor", "limit_param": "limit"},
+            },
             "fault",
         ),
     ],

@@ -61,6 +61,25 @@ def test_what_is_to_be_stored_must_not_hold_a_key_but_may_hold_the_login() -> No
     found = credentials({"type": "basic"})
     assert found.gives_away('{"cursor": "a-pass%2fword%2bof%3dit"}')
     assert not found.gives_away('{"url": "http://host/login-of-it/2"}')
+    cookies = credentials({"type": "none"}, headers={"Cookie": "sid=abcdef123456; theme=dark-blue"})
+    assert cookies.gives_away('{"cursor": "abcdef123456"}')
+    assert not cookies.gives_away('{"url": "http://host/dark-blue"}')
+
+
+@pytest.mark.parametrize("location", ["header", "query"])
+@pytest.mark.parametrize(
+    ("password", "found"),
+    [
+        ("f1ight", True), ("short10chr", True), ("a-b-c-d", True), ("pass word", True), ("a longer one!", True),
+        ("flights", False), ("20240101", False), ("f1igh", False),
+    ],
+)  # fmt: skip
+def test_a_short_secret_is_found_unless_others_look_like_it(
+    password: str, location: str, *, found: bool
+) -> None:
+    declared = source(auth={"type": "api_key", "location": location, "name": "X-Key"})
+    held = Credentials.of(declared, Endpoint(base_url="http://host", password=password))
+    assert held.gives_away(f'{{"cursor": "page2:{password}"}}') is found
 
 
 @pytest.mark.parametrize(
@@ -68,7 +87,12 @@ def test_what_is_to_be_stored_must_not_hold_a_key_but_may_hold_the_login() -> No
     [
         ({"password": "x"}, ["password"]),
         ({"password": "12345"}, ["password"]),
-        ({"password": "123456"}, []),
+        ({"password": "123456"}, ["password"]),
+        ({"password": "flights"}, ["password"]),
+        ({"password": "flights-of-it"}, []),
+        ({"password": "f1ight"}, []),
+        ({"headers": {"X-Api-Key": "Token flights"}}, ["extra.headers.X-Api-Key"]),
+        ({"headers": {"X-Api-Key": "Token f1ight"}}, []),
         ({"password": None}, []),
         ({"headers": {"X-Api-Key": "abc", "Accept": "a/b"}}, ["extra.headers.X-Api-Key"]),
     ],

@@ -41,7 +41,7 @@ class Told:
     async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
         return list(self._values)
 
-    def masked(self, value: Any) -> Any:
+    def excerpt(self, value: Any) -> Any:
         return value
 
 

@@ -51,6 +51,13 @@ PLAIN: dict[str, Callable[[str], str]] = {
     "html, hex": lambda text: "".join(c if c.isalnum() and c.isascii() else f"&#x{ord(c):X};" for c in text),
     "repr": lambda text: repr(text)[1:-1],
     "repr of bytes": lambda text: repr(text.encode())[2:-1],
+    "octal": lambda text: "".join(
+        chr(byte) if byte < 128 and chr(byte).isalnum() else f"\\{byte:03o}" for byte in text.encode()
+    ),
+    "in braces": lambda text: "".join(
+        c if c.isalnum() and c.isascii() else f"\\u{{{ord(c):x}}}" for c in text
+    ),
+    "in braces, bytes": lambda text: "".join(f"\\x{{{ord(c):02X}}}" for c in text),
     "latin-1 for utf-8": lambda text: text.encode().decode("latin-1"),
     "escape()": lambda text: "".join(
         c if c.isalnum() and c.isascii() else "".join(f"%u{u:04X}" for u in utf_16(c)) for c in text
@@ -88,7 +95,8 @@ def is_remainder(left: str, first: str) -> bool:
     """What may be left of a secret: padding, the other half of `user:secret`, a digit of base64 that both share."""
     user_too = len(PACKED["base64"]("user:")) if first == "base64 of user:secret" else 0
     bare = re.sub(
-        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b|=|3d",
+        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b"
+        r"|(\\|%(25)*5c|\\134)+(075|[ux](\{|%(25)*7b)3d(\}|%(25)*7d))|=|3d",
         "",
         left,
         flags=re.IGNORECASE,
