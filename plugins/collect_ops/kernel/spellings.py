@@ -36,7 +36,7 @@ _DEPTH = 3
 _PACKED = 2
 # Characters at the end of a text that was cut which may be the beginning of an escape.
 _CUT_ESCAPE = 16
-_MOST_READINGS = 8
+_MOST_READINGS = 16
 # Texts up to this length are searched once.
 _REMEMBERED = 512
 
@@ -48,6 +48,7 @@ _OCTAL = frozenset("01234567")
 _LONGEST_BRACED = 6
 _NAME = frozenset("#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LONGEST_NAME = 33
+_NUMBERED = re.compile(r"#(?:0*(?P<decimal>[1-9][0-9]{0,5})|[xX]0*(?P<hex>[1-9a-fA-F][0-9a-fA-F]{0,4}));?")
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
 _LOST = "?\ufffd"  # what an encoder or a decoder writes for a character that it does not know
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_\r\n-]{8,}")
@@ -421,6 +422,10 @@ def _as_single(byte: int) -> tuple[str, ...]:
 def _named(name: str) -> str | None:
     """The character of an HTML reference; None when it is none, or several."""
     text = html.unescape(f"&{name}")
+    if text == "" and (numbered := _NUMBERED.fullmatch(name)):
+        # A character that HTML does not allow, so that it leaves it out; who writes references does not ask.
+        number = int(numbered["hex"], 16) if numbered["hex"] else int(numbered["decimal"])
+        return chr(number)
     return text if len(text) == 1 and not (text == "&" and name == "") else None
 
 

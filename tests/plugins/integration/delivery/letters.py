@@ -58,7 +58,7 @@ def kill(world: World, ids: Sequence[int], message: str) -> None:
         )
         db.execute(
             "INSERT INTO collect.dead_letter (task_id, generation, error_message, retry_count) "
-            "SELECT id, generation, reason, retry_count FROM collect.task WHERE id = ANY(%(ids)s)",
+            "SELECT id, generation, reason, retry_count FROM collect.task WHERE id = ANY(%(ids)s) ORDER BY id",
             values,
         )
 
