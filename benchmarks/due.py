@@ -57,6 +57,7 @@ RETRYING_SQL: Final = """
 """
 OLD_SQL: Final = "update collect.task set queued_at = now() - make_interval(secs => %s) where id = %s"
 CONFIRMED_SQL: Final = "select confirmed_generation = generation from collect.task where id = %s"
+AGAIN_SQL: Final = "select generation > 1 and confirmed_generation = generation from collect.task where id = %s"
 STATUS_SQL: Final = "select status <> %s from collect.task where id = %s"
 
 
@@ -113,7 +114,7 @@ def lost_retry(bench: Bench) -> tuple[float, Done]:
     task_id = bench.admit()
     bench.execute(CLAIMED_SQL, (0, task_id))
     bench.execute(RETRYING_SQL, {"s": repair.GRACE_S, "id": task_id})
-    return 0.0, lambda: bench.is_true(STATUS_SQL, "RETRYING", task_id)
+    return 0.0, lambda: bench.is_true(AGAIN_SQL, task_id)
 
 
 def lost_message(bench: Bench) -> tuple[float, Done]:
