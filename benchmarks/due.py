@@ -57,7 +57,9 @@ RETRYING_SQL: Final = """
 """
 OLD_SQL: Final = "update collect.task set queued_at = now() - make_interval(secs => %s) where id = %s"
 CONFIRMED_SQL: Final = "select confirmed_generation = generation from collect.task where id = %s"
-AGAIN_SQL: Final = "select generation > 1 and confirmed_generation = generation from collect.task where id = %s"
+AGAIN_SQL: Final = (
+    "select generation > 1 and confirmed_generation = generation from collect.task where id = %s"
+)
 STATUS_SQL: Final = "select status <> %s from collect.task where id = %s"
 
 
