@@ -186,11 +186,12 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("name", "body"),
+    # A connection's fields may be missing.
+    [(name, body) for name in CALLS for body in BODIES if (name, body) != ("connection", "empty")],
+)
 def test_an_answer_that_is_not_airflows_is_unavailable(name: str, body: str) -> None:
-    if (name, body) == ("connection", "empty"):
-        pytest.skip("a connection's fields may be missing")
     for url in _listen(_answering(b'{"access_token": "t"}', BODIES[body])):
         with pytest.raises(AirflowUnavailable):
             CALLS[name](url)
