@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from collect_ops.execution.plan import TaskAttempt
-from collect_ops.execution.settle import Settled, settle
+from collect_ops.execution.settle import Settled, settle_on
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.storage import connect, query
@@ -26,10 +26,12 @@ def finish_run(
     Returns:
         The tasks that were settled here; those that a shard group settled before are not among them.
     """
-    settled = [
-        settle(t.task_id, t.attempt, backends, rules, actor=actor, run_over=True, run_id=run_id)
-        for t in tasks
-    ]
     with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
+        settled = [
+            settle_on(
+                connection, t.task_id, t.attempt, backends, rules, actor=actor, run_over=True, run_id=run_id
+            )
+            for t in tasks
+        ]
         connection.execute(query("execution/close_groups"), {"run_id": run_id})
     return [each for each in settled if each is not None]

@@ -25,7 +25,7 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.rules import ShardingRules, sharding_rules
-from collect_ops.execution.settle import Settled, settle
+from collect_ops.execution.settle import Settled, settle_on
 from collect_ops.execution.shard import DatabaseClock, ShardEnd, ShardRun, ShardTask, TaskKit
 from collect_ops.execution.stealing import Stealing, handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
@@ -38,7 +38,15 @@ from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render_admitted
 from collect_ops.sources.stored import NewerDefinition, load_definition
-from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, connect_async, errors, query
+from collect_ops.storage import (
+    AsyncConnection,
+    DatabaseUnavailable,
+    Jsonb,
+    KeptConnections,
+    connect_async,
+    errors,
+    query,
+)
 from collect_ops.tasks.lifecycle import UNDER_WAY, TaskStatus
 
 log = logging.getLogger(__name__)
@@ -193,9 +201,11 @@ class _GroupRun:
         self._leaving = False
         self._stealing = Stealing(result.run_id, result.group_no, enabled=steal)
         self._left: list[ShardTask] = []  # not begun with: their host is held
+        self._settling = KeptConnections(backends.postgres_dsn, application_name="collect-ops settle")
 
     async def run(self, leases: Leases) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._settling)
             started = await self._with_database(self._start)
             if started is None:
                 self._result.skipped = (
@@ -544,19 +554,23 @@ class _GroupRun:
             # Settling decides; this only spares it the shards' sums after each of many failures.
             if row["permanent"] <= allowed and (row["permanent"] == 0 or row["answered"] > 0):
                 return
-        settled = await asyncio.to_thread(
-            settle,
-            shard.task_id,
-            shard.attempt,
-            self._backends,
-            self._rules,
-            actor=self._actor,
-            run_over=False,
-        )
+        settled = await asyncio.to_thread(self._settle, shard)
         if settled is not None:
             self._result.settled.append(settled)
             if row["open"] > 0:
                 self._drop(shard.task_id)
+
+    def _settle(self, shard: ShardTask) -> Settled | None:
+        with self._settling.use() as connection:
+            return settle_on(
+                connection,
+                shard.task_id,
+                shard.attempt,
+                self._backends,
+                self._rules,
+                actor=self._actor,
+                run_over=False,
+            )
 
     async def _drop_if_over(self, connection: AsyncConnection, shard: ShardTask) -> None:
         """A shard was fenced off: where its task is not under way any more, neither are the others of it."""

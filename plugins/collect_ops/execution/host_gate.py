@@ -159,7 +159,7 @@ class HostGate:
         self._watching: asyncio.Task[None] | None = None
         self._advised_at = 0.0
         self._notes: set[asyncio.Task[None]] = set()
-        self._see(host)
+        self.see(host)
 
     async def __aenter__(self) -> Self:
         if self._watches:
@@ -189,6 +189,18 @@ class HostGate:
             self._quota_declared = min(
                 source.limits.daily_quota, self._quota_declared or source.limits.daily_quota
             )
+
+    def see(self, host: Host) -> None:
+        """The host's record was read again."""
+        self._host = host
+        if not host.refused:
+            self._turned_held.clear()
+            return
+        if not self._turned_held.is_set():
+            log.warning("%s: what is under way there is put back", host.reason)
+        self._turned_held.set()
+        if host.breaker.phase is Phase.OPEN:
+            self._cut_off()
 
     @property
     def held(self) -> str | None:
@@ -249,7 +261,7 @@ class HostGate:
             if self._host.breaker.until is None:
                 return None
             host, permit = await self._with_database(lambda db: take_permit(db, self.connection, self._rule))
-            self._see(host)
+            self.see(host)
             if permit is Permit.PROBE:
                 return host.breaker.holds
             if permit is Permit.FREE:
@@ -313,7 +325,7 @@ class HostGate:
         host = await self._ask_database(lambda db: read_host_async(db, self.connection))
         if host is None:
             return None
-        self._see(host)
+        self.see(host)
         self.refuse_if_held(shown)
         now = time.monotonic()
         if since is None or now - since < UNCONFIRMED_S:
@@ -407,7 +419,7 @@ class HostGate:
             )
         )
         if host is not None:
-            self._see(host)
+            self.see(host)
 
     async def _report(self) -> None:
         unreported, self._unreported = self._unreported, _Unreported()
@@ -421,7 +433,7 @@ class HostGate:
             lambda db: report_outcomes(db, self.connection, outcomes, unreported.text, self._rule)
         )
         if host is not None:
-            self._see(host)
+            self.see(host)
 
     async def _report_answers(self) -> None:
         """Somebody has seen errors: what was answered here counts as well."""
@@ -435,21 +447,10 @@ class HostGate:
             host = await self._ask_database(lambda db: read_host_async(db, self.connection))
             if host is None:
                 continue
-            self._see(host)
+            self.see(host)
             if time.monotonic() - self._quota.asked_at > QUOTA_LOOK_S:
                 self._quota.none_declared = False
             await self._report_answers()
-
-    def _see(self, host: Host) -> None:
-        self._host = host
-        if not host.refused:
-            self._turned_held.clear()
-            return
-        if not self._turned_held.is_set():
-            log.warning("%s: what is under way there is put back", host.reason)
-        self._turned_held.set()
-        if host.breaker.phase is Phase.OPEN:
-            self._cut_off()
 
     def _cut_off(self) -> None:
         """What is under way at a host that is out of order would hold its worker until it times out."""
@@ -466,7 +467,7 @@ class HostGate:
 
         host = await self._ask_database(paused)
         if host is not None:
-            self._see(host)
+            self.see(host)
 
     async def _slow_down(self, requests_per_s: float, for_s: float) -> None:
         with contextlib.suppress(LimiterAway):  # the next turn says so

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
@@ -84,8 +86,11 @@ def plan(
         endpoint_of: The endpoint of an Airflow connection, by its id.
         actor: Who plans, for the task log.
     """
-    with connect(backends.postgres_dsn, application_name="collect-ops plan") as connection:
-        planning = _Planning(connection, run_id, backends, rules, endpoint_of, shared=len(tasks))
+    with (
+        connect(backends.postgres_dsn, application_name="collect-ops plan") as connection,
+        asyncio.Runner() as loop,
+        _Planning(connection, loop, run_id, backends, rules, endpoint_of, shared=len(tasks)) as planning,
+    ):
         for each in tasks:
             row = connection.execute(
                 query("execution/dispatch_task"),
@@ -119,6 +124,7 @@ class _Planning:
     def __init__(
         self,
         connection: Connection,
+        loop: asyncio.Runner,
         run_id: str,
         backends: Backends,
         rules: LaneRules,
@@ -127,6 +133,9 @@ class _Planning:
         shared: int,
     ) -> None:
         self._connection = connection
+        self._loop = loop
+        self._gates: dict[str, HostGate] = {}
+        self._open_gates = AsyncExitStack()
         self._run_id = run_id
         self._backends = backends
         self._rules = rules
@@ -134,6 +143,14 @@ class _Planning:
         self._shared = shared
         self.groups: dict[int, GroupRef] = {}
         self.skipped: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run(self._open_gates.aclose())
 
     def plan_task(self, row: dict[str, Any]) -> None:
         """Count, split and store one task, which has just been dispatched."""
@@ -214,7 +231,7 @@ class _Planning:
             task_id=row["id"],
             attempt=row["attempt"],
         )
-        parts = asyncio.run(self._ask_and_cut(task, row["path"]))
+        parts = self._loop.run(self._ask_and_cut(task, row["path"]))
         if unit is not None and parts.aimed is not None:
             values = {"source": source.name, "unit": unit, "shard_size": parts.aimed}
             self._connection.execute(query("execution/note_shard_size"), values)
@@ -223,20 +240,23 @@ class _Planning:
     async def _ask_and_cut(self, task: CutTask, path: str | None) -> Cut:
         source = task.source
         request = render_admitted(source, task.params, path)
-        gate = HostGate(
-            source,
-            self._backends,
-            self._rules.host,
-            read_host(self._connection, source.connection),
-            concurrency=1,
-            requests_per_s=None,
-            watch=False,
-        )
-        async with (
-            gate,
-            HttpCollector(source, request, self._endpoint_of(source.connection), gate=gate) as host,
-        ):
+        gate = await self._gate(source)
+        async with HttpCollector(source, request, self._endpoint_of(source.connection), gate=gate) as host:
             return await cut(task, host)
+
+    async def _gate(self, source: Source) -> HostGate:
+        """The gate to a source's host: one a host, which knows what the tasks before have met there."""
+        host = read_host(self._connection, source.connection)
+        gate = self._gates.get(source.connection)
+        if gate is not None:
+            gate.see(host)
+            gate.share_with(source)
+            return gate
+        gate = HostGate(
+            source, self._backends, self._rules.host, host, concurrency=1, requests_per_s=None, watch=False
+        )
+        self._gates[source.connection] = await self._open_gates.enter_async_context(gate)
+        return gate
 
     def _width(self, lane: str) -> int:
         """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""

@@ -67,9 +67,37 @@ def settle(
     run_id: str | None = None,
     loss: Loss | None = None,
 ) -> Settled | None:
+    """Settle a task's attempt on a connection of its own: see `settle_on`."""
+    with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
+        return settle_on(
+            connection,
+            task_id,
+            attempt,
+            backends,
+            rules,
+            actor=actor,
+            run_over=run_over,
+            run_id=run_id,
+            loss=loss,
+        )
+
+
+def settle_on(
+    connection: Connection,
+    task_id: int,
+    attempt: int,
+    backends: Backends,
+    rules: LaneRules,
+    *,
+    actor: str,
+    run_over: bool,
+    run_id: str | None = None,
+    loss: Loss | None = None,
+) -> Settled | None:
     """Settle a task's attempt, publish what follows from it, and close its run's groups if the run is over.
 
     Args:
+        connection: Autocommit, in no transaction.
         task_id: The collect task.
         attempt: The attempt to settle; another one is not touched.
         backends: Where the services are.
@@ -83,26 +111,25 @@ def settle(
         What became of it; None when there was nothing to settle: shards that may still succeed and the run not over, or
         another was faster.
     """
-    with connect(backends.postgres_dsn, application_name="collect-ops settle") as connection:
-        settled, publications = _settle(
-            connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id, loss=loss
-        )
-        if settled is None:
-            return None
-        if publications.unit is not None:
-            _record_pace(connection, task_id, attempt, publications)
-        # A host that is in order again has tasks of other sources waiting for it, too.
-        held = release_held(
-            connection,
-            source=publications.source,
-            host=publications.host,
-            actor=actor,
-            spared=publications.left,
-        )
-        follow_up = [*publications.items, *(publication_of(row) for row in held)]
-        if follow_up:
-            with Publisher(backends.amqp_url) as publisher:
-                publish(connection, publisher, rules, follow_up)
+    settled, publications = _settle(
+        connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id, loss=loss
+    )
+    if settled is None:
+        return None
+    if publications.unit is not None:
+        _record_pace(connection, task_id, attempt, publications)
+    # A host that is in order again has tasks of other sources waiting for it, too.
+    held = release_held(
+        connection,
+        source=publications.source,
+        host=publications.host,
+        actor=actor,
+        spared=publications.left,
+    )
+    follow_up = [*publications.items, *(publication_of(row) for row in held)]
+    if follow_up:
+        with Publisher(backends.amqp_url) as publisher:
+            publish(connection, publisher, rules, follow_up)
     lanes = frozenset(publication.lane for publication in follow_up if publication.delay_s <= 0)
     log.info(
         "task %s attempt %s: %s%s",

@@ -4,6 +4,7 @@ Promises: every statement comes from `include/sql/queries/PACKAGE/VERB_NOUN.sql`
 identifiers; no other package imports psycopg. Does not know what the statements mean.
 """
 
+from collect_ops.storage.kept import KeptConnections
 from collect_ops.storage.postgres import (
     AsyncConnection,
     Connection,
@@ -24,6 +25,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Json",
     "Jsonb",
+    "KeptConnections",
     "connect",
     "connect_async",
     "errors",

@@ -7,7 +7,7 @@ from typing import Any
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import room
 from collect_ops.lanes.rules import lane_rules
-from collect_ops.storage import connect
+from collect_ops.storage import Connection, connect
 from collect_ops.triggers.waking import WakingTrigger
 
 
@@ -22,6 +22,7 @@ class LaneTrigger(WakingTrigger):
     def __init__(self, lane: str, poll_interval_s: float = 0.5) -> None:
         super().__init__(poll_interval_s)
         self.lane = lane
+        self._connection: Connection | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
@@ -42,9 +43,16 @@ class LaneTrigger(WakingTrigger):
 
     def has_room(self, backends: Backends) -> bool:
         """Whether the lane may start a shard group."""
-        with connect(backends.postgres_dsn, application_name="collect-ops watch") as connection:
-            return room(connection, self.lane, lane_rules(), backends) > 0
+        if self._connection is None:
+            self._connection = connect(backends.postgres_dsn, application_name="collect-ops watch")
+        return room(self._connection, self.lane, lane_rules(), backends) > 0
 
     def event(self, depth: int) -> dict[str, Any]:
         """What the event tells: `lane` and `depth`."""
         return {"lane": self.lane, "depth": depth}
+
+    def _close(self) -> None:
+        super()._close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
