@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ class Idle:
 
 
 def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
-    """Count the CPU time of the running stack, then of a stack of its own without DAGs.
+    """Count the CPU time of the running stack, and beside it that of a stack of its own without DAGs.
 
     Args:
         settings: the running stack; every DAG of it is unpaused.
@@ -69,9 +70,16 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     stack = settings.stack
     airflow = AirflowClient(stack.airflow_url, stack.airflow_user, stack.airflow_password)
     unpause_all(airflow)
-    with_dags = observe(Layout(home=stack.home), airflow, warm_up_s, seconds, console, "with the DAGs")
-    with empty_stack(stack.home.with_name(f"{stack.home.name}-idle")) as layout:
-        alone = observe(layout, None, warm_up_s, seconds, console, "Airflow alone")
+    # Side by side: neither keeps a processor busy, and what else the machine does costs both alike.
+    with (
+        empty_stack(stack.home.with_name(f"{stack.home.name}-idle")) as layout,
+        ThreadPoolExecutor(max_workers=2) as pool,
+    ):
+        ours = pool.submit(
+            observe, Layout(home=stack.home), airflow, warm_up_s, seconds, console, "with the DAGs"
+        )
+        bare = pool.submit(observe, layout, None, warm_up_s, seconds, console, "Airflow alone")
+        with_dags, alone = ours.result(), bare.result()
     return Result(
         name="idle",
         rows=rows(with_dags, alone, seconds / 60),
@@ -126,9 +134,9 @@ def observe(
     last, took_s = cpu_seconds(layout), time.monotonic() - began
     percent = {program: 100 * (last[program] - first.get(program, 0.0)) / took_s for program in sorted(last)}
     runs = 0 if airflow is None else runs_since(airflow, since)
-    for program, value in percent.items():
-        console.print(f"    {program:<14}{value:6.2f} %")
-    console.print(f"    {'total':<14}{sum(percent.values()):6.2f} %, {runs * 3600 / took_s:.0f} runs an hour")
+    shown = [f"    {program:<14}{value:6.2f} %" for program, value in percent.items()]
+    shown.append(f"    {'total':<14}{sum(percent.values()):6.2f} %, {runs * 3600 / took_s:.0f} runs an hour")
+    console.print("\n".join([f"  {name}:", *shown]))
     return Idle(percent=percent, runs_per_hour=runs * 3600 / took_s)
 
 

@@ -10,7 +10,8 @@ from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
 
 CLOSED_SQL = """
-SELECT count(*) = 1 AS closed FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+SELECT count(*) = 1 AS closed FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend'
 """
 SESSIONS_SQL = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
 
