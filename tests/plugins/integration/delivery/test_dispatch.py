@@ -24,6 +24,7 @@ from collect_ops.nodes.draining import UnknownNode, drain, resume, wait_until_em
 from collect_ops.nodes.rules import DispatchRule, FailureRule, PlacementRules
 from collect_ops.policies import celery_worker
 from collect_ops.storage import Connection, connect
+from tests.plugins.integration.execution.checks import freeze
 from tests.plugins.integration.lanes.test_placing import node
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -223,8 +224,7 @@ def test_a_group_that_falls_silent_is_lost_and_its_shards_run_elsewhere_with_the
     run_id = planned(world)
     worker = _worker(world, run_id)
     try:
-        _until(lambda: rows(world) >= 50)
-        os.kill(worker.pid, signal.SIGSTOP)
+        freeze(world, worker.pid, rows=50)
         age(db, 21)
         assert look(world) == Attention(), "doubted first"
         age(db, 11)

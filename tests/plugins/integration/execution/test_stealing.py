@@ -23,6 +23,7 @@ from tests.plugins.integration.execution.checks import (
     DISPOSITIONS,
     assert_exact,
     finish,
+    freeze,
     nothing_open,
     offset_of,
     open_things,
@@ -105,7 +106,7 @@ def test_a_frozen_group_keeps_what_it_has_in_hand(world: World, serve: Serve) ->
     assert process.pid is not None
     try:
         held.wait()
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(world, process.pid, rows=50)
         held.release()
         result = asyncio.run(world.group(run_id, first))
         assert (result.done, result.stolen) == (9, 4)
