@@ -19,6 +19,7 @@ from collect_ops.execution.group import GroupResult, run_group
 from collect_ops.execution.rules import ShardingRules
 from collect_ops.execution.stealing import Stealing
 from collect_ops.storage import Connection, connect, connect_async, query
+from tests.examples import examples
 from tests.plugins.integration.execution.checks import (
     DISPOSITIONS,
     assert_exact,
@@ -324,6 +325,9 @@ def test_thieves_in_any_order(planned: tuple[int, str], db: Connection) -> None:
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(15),
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
