@@ -38,12 +38,6 @@ from tests.plugins.integration.world import World
 RULES = PlacementRules(heartbeat=HeartbeatRule(every_s=0.9, suspect_s=2.1, alive_s=3.0))
 
 
-@pytest.fixture(autouse=True)
-def no_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adding up the memory of another stack's workers takes longer than a node may be silent here."""
-    monkeypatch.setattr("collect_ops.nodes.machine.workers_bytes", lambda: 0)
-
-
 @pytest.fixture
 def names(world: World) -> Names:
     return Names(queue=world.rules.broker.heartbeats, dead_exchange=world.rules.broker.dead_queue)
