@@ -12,7 +12,8 @@ CODE := plugins dags config stack demo benchmarks tests
 LOCKED := requirements requirements-dev requirements-demo requirements-bench
 export JSON YES STACK_HOME
 # Walks that `make test` takes a few steps of.
-LONG_WALKS := $(addprefix tests/plugins/integration/,delivery/test_lives.py execution/test_kill_points.py execution/test_conditional.py)
+LONG_WALKS = $(addprefix tests/plugins/integration/,delivery/test_lives.py execution/test_kill_points.py execution/test_conditional.py) \
+  $(shell grep -rl --include='test_*.py' 'import examples$$' tests/plugins)
 # Read by `up` when given, and remembered: make up NODES=3 WORKER_SLOTS=4 NODE_LABELS='node-1:region=eu' LISTEN=10.0.0.5
 NODE_VARIABLES := NODES WORKER_SLOTS NODE_LABELS NODE_NETWORK LISTEN EXECUTOR
 $(foreach name,$(NODE_VARIABLES),$(if $(filter-out undefined,$(origin $(name))),$(eval export $(name))))
@@ -110,7 +111,7 @@ chaos: up demo-venv ## Kill each process in the middle of a run, long form (ARGS
 	@scripts/bootstrap.sh nodes
 	@eval "$$($(STACK) env --all)"; code=0; \
 	$(PYTHON) -m pytest -m chaos -p no:randomly --timeout 1800 tests/e2e $(ARGS) || code=$$?; \
-	$(if $(ARGS),,LIVES_EXAMPLES=40 KILL_POINTS=60 CHANGES_EXAMPLES=30 $(PYTHON) -m pytest --timeout 3600 $(LONG_WALKS) || code=$$?;) exit $$code
+	$(if $(ARGS),,LIVES_EXAMPLES=40 KILL_POINTS=60 CHANGES_EXAMPLES=30 EXAMPLES_TIMES=10 $(PYTHON) -m pytest --timeout 3600 $(LONG_WALKS) || code=$$?;) exit $$code
 
 .PHONY: lock
 lock: ## Compile the requirements*.lock files anew from requirements*.txt

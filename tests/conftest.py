@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(TESTS).parts[0] in ("e2e", "stack"):
             item.add_marker(pytest.mark.stack)
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has made (Airflow's modules above all) stays: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()

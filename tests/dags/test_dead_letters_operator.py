@@ -17,6 +17,7 @@ from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.operators.dead_letters import DeadLettersOperator
 from tests.plugins.integration.conftest import (  # noqa: F401 - fixtures
     backends,
+    clean_vhost,
     collect_amqp_url,
     databases,
     postgres_dsn,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.dags.warm_python import WarmPython
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "dags").glob("*.py"))
@@ -17,11 +18,7 @@ FILES = sorted((CHECKOUT / "dags").glob("*.py"))
 PARSE = """
 import json, runpy, socket, sys, time
 began = time.perf_counter()
-import airflow.sdk
-from airflow.sdk import DAG
-sdk = time.perf_counter() - began
-began = time.perf_counter()
-runpy.run_path({warm!r})
+runpy.run_path({path!r})
 warm = time.perf_counter() - began
 def refuse(*_): raise OSError("a DAG file opened a connection while it was parsed")
 socket.socket.connect = refuse
@@ -45,27 +42,29 @@ print(json.dumps(failed))
 """
 
 
-def parse(path: Path, include: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run(PARSE.format(warm=str(path), path=str(path)), include)
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(code: str, include: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "plugins")}
-    if include is not None:
-        environment["COLLECT_OPS_INCLUDE"] = str(include)
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def python() -> Iterator[WarmPython]:
+    """Every DAG file is parsed by a process that has imported Airflow's SDK and nothing of ours."""
+    with WarmPython({"PYTHONPATH": str(CHECKOUT / "plugins")}) as warm:
+        yield warm
+
+
+@pytest.fixture
+def run(python: WarmPython) -> Run:
+    """Runs code in a process of its own, with declarations of its own."""
+
+    def run(code: str, include: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return python.run(code, {} if include is None else {"COLLECT_OPS_INCLUDE": str(include)})
+
+    return run
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_dag_file_is_light_and_silent(path: Path) -> None:
-    done = parse(path)
+def test_a_dag_file_is_light_and_silent(path: Path, run: Run) -> None:
+    done = run(PARSE.format(path=str(path)))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["heavy"] == []
@@ -84,13 +83,13 @@ def faulty_include(tmp_path: Path) -> Path:
     return include
 
 
-def test_a_faulty_source_takes_no_dag_down(faulty_include: Path) -> None:
+def test_a_faulty_source_takes_no_dag_down(faulty_include: Path, run: Run) -> None:
     done = run(PARSE_ALL.format(paths=[str(path) for path in FILES]), faulty_include)
     assert json.loads(done.stdout.splitlines()[-1]) == ["source_faults"], done.stderr[-2000:]
 
 
-def test_a_faulty_source_shows_as_an_import_error_with_its_faults(faulty_include: Path) -> None:
-    done = parse(CHECKOUT / "dags" / "source_faults.py", faulty_include)
+def test_a_faulty_source_shows_as_an_import_error_with_its_faults(faulty_include: Path, run: Run) -> None:
+    done = run(PARSE.format(path=str(CHECKOUT / "dags" / "source_faults.py")), faulty_include)
     assert "broken.yaml" in done.stderr
     assert "wrong.yaml" in done.stderr
     assert "connection" in done.stderr
@@ -106,7 +105,9 @@ print(json.dumps({{"errors": bag.import_errors, "dags": sorted(bag.dags), "read"
 """
 
 
-def test_in_safe_mode_faults_are_import_errors_and_all_other_dags_are_there(faulty_include: Path) -> None:
+def test_in_safe_mode_faults_are_import_errors_and_all_other_dags_are_there(
+    faulty_include: Path, run: Run
+) -> None:
     """Safe mode is how Airflow runs: it skips files that do not look like those of DAGs."""
     (faulty_include / "sources" / "key.yaml").write_text(
         'name: key\nconnection: x\ntarget: {table: t, key: ["a b"]}\n"a\\0": 1\n'
@@ -122,7 +123,7 @@ def test_in_safe_mode_faults_are_import_errors_and_all_other_dags_are_there(faul
     assert {"source_flights", "collect_sweep"} <= {*found["dags"]}
 
 
-def test_a_source_described_by_the_name_of_a_file_takes_no_dag_down(faulty_include: Path) -> None:
+def test_a_source_described_by_the_name_of_a_file_takes_no_dag_down(faulty_include: Path, run: Run) -> None:
     described = faulty_include / "sources" / "described.yaml"
     described.write_text(
         f"name: described\nconnection: x\ntarget: {{table: t}}\ndescription: {'x' * 5000}.md\n"

@@ -18,6 +18,7 @@ from collect_ops.operators.retention import RetentionOperator
 from tests.dags.test_dead_letters_operator import connections
 from tests.plugins.integration.conftest import (  # noqa: F401 - fixtures
     backends,
+    clean_vhost,
     collect_amqp_url,
     databases,
     postgres_dsn,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -90,7 +92,11 @@ class Management:
     def _get(self, what: str) -> list[dict[str, Any]] | None:
         try:
             answer = httpx.get(
-                f"{self._url}/api/{what}/{self._vhost}", auth=self._login, timeout=5, trust_env=False
+                f"{self._url}/api/{what}/{self._vhost}",
+                auth=self._login,
+                timeout=5,
+                trust_env=False,
+                verify=_authorities(),
             )
             answer.raise_for_status()
             found = answer.json()
@@ -98,6 +104,12 @@ class Management:
             log.warning("RabbitMQ's management API did not answer: %s", type(error).__name__)
             return None
         return found if isinstance(found, list) else None
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whom an answer over TLS is believed from: httpx would read the list at each call, 35 ms of CPU."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def depths_with_unacked(api_url: str, vhost: str) -> dict[str, int] | None:

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from collect_ops.broker.topology import declare
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.storage import Connection, connect
 from collect_ops.storage.migrate import migrate
 from tests.plugins.integration.broker_api import call_broker_api
 from tests.plugins.integration.databases import Databases, new_database
+from tests.plugins.integration.vhosts import CleanVhost
 from tests.plugins.integration.world import World
 from tests.servers.paged import PagedServer
 
@@ -61,20 +61,20 @@ def session_vhost() -> Iterator[str]:
     call_broker_api("DELETE", f"vhosts/{name}")
 
 
-@pytest.fixture
-def collect_amqp_url(session_vhost: str, rules: LaneRules) -> str:
-    """A broker with the topology declared and every queue empty."""
-    import pika
-
+@pytest.fixture(scope="session")
+def clean_vhost(session_vhost: str, rules: LaneRules) -> Iterator[CleanVhost]:
+    """The same with the topology in it."""
     url = urlsplit(os.environ["COLLECT_AMQP_URL"])._replace(path=f"/{session_vhost}").geturl()
-    topology = rules.topology()
-    declare(url, topology)
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    channel = connection.channel()
-    for queue in topology.queues:
-        channel.queue_purge(queue.name)
-    connection.close()
-    return url
+    vhost = CleanVhost(url, rules.topology())
+    yield vhost
+    vhost.close()
+
+
+@pytest.fixture
+def collect_amqp_url(clean_vhost: CleanVhost) -> str:
+    """A broker with the topology declared and every queue empty."""
+    clean_vhost.empty()
+    return clean_vhost.url
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import RunState
 from collect_ops.sources.load import UnknownSource
 from collect_ops.sources.model import Source
-from collect_ops.storage import connect
 from tests.factories import source, submission
+from tests.plugins.integration.looks import look
 
 __all__ = ["RecordedRuns", "World", "source"]
 
@@ -168,5 +168,4 @@ class World:
 
     def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Rows of a statement."""
-        with connect(self.backends.postgres_dsn, application_name="test look") as connection:
-            return connection.execute(statement, values).fetchall()  # type: ignore[arg-type]
+        return look(self.backends.postgres_dsn, statement, *values)

@@ -26,6 +26,7 @@ from collect_ops.coordination.limiter import (
     LimiterAway,
     Verdict,
 )
+from tests.examples import examples
 from tests.plugins.integration.execution.own_redis import OwnRedis
 
 T = TypeVar("T")
@@ -334,7 +335,7 @@ class LimiterMachine(RuleBasedStateMachine):
 
 
 TestLimiter = LimiterMachine.TestCase
-TestLimiter.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestLimiter.settings = settings(max_examples=examples(8), stateful_step_count=40, deadline=None)
 
 
 def test_ids_sort_by_when_they_were_first_asked_for(redis_url: str) -> None:

@@ -24,6 +24,7 @@ from collect_ops.nodes.draining import UnknownNode, drain, resume, wait_until_em
 from collect_ops.nodes.rules import DispatchRule, FailureRule, PlacementRules
 from collect_ops.policies import celery_worker
 from collect_ops.storage import Connection, connect
+from tests.plugins.integration.execution.checks import freeze
 from tests.plugins.integration.lanes.test_placing import node
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -223,8 +224,7 @@ def test_a_group_that_falls_silent_is_lost_and_its_shards_run_elsewhere_with_the
     run_id = planned(world)
     worker = _worker(world, run_id)
     try:
-        _until(lambda: rows(world) >= 50)
-        os.kill(worker.pid, signal.SIGSTOP)
+        freeze(world, worker.pid, rows=50)
         age(db, 21)
         assert look(world) == Attention(), "doubted first"
         age(db, 11)
@@ -280,6 +280,7 @@ def test_a_process_that_lives_and_gets_nothing_done_is_taken_from_and_fenced_off
         with redis.Redis.from_url(world.backends.redis_url) as client:
             for lease in client.scan_iter(f"{keys.PREFIX}:lease:*"):
                 client.delete(lease)  # it has not been renewed: nothing has progressed
+            client.delete(*keys.limiter("things_api"))  # nor has its place at the host
         assert look(world) == Attention(), "it lives"
         assert repair.run_once(world.backends, world.rules, world.runs, actor="sweep").settled == 1
         assert world.runs.states[run_id] is RunState.ENDED
@@ -287,7 +288,7 @@ def test_a_process_that_lives_and_gets_nothing_done_is_taken_from_and_fenced_off
         world.run_planned(again, on="b")
 
     late = asyncio.run(hung())
-    assert late.rows == 150, "what came after it was taken away did not land"
+    assert (late.rows, late.fenced) == (150, 1), "what came after it was taken away did not land"
     row = world.task(task)
     assert (row["status"], row["attempt"], row["lost_count"], row["retry_count"]) == ("COMPLETED", 2, 1, 0)
     assert rows(world) == row["result"]["rows_fetched"] == 400

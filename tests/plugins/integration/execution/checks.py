@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -13,6 +16,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery import outbox
 from collect_ops.execution.group import GroupResult
 from collect_ops.storage import Connection, connect
+from tests.plugins.integration.looks import look
 from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World
 from tests.servers.paged import Recorded, row
@@ -141,12 +145,48 @@ def committed(world: World, rows: int) -> None:
 
 def connections(dsn: str, application_name: str) -> int:
     """How many connections there are whose application name begins so."""
-    with connect(dsn, application_name="test look") as connection:
-        return connection.execute(
+    return len(
+        look(
+            dsn,
             "SELECT FROM pg_stat_activity "
             "WHERE datname = current_database() AND starts_with(application_name, %s)",
-            (application_name,),
-        ).rowcount
+            application_name,
+        )
+    )
+
+
+def freeze(world: World, pid: int | None, *, rows: int) -> None:
+    """Stop the process of a group when so many rows are committed and none of its transactions is open.
+
+    One that was stopped inside a transaction would keep its row locks until the server ends its session.
+    """
+    assert pid is not None
+    committed(world, rows)
+
+    def frozen_at_rest() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: _is_stopped(pid), "the process has stopped", deadline_s=5)
+        if open_transactions(world.backends.postgres_dsn) == 0:
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    until(frozen_at_rest, "the group is between two transactions")
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def open_transactions(dsn: str) -> int:
+    """How many sessions are in a transaction or run a statement, this one aside."""
+    return len(
+        look(
+            dsn,
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend' AND state <> 'idle'",
+        )
+    )
 
 
 def asides(world: World) -> list[str]:
@@ -177,10 +217,10 @@ def age(db: Connection, seconds: float) -> None:
 
 def waits_for_a_lock(dsn: str, application_name: str) -> bool:
     """Whether a connection whose application name begins so waits for a lock."""
-    with connect(dsn, application_name="test look") as connection:
-        found = connection.execute(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-            "AND starts_with(application_name, %s)",
-            (application_name,),
-        ).fetchone()
-    return found is not None
+    found = look(
+        dsn,
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND starts_with(application_name, %s)",
+        application_name,
+    )
+    return bool(found)

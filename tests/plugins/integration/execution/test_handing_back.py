@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from collect_ops.execution.group import ALIVE_EVERY_S
-from collect_ops.execution.shard import LAST_PAGE_S
+from collect_ops.execution import group as groups
+from collect_ops.execution import shard
 from collect_ops.storage import Connection
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
@@ -32,8 +32,14 @@ def ask_to_hand_back(db: Connection) -> None:
 
 @pytest.mark.parametrize("wait", ["for a slow host", "between two tries"])
 def test_a_request_that_waits_is_given_up(
-    world: World, db: Connection, serve: Callable[..., PagedServer], wait: str
+    world: World,
+    db: Connection,
+    serve: Callable[..., PagedServer],
+    wait: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(groups, "ALIVE_EVERY_S", 0.5)
+    monkeypatch.setattr(shard, "LAST_PAGE_S", 0.5)
     server = serve(rows=100)
     world.serve_from(server.base_url)
     retries = {"http_attempts": 5, "http_backoff_s": LONG_S, "http_max_backoff_s": LONG_S, "max_retries": 3}
@@ -52,7 +58,7 @@ def test_a_request_that_waits_is_given_up(
         assert result.handed_back == 1
         return time.monotonic() - began
 
-    assert asyncio.run(drained()) < ALIVE_EVERY_S + LAST_PAGE_S + 8
+    assert asyncio.run(drained()) < groups.ALIVE_EVERY_S + shard.LAST_PAGE_S + 8
     world.finish(run_id)
     task = world.task(task_id)
     assert (task["status"], task["retry_count"], task["lost_count"]) == ("QUEUED", 0, 0)

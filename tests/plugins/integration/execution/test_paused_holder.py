@@ -10,6 +10,7 @@ from collect_ops.execution.settle import settle
 from tests.plugins.integration.execution.checks import (
     assert_exact,
     finish,
+    freeze,
     nothing_open,
     plan_groups,
     start,
@@ -33,7 +34,7 @@ def test_it_wakes_and_lands_nothing_more(world: World, serve: Callable[..., Page
     assert process.pid is not None
     try:
         held.wait()
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(world, process.pid, rows=100)
         held.release()
         # What the repair pass does when a run has made no progress for too long.
         settled = settle(task_id, 1, world.backends, world.rules, actor="repair", run_over=True)

@@ -19,10 +19,12 @@ from collect_ops.execution.group import GroupResult, run_group
 from collect_ops.execution.rules import ShardingRules
 from collect_ops.execution.stealing import Stealing
 from collect_ops.storage import Connection, connect, connect_async, query
+from tests.examples import examples
 from tests.plugins.integration.execution.checks import (
     DISPOSITIONS,
     assert_exact,
     finish,
+    freeze,
     nothing_open,
     offset_of,
     open_things,
@@ -105,7 +107,7 @@ def test_a_frozen_group_keeps_what_it_has_in_hand(world: World, serve: Serve) ->
     assert process.pid is not None
     try:
         held.wait()
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(world, process.pid, rows=50)
         held.release()
         result = asyncio.run(world.group(run_id, first))
         assert (result.done, result.stolen) == (9, 4)
@@ -323,6 +325,9 @@ def test_thieves_in_any_order(planned: tuple[int, str], db: Connection) -> None:
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(15),
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

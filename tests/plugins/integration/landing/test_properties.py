@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from collect_ops.landing import Landed, Lander, LandingPage, Origin, ensure_target
 from collect_ops.sources.model import Column, Disposition, Source, Target
 from collect_ops.storage import Connection, Jsonb, connect_async
+from tests.examples import examples
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 COLUMNS = {
@@ -73,7 +74,9 @@ def in_a_jsonb(value: Any) -> Jsonb | None:
     return None if value is None else Jsonb(value, dumps=lambda v: json.dumps(v, ensure_ascii=False))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(page=st.lists(records, min_size=1, max_size=6), exact=st.booleans())
 def test_any_record_is_stored_as_an_insert_with_parameters_would(
     db: Connection, landing_dsn: str, page: list[dict[str, Any]], exact: bool
@@ -117,7 +120,9 @@ def test_any_record_is_stored_as_an_insert_with_parameters_would(
     assert stored == db.execute(f"SELECT {names} FROM expected {order}").fetchall()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     pages=st.lists(
         st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=6),

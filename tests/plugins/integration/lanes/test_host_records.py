@@ -29,6 +29,7 @@ from collect_ops.lanes.hosts import (
 )
 from collect_ops.lanes.rules import HostRule
 from collect_ops.storage import Connection, connect, connect_async
+from tests.examples import examples
 
 T = TypeVar("T")
 NAME = "things_api"
@@ -145,7 +146,7 @@ def test_the_record_is_the_pure_breaker(db: Connection, postgres_dsn: str) -> No
 
     Machine.db, Machine.dsn = db, postgres_dsn
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=15, stateful_step_count=25, deadline=None)
+        Machine, settings=settings(max_examples=examples(6), stateful_step_count=25, deadline=None)
     )
 
 

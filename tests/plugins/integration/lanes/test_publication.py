@@ -14,6 +14,7 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.delivery import outbox
 from collect_ops.lanes.publication import Publication, publish
 from collect_ops.storage import Connection, query
+from tests.examples import examples
 from tests.plugins.integration.world import World, source
 
 
@@ -83,7 +84,7 @@ def test_a_publication_that_waits_takes_its_rung(world: World, db: Connection) -
     assert waiting.routing_key == "lane.normal"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(confirms=st.lists(st.integers(1, 6), max_size=8), generation=st.integers(1, 5))
 def test_confirms_in_any_order_record_the_highest(
     world: World, db: Connection, confirms: list[int], generation: int

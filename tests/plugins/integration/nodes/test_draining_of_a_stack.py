@@ -82,8 +82,9 @@ def test_no_claim_begins_meanwhile(connection: psycopg.Connection, postgres_dsn:
 
 
 def test_a_claim_that_does_not_end_keeps_no_group_from_being_asked(
-    connection: psycopg.Connection, postgres_dsn: str
+    connection: psycopg.Connection, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(draining, "_LANES_WITHIN_S", 1.0)
     first, *others = lane_rules().lanes
     open_group(connection, "ours", NODE)
     said: list[str] = []

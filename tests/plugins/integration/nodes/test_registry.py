@@ -143,7 +143,7 @@ def test_a_late_ingest_makes_nobody_lost(world: World, names: Names, client: red
     try:
         wait_until(lambda: bool(client.get(keys.node("n1"))))
         ingest(world, names)
-        time.sleep(7.5)
+        time.sleep(RULES.heartbeat.alive_s + 1)
         done = ingest(world, names)
         assert done.moved == []
         assert done.heartbeats >= 2, "as many as it sent meanwhile"

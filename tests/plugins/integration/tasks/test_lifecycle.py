@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from collect_ops.storage import Connection, errors
 from collect_ops.tasks.lifecycle import MOVES, TaskStatus
+from tests.examples import examples
 
 NEW = (
     "INSERT INTO collect.task (source, source_version, dedup_key, priority, lane, status, moved_by, submitted_by, "
@@ -31,7 +32,9 @@ def test_the_table_in_code_is_the_one_in_the_database(db: Connection) -> None:
     assert in_database == {(str(a), str(b)) for a, targets in MOVES.items() for b in targets}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(walk=st.lists(st.sampled_from(list(TaskStatus)), min_size=1, max_size=15))
 def test_only_legal_moves_happen_and_each_is_logged(new_task: Connection, walk: list[TaskStatus]) -> None:
     db, current = new_task, TaskStatus.CREATED

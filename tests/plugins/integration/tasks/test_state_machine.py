@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
+from tests.examples import examples
 from tests.plugins.integration.tasks.machine import TaskMachine
 
 
@@ -17,7 +18,7 @@ def test_random_lives(postgres_dsn: str, rules: LaneRules) -> None:
     run_state_machine_as_test(
         lambda: TaskMachine(backends, rules),
         settings=settings(
-            max_examples=20,
+            max_examples=examples(8),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -24,6 +24,7 @@ from collect_ops.lanes.priority import PriorityRules
 from collect_ops.lanes.rules import LaneRules, lane_rules
 from collect_ops.maintenance.retention_rules import RetentionRules
 from collect_ops.nodes.rules import PlacementRules
+from tests.examples import examples
 from tests.plugins.unit.cpu_deadline import ends_within
 
 LOADERS: dict[str, Callable[[Path], Rules]] = {
@@ -93,7 +94,7 @@ VALUES = st.recursive(
 
 @pytest.mark.parametrize("name", LOADERS)
 @settings(
-    max_examples=60,
+    max_examples=examples(15),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

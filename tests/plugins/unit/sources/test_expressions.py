@@ -22,6 +22,7 @@ from collect_ops.sources.expressions import (
     unbounded_problem,
 )
 from collect_ops.sources.load import load_source
+from tests.examples import examples
 from tests.plugins.unit.cpu_deadline import ends_within
 from tests.plugins.unit.sources.factories import make_source, source_fields
 
@@ -123,7 +124,7 @@ STAGES = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(STAGES, min_size=1, max_size=5), st.sampled_from(["|", "."]))
 def test_counted_or_not_an_expression_finds_what_jmespath_finds(stages: list[str], joint: str) -> None:
     text = joint.join(stages).replace(".[", "[")
@@ -142,7 +143,7 @@ def test_counted_or_not_an_expression_finds_what_jmespath_finds(stages: list[str
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.text("ab@[]{}()*.,|&?!='`\"0123456789: <>", max_size=40))
 def test_any_text_has_a_problem_or_finds_something_soon(text: str) -> None:
     with ends_within(10):

@@ -20,6 +20,7 @@ from collect_ops.sources.load import load_source
 from collect_ops.sources.loading_rules import warnings_of
 from collect_ops.sources.params import Param, Unfit
 from collect_ops.sources.patterns import PATIENCE_S, matches, pattern_problem, slow_warning, unbounded_problem
+from tests.examples import examples
 from tests.plugins.unit.cpu_deadline import ends_within
 from tests.plugins.unit.sources.factories import source_fields
 
@@ -122,7 +123,7 @@ NESTED = st.tuples(ROWS, st.sampled_from(["(%s)", "(?:%s)", "(?=%s)", "(?>%s)"])
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.one_of(ROWS, NESTED), min_size=1, max_size=3).map("".join), st.sampled_from([10, 60, 256]))
 def test_what_is_proven_to_take_few_steps_takes_little_time(pattern: str, length: int) -> None:
     """The proof is too careful, never too bold: patterns that nest, on values that miss at their end."""
@@ -160,7 +161,7 @@ PIECES = st.sampled_from([
 REPEATS = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}", "*?", "+?"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(125), deadline=None)
 @given(
     st.lists(st.tuples(PIECES, REPEATS), max_size=5).map(
         lambda parts: "".join("".join(part) for part in parts)
@@ -176,7 +177,7 @@ def test_both_engines_mean_the_same(pattern: str, value: str) -> None:
     assert matches(pattern, value) == meant
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(
     st.text("()[]{}|*+?\\^$.,0123456789abx:=!<>PLimsxudwZ#&-~ ", max_size=30), st.text("ab1 ", max_size=20)
 )
