@@ -22,8 +22,6 @@ from collect_ops.lanes.rules import lane_rules
 CONTROL, PERSON, MONITOR = "collect_control", "collect_person", "collect_monitor"
 #: As whom `collect-ops` works for a person at PostgreSQL; psql is `PERSON` there.
 CLI = "collect_cli"
-#: Account of nodes in Airflow: its role may start runs and reads no connection.
-NODE_ACCOUNT = "collect_node"
 NOTHING, EVERYTHING = "^$", ".*"
 _LONGEST_NAME = 63
 
@@ -168,8 +166,9 @@ def node_places(secrets: Mapping[str, str], node_id: str, generation: int) -> di
     return {
         **{f"{server}_USER": name for server in servers},
         **{f"{server}_PASSWORD": password for server in servers},
-        "AIRFLOW_SERVICE_USER": NODE_ACCOUNT,
-        "AIRFLOW_SERVICE_PASSWORD": secrets["AIRFLOW_NODE_PASSWORD"],
+        # No account of the REST API: what asks it are control tasks, and tasks report with tokens of their own.
+        "AIRFLOW_SERVICE_USER": "",
+        "AIRFLOW_SERVICE_PASSWORD": "",
     }
 
 

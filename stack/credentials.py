@@ -39,7 +39,6 @@ def generate() -> dict[str, str]:
         "RABBITMQ_CONTROL_PASSWORD": password(),
         "RABBITMQ_PERSON_PASSWORD": password(),
         "RABBITMQ_MONITOR_PASSWORD": password(),
-        "AIRFLOW_NODE_PASSWORD": password(),
         # Nodes' passwords are made of it.
         "NODES_KEY": secrets.token_urlsafe(48),
         "RABBITMQ_ERLANG_COOKIE": secrets.token_hex(32),
@@ -50,6 +49,7 @@ def generate() -> dict[str, str]:
         "AIRFLOW_ADMIN_PASSWORD": password(),
         "AIRFLOW_VIEWER_PASSWORD": password(),
         "AIRFLOW_SERVICE_PASSWORD": password(),
+        "AIRFLOW_PERSON_PASSWORD": password(),
     }
 
 

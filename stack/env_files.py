@@ -19,6 +19,7 @@ from urllib.parse import quote
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 DATABASE_KEY = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+AIRFLOW_CONNECTION = "AIRFLOW_CONN_COLLECT_AIRFLOW"
 
 
 def parse(path: Path) -> dict[str, str]:
@@ -56,14 +57,16 @@ def fill(value: object, places: Mapping[str, str]) -> object:
 
 
 def connections(places: Mapping[str, str], template: Path = CONFIG / "connections.env") -> dict[str, str]:
-    """AIRFLOW_CONN_* variables in Airflow's JSON form.
+    """AIRFLOW_CONN_* variables in Airflow's JSON form; none to Airflow's REST API for who has no account there.
 
     Args:
-        places: Values for the template's `${NAME}`s.
+        places: Values for the template's `${NAME}`s; an empty AIRFLOW_SERVICE_USER is no account.
         template: A file of AIRFLOW_CONN_NAME=JSON lines.
     """
     filled = {}
     for key, text in parse(template).items():
+        if key == AIRFLOW_CONNECTION and not places["AIRFLOW_SERVICE_USER"]:
+            continue
         connection = fill(json.loads(text), places)
         if isinstance(connection, dict) and str(connection.get("port", "")).isdecimal():
             connection["port"] = int(connection["port"])
@@ -119,7 +122,7 @@ def passwords(places: Mapping[str, str]) -> dict[str, str]:
         "admin": places["AIRFLOW_ADMIN_PASSWORD"],
         "viewer": places["AIRFLOW_VIEWER_PASSWORD"],
         places["AIRFLOW_SERVICE_USER"]: places["AIRFLOW_SERVICE_PASSWORD"],
-        "collect_node": places["AIRFLOW_NODE_PASSWORD"],
+        "collect_person": places["AIRFLOW_PERSON_PASSWORD"],
     }
 
 

@@ -150,8 +150,8 @@ def person(stack: Stack) -> dict[str, str]:
         "PGDATABASE": places["POSTGRES_COLLECT_DB"],
         "COLLECT_REDIS_PORT": str(stack.ports.redis),
         "COLLECT_SERVE_ADDRESS": stack.nodes.bridge or HOST,
-        "COLLECT_AIRFLOW_USER": "admin",
-        "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
+        "COLLECT_AIRFLOW_USER": access.PERSON,
+        "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_PERSON_PASSWORD"],
         # Not secrets: by them `collect-ops` knows whether nodes have queues.
         **{key: value for key, value in executor(stack, places).items() if key in EXECUTOR_MARKS},
         **({EXAMPLES_VARIABLE: "1"} if stack.examples else {}),
@@ -169,5 +169,7 @@ def everything(stack: Stack) -> dict[str, str]:
         "PGPASSWORD": places["POSTGRES_COLLECT_PASSWORD"],
         "COLLECT_POSTGRES_ADMIN_DSN": f"postgresql://{superuser}@{HOST}:{stack.ports.postgres}/postgres",
         "REDISCLI_AUTH": stack.secrets["REDIS_PASSWORD"],
+        "COLLECT_AIRFLOW_USER": "admin",
+        "COLLECT_AIRFLOW_PASSWORD": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
         **owner(stack),
     }

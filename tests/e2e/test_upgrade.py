@@ -13,7 +13,7 @@ import pytest
 
 from demo.run import unpause_needed
 from tests.e2e.installation import Installation
-from tests.e2e.kills import point_connection
+from tests.e2e.kills import landed, point_connection
 from tests.e2e.node_stack import names_a_stack
 from tests.e2e.running_stack import RunningStack, wait_for
 from tests.servers.paged import Failure, PagedServer
@@ -134,9 +134,16 @@ def test_a_running_stack_is_upgraded(
     before = {name: old.task(task_id) for name, task_id in tasks.items()}
     print({name: task["status"] for name, task in before.items()})
     assert before["slow"]["status"] == "RUNNING", "it is slow enough to be met by the upgrade"
-    old.close()
 
     installation.pull()
+    # Between `git pull` and `make up`: what runs goes on, old processes beside new files.
+    there = landed(old, tasks["slow"])
+    wait_for("rows of what runs, beside the new files", lambda: landed(old, tasks["slow"]) > there, 60)
+    window = {name: old.task(each) for name, each in tasks.items()}
+    assert [name for name, each in window.items() if each["status"] == "DEAD"] == ["dead"]
+    assert not [name for name, each in window.items() if each["lost_count"] > before[name]["lost_count"]]
+    old.close()
+
     began = time.monotonic()
     told = installation.run("stack", "up")
     print(told, f"upgraded in {time.monotonic() - began:.0f} s", sep="\n")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import html
 import json
+import quopri
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -60,6 +61,9 @@ WAYS: dict[str, Callable[[str], bytes]] = {
     "percent_twice": lambda text: answer("400 No", quote(quote(text, safe=""), safe="")),
     "base64": lambda text: answer("400 No", base64.b64encode(text.encode())),
     "base64_url": lambda text: answer("400 No", base64.urlsafe_b64encode(text.encode()).rstrip(b"=")),
+    "base64_lines": lambda text: answer("400 No", base64.encodebytes(text.encode())),
+    "quoted_printable": lambda text: answer("400 No", quopri.encodestring(text.encode())),
+    "utf_7": lambda text: answer("400 No", text.encode("utf-7")),
     "hex": lambda text: answer("400 No", text.encode().hex()),
     "utf_16": lambda text: answer("400 No", text.encode("utf-16")),
     "latin_1": lambda text: answer("400 No", text.encode().decode("latin-1")),

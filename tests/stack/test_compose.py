@@ -110,8 +110,7 @@ HELD = {
     },
     # The key that signs requests for task logs is shared by whoever shows and serves them.
     "worker": {
-        "POSTGRES_NODE_PASSWORD", "REDIS_NODE_PASSWORD", "RABBITMQ_NODE_PASSWORD", "AIRFLOW_NODE_PASSWORD",
-        "AIRFLOW_API_SECRET_KEY",
+        "POSTGRES_NODE_PASSWORD", "REDIS_NODE_PASSWORD", "RABBITMQ_NODE_PASSWORD", "AIRFLOW_API_SECRET_KEY",
     },
 }  # fmt: skip
 
@@ -324,6 +323,9 @@ def test_a_worker_container_is_a_node(services: dict[str, Any], tmp_path: Path) 
     assert addresses
     assert not [value for value in addresses if "collect_control" in value or "collect_ops:" in value]
     assert got["AIRFLOW__CELERY__RESULT_BACKEND"].startswith("db+postgresql://collect_node:")
+    assert {key for key in got if key.startswith("AIRFLOW_CONN_")} == {
+        f"AIRFLOW_CONN_COLLECT_{name}" for name in ("POSTGRES", "REDIS", "RABBITMQ")
+    }
 
 
 def test_a_worker_containers_health_is_its_workers_and_its_agents(tmp_path: Path) -> None:

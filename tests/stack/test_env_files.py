@@ -39,6 +39,11 @@ def test_a_password_cannot_break_out_of_its_connection() -> None:
         assert isinstance(connection["port"], int)
 
 
+def test_who_has_no_account_of_airflow_gets_no_connection_to_it() -> None:
+    filled = env_files.connections(PLACES | {"AIRFLOW_SERVICE_USER": "", "AIRFLOW_SERVICE_PASSWORD": ""})
+    assert set(filled) == {f"AIRFLOW_CONN_COLLECT_{name}" for name in ("POSTGRES", "REDIS", "RABBITMQ")}
+
+
 def test_a_missing_place_is_named() -> None:
     with pytest.raises(KeyError, match="RABBITMQ_VHOST"):
         env_files.connections({key: value for key, value in PLACES.items() if key != "RABBITMQ_VHOST"})

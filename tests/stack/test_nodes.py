@@ -170,6 +170,25 @@ def test_a_worker_gets_nothing_that_only_servers_need() -> None:
     assert not [key for key, value in variables.items() if "127.0.0.1" in value]
 
 
+def test_a_node_has_no_account_of_airflows_rest_api_and_control_tasks_have() -> None:
+    """Withdrawing a node leaves it no way in there, and no other node's password has to change."""
+    stack = stack_with(NodeSettings(count=1, listen="192.0.2.9"))
+    connection = "AIRFLOW_CONN_COLLECT_AIRFLOW"
+    worker, joined = (
+        workers.worker_environment(stack, "node-1"),
+        JoinFile.parse(join.text(stack, "n2", None)).variables,
+    )
+    for variables in (worker, joined):
+        assert connection not in variables
+        text = "\n".join(variables.values())
+        accounts = [
+            name for name in stack.secrets if name.startswith("AIRFLOW_") and name.endswith("_PASSWORD")
+        ]
+        assert not [name for name in accounts if stack.secrets[name] in text]
+    for variables in (workers.control_environment(stack), workers.local_environment(stack)):
+        assert json.loads(variables[connection])["login"] == "collect_service"
+
+
 def test_the_api_server_has_no_connection_to_give_away() -> None:
     stack = stack_with(NodeSettings(count=1))
     variables = programs(stack)["api-server"].variables(stack)

@@ -639,7 +639,7 @@ def test_who_was_never_let_in_cannot_be_withdrawn(layout: Layout) -> None:
 
 PERSONS = {
     "POSTGRES_PERSON_PASSWORD", "POSTGRES_CLI_PASSWORD", "REDIS_PERSON_PASSWORD", "RABBITMQ_PERSON_PASSWORD",
-    "RABBITMQ_MONITOR_PASSWORD", "AIRFLOW_ADMIN_PASSWORD",
+    "RABBITMQ_MONITOR_PASSWORD", "AIRFLOW_PERSON_PASSWORD",
 }  # fmt: skip
 
 
@@ -657,6 +657,7 @@ def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) ->
         "POSTGRES_COLLECT_PASSWORD",
         "RABBITMQ_PASSWORD",
         "AIRFLOW_FERNET_KEY",
+        "AIRFLOW_ADMIN_PASSWORD",
     }
     assert named(everything, secrets) >= owners
     keys = [line.partition("=")[0] for line in exported.splitlines()]
@@ -715,7 +716,7 @@ def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(layout: Layout) 
 
 def test_a_join_file_holds_one_nodes_credentials(stack: Stack) -> None:
     text = join.text(privileges.admit(stack, "n3"), "n3", "192.0.2.9")
-    assert named(text, dict(stack.secrets)) == {"AIRFLOW_NODE_PASSWORD", "AIRFLOW_API_SECRET_KEY"}
+    assert named(text, dict(stack.secrets)) == {"AIRFLOW_API_SECRET_KEY"}
     assert "COLLECT_NODE_ID=n3\n" in text
 
 

@@ -1,12 +1,14 @@
 r"""Known secrets within a text, in whatever spelling the other side has echoed them. Pure.
 
 A server rarely repeats a password as it got it: it percent-encodes it (`%2F`, `%2f`, `%252F`), escapes it for HTML
-(`&#x2F;`, `&quot;`), for JSON (`\/`, `\u003c`, `\\\"`) or for source code (`\057`, `\x{2f}`, `\u{2f}`), packs it into
-base64 or hex, alone or as `user:secret`, reads its UTF-8 as Latin-1, and does several of these one after the other. So
-a text is never decoded as a whole, which goes wrong wherever what stands before a secret looks like half an escape.
-Instead every character of a secret is looked for in every spelling: what a text can be read as at one place is a small
-set of characters, each with the place where its spelling ends, and the escapes' own characters are read the same way.
-Base64 and hex are unpacked at every alignment and looked through again.
+(`&#x2F;`, `&quot;`), for JSON (`\/`, `\u003c`, `\\\"`), for source code (`\057`, `\x{2f}`, `\u{2f}`) or for mail
+(`=2F`, `+AC8-`), packs it into base64 or hex, alone or as `user:secret`, reads its UTF-8 as Latin-1, composes or
+decomposes its accents, and does several of these one after the other. So a text is never decoded as a whole, which goes
+wrong wherever what stands before a secret looks like half an escape. Instead every character of a secret is looked for
+in every spelling: what a text can be read as at one place is a small set of characters, each with the place where its
+spelling ends, and the escapes' own characters are read the same way. Base64 and hex are unpacked at every alignment and
+looked through again. Two things are looked for as they are: the whole secret in other case, and its base64 with
+anything between the digits (lines, groups, quotation marks).
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 import binascii
 import html
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 #: Secrets shorter than this are not looked for within texts: masking every `x` would spoil every address.
 MIN_LENGTH = 6
@@ -31,6 +35,9 @@ Way: TypeAlias = tuple[str, ...]
 Reading: TypeAlias = tuple[str, int]
 """A character that a text can be read as, and where its spelling ends."""
 
+Undone: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
+"""A text without an encoding, and where what begins or ends at a place of it does so in the original."""
+
 # How many encodings may lie over each other, and how often something may be packed again.
 _DEPTH = 3
 _PACKED = 2
@@ -41,8 +48,17 @@ _MOST_READINGS = 16
 _REMEMBERED = 512
 
 _ESCAPE = re.compile(r"[%&\\]")
+# In quoted-printable: a byte that is no letter, no digit and no control character, or the end of a line that is none.
+# What stands behind most equals signs is neither.
+_QUOTED_BYTE = "0[9ADad]|2[0-9A-Fa-f]|3[A-Fa-f]|[46]0|5[B-Fb-f]|7[B-Eb-e]|[89A-Fa-f][0-9A-Fa-f]"
+_QUOTED = re.compile(rf"=(?={_QUOTED_BYTE}|[ \t]{{0,3}}\r?\n|[%&\\])")
+# Begins with a set, which is searched for ten times as fast as an alternative.
+_STARTS = re.compile(rf"[%&\\=](?:(?<!=)|(?={_QUOTED_BYTE}|[ \t]{{0,3}}\r?\n|[%&\\]))")
+# What may have become of base64 and hex by it, and of what stands between their digits.
+_QUOTED_DIGIT = re.compile(r"=(?:(?P<byte>0[ADad]|2[02BDFbdf]|3[ADEade]|5[Ff])|[ \t]{0,3}\r?\n)")
 _ELLIPSIS = re.compile(r"\.\.\.|\u2026")
-_ESCAPES = frozenset("%&\\")
+_ESCAPES = frozenset("%&\\=")
+_IN_ESCAPES = _ESCAPES | set("+#;{}")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _OCTAL = frozenset("01234567")
 _LONGEST_BRACED = 6
@@ -50,11 +66,27 @@ _NAME = frozenset("#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 _LONGEST_NAME = 33
 _NUMBERED = re.compile(r"#(?:0*(?P<decimal>[1-9][0-9]{0,5})|[xX]0*(?P<hex>[1-9a-fA-F][0-9a-fA-F]{0,4}));?")
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+_FORMS: Sequence[Literal["NFC", "NFD", "NFKC", "NFKD"]] = ("NFC", "NFD", "NFKC", "NFKD")
+_ASCII = re.compile(r"[\0-\x7f]+")
 _LOST = "?\ufffd"  # what an encoder or a decoder writes for a character that it does not know
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_\r\n-]{8,}")
 _HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[:\s-]?[0-9A-Fa-f]?")
 _PACKED_RUN = re.compile(f"{_BASE64_RUN.pattern}|{_HEX_RUN.pattern}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n")
+_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+# Between digits anything may stand; `+` and `-` are digits, and a form's spaces and what joins texts in source code.
+_NO_SEPARATORS = _DIGITS.replace(b"+", b"_")
+_BYTES_TO_STANDARD = bytes.maketrans(b"_", b"/")
+_BETWEEN_DIGITS = bytes(byte for byte in range(256) if byte not in _NO_SEPARATORS)
+_SEPARATORS = r"[^A-Za-z0-9/_]*+"
+# Letters that a secret has at least which is looked for in other case: fewer may be there by chance.
+_LEAST_LETTERS = 8
+# Digits of UTF-7 that are read as one piece.
+_LONGEST_UTF_7 = 1024
+# Of spaces before the end of a line that goes on.
+_MOST_SPACES = 3
+# Of ends of lines that go on, one after the other.
+_MOST_BREAKS = 3
 
 
 class _Text:
@@ -64,16 +96,20 @@ class _Text:
         self.text = text
         self._known: dict[tuple[int, int], tuple[Reading, ...]] = {}
         self._starts: dict[str, list[int]] | None = None
+        self._breaks = 0
         self._decoders: dict[str, Callable[[int, int], Iterator[Reading]]] = {
             "%": self._percent,
             "&": self._entity,
             "\\": self._backslash,
+            "=": self._quoted_printable,
         }
 
     def readings(self, at: int, depth: int = _DEPTH) -> tuple[Reading, ...]:
         """What the text can be read as at a place; first the character that stands there."""
         character = self.text[at]
         if depth == 0 or character not in _ESCAPES:
+            return ((character, at + 1),)
+        if character == "=" and not _QUOTED.match(self.text, at):
             return ((character, at + 1),)
         known = self._known.get((at, depth))
         if known is None:
@@ -95,7 +131,7 @@ class _Text:
         """Where an escape begins that can be read as one of the characters."""
         if self._starts is None:
             self._starts = {}
-            for match in _ESCAPE.finditer(self.text):
+            for match in _STARTS.finditer(self.text):
                 for character in {reading[0] for reading in self.readings(match.start())}:
                     self._starts.setdefault(character, []).append(match.start())
         for character in characters:
@@ -137,6 +173,25 @@ class _Text:
             if not found:
                 break
         return found
+
+    def _quoted_printable(self, at: int, depth: int) -> Iterator[Reading]:
+        yield from self._byte(at, depth, "=")
+        # A line that goes on in the next: what it goes on with.
+        places = {at}
+        for _ in range(_MOST_SPACES):
+            places |= {end for place in places for _, end in self._next(place, depth, " \t")}
+        places |= {end for place in places for _, end in self._next(place, depth, "\r")}
+        for begins in {end for place in places for _, end in self._next(place, depth, "\n")}:
+            if begins < len(self.text):
+                yield from self._after_break(begins, depth)
+
+    def _after_break(self, at: int, depth: int) -> tuple[Reading, ...]:
+        """What a line goes on with: the break is none of the encodings that may lie over each other."""
+        self._breaks += 1
+        try:
+            return self.readings(at, depth + 1 if self._breaks <= _MOST_BREAKS else depth)
+        finally:
+            self._breaks -= 1
 
     def _percent(self, at: int, depth: int) -> Iterator[Reading]:
         yield from self._byte(at, depth, "%")
@@ -240,11 +295,11 @@ class _Form:
 
     def __init__(self, secret: str) -> None:
         # What a charset has no place for may be missing; where nothing else would be left, that would be anything.
-        lossy = sum(map(str.isascii, secret)) >= MIN_LENGTH
-        self._characters = [_ways(character, lossy=lossy) for character in secret]
+        characters = _with_their_marks(secret)
+        lossy = sum(map(str.isascii, characters)) >= MIN_LENGTH
+        self._characters = [_ways(character, lossy=lossy) for character in characters]
         self._first = _first_of(self._characters)
-        second = f"(?=[%&\\\\]|[{re.escape(_first_of(self._characters[1:]))}])" if secret[0].isascii() else ""
-        self.begins = f"[{re.escape(self._first)}]{second}"
+        self.begins = "|".join(dict.fromkeys(_beginnings(self._characters)))
         self._begins = re.compile(self.begins)
 
     def spans(self, text: _Text, *, cut: bool) -> Iterator[Span]:
@@ -281,11 +336,18 @@ class Spellings:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.secrets = frozenset(secret for secret in secrets if len(secret) >= MIN_LENGTH)
-        self._forms = [_Form(secret) for secret in sorted(self.secrets)]
-        self._shortest = min((max(MIN_LENGTH, sum(map(str.isascii, one))) for one in self.secrets), default=0)
+        composed = {unicodedata.normalize("NFC", secret) for secret in self.secrets}
+        texts = sorted(self.secrets | {text for text in composed if len(text) >= MIN_LENGTH})
+        self._forms = [_Form(text) for text in texts]
+        plain = (sum(map(str.isascii, _with_their_marks(text))) for text in texts)
+        self._shortest = min((max(MIN_LENGTH, length) for length in plain), default=0)
+        self._recased = [_Recased(secret) for secret in sorted(self.secrets) if _Recased.fits(secret)]
+        self._broken = [core for secret in sorted(self.secrets) for core in _cores(secret)]
+        self._utf_7 = _Utf7("".join(texts))
 
         # Most texts hold nothing that a secret could begin with, no escape, and nothing packed.
-        self._promising = re.compile("|".join([form.begins for form in self._forms] + [r"[%&\\\0]"]))
+        begins = "|".join([form.begins for form in self._forms] + [r"[%&\\\0]", _QUOTED.pattern])
+        self._promising = re.compile(begins)
         self._known = lru_cache(maxsize=1024)(self._search)
 
     def spans(self, text: str, *, cut: bool = False) -> list[Span]:
@@ -312,20 +374,51 @@ class Spellings:
             return
         if len(text) < self._shortest and not cut and not _ELLIPSIS.search(text):
             return
-        if not self._promising.search(text) and not (packed and _PACKED_RUN.search(text)):
+        outermost = packed == _PACKED
+        promising = self._promising.search(text) or (packed and _PACKED_RUN.search(text))
+        if not promising and not (outermost and self._utf_7.may_be_in(text)):
+            if outermost:
+                yield from self._as_they_are(text)
             return
         read = _Text(text)
         for form in self._forms:
             yield from form.spans(read, cut=cut)
-        for layer, places in _layers(read, packed):
-            for start, end in self._unpacked(layer, packed, cut=cut):
-                yield places[start], places[end]
-            if "\0" in layer:
-                # UTF-16 that was read as another encoding.
-                kept = [at for at, character in enumerate(layer) if character != "\0"]
-                kept.append(len(layer))
-                for start, end in self._found(layer.replace("\0", ""), packed, cut=cut):
-                    yield places[kept[start]], places[kept[end]]
+        for layer in _layers(read, packed, self._utf_7 if outermost else None):
+            for start, end in self._in_layer(layer, packed, cut=cut):
+                yield layer.starts[start], layer.ends[end]
+
+    def _in_layer(self, layer: _Layer, packed: int, *, cut: bool) -> Iterator[Span]:
+        text = layer.text
+        if layer.rewritten:
+            read = _Text(text)
+            for form in self._forms:
+                yield from form.spans(read, cut=cut)
+            return
+        yield from self._unpacked(text, packed, cut=cut)
+        if packed == _PACKED:
+            yield from self._as_they_are(text)
+        if "\0" in text:
+            # UTF-16 that was read as another encoding.
+            kept = [at for at, character in enumerate(text) if character != "\0"]
+            kept.append(len(text))
+            for start, end in self._found(text.replace("\0", ""), packed, cut=cut):
+                yield kept[start], kept[end]
+
+    def _as_they_are(self, text: str) -> Iterator[Span]:
+        """Where they stand in other case, or as base64 with anything between its digits.
+
+        Each of these costs a search for some bytes, which is next to nothing.
+        """
+        plain = text.encode("ascii", errors="replace")
+        if self._recased:
+            lowered = plain.lower()
+            for recased in self._recased:
+                if recased.word in lowered:
+                    yield from (match.span() for match in recased.pattern.finditer(text))
+        digits = plain.translate(_BYTES_TO_STANDARD, _BETWEEN_DIGITS)
+        for own, core in self._broken:
+            if own in digits:
+                yield from (match.span() for match in _with_anything_between(core).finditer(text))
 
     def _unpacked(self, text: str, packed: int, *, cut: bool) -> Iterator[Span]:
         """Where they stand within base64 and hex."""
@@ -371,35 +464,213 @@ class Spellings:
             yield places[start], places[end]
 
 
-def _layers(read: _Text, packed: int) -> Iterator[tuple[str, Sequence[int]]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """A text in which something was undone.
+
+    Args:
+        text: It.
+        starts: Where what begins at a place of it begins in the original.
+        ends: Where what ends at a place of it ends there.
+        rewritten: Whether it is searched as the original was, and for nothing that is packed.
+    """
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+    rewritten: bool = False
+
+    def undone(self, undone: Undone, *, rewritten: bool = False) -> _Layer:
+        """With one thing more undone: the text, and its places in this one."""
+        text, starts, ends = undone
+        here = [self.starts[at] for at in starts]
+        same = starts is ends and self.starts is self.ends
+        there = here if same else [self.ends[at] for at in ends]
+        return _Layer(text=text, starts=here, ends=there, rewritten=rewritten)
+
+
+class _Recased:
+    """A secret as a whole, in whatever case.
+
+    Args:
+        secret: It.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self.pattern = re.compile(re.escape(secret), re.IGNORECASE)
+        #: Is in every text that holds it.
+        self.word = max(_ASCII.findall(secret), key=len, default="").lower().encode()
+
+    @staticmethod
+    def fits(secret: str) -> bool:
+        """Whether it has so many letters that it is nowhere by chance."""
+        return sum(letter.lower() != letter.upper() for letter in secret) >= _LEAST_LETTERS
+
+
+class _Utf7:
+    """UTF-7 undone, where it may spell a secret.
+
+    Args:
+        characters: Of the secrets.
+    """
+
+    def __init__(self, characters: str) -> None:
+        units = [unit for form in _FORMS for unit in unicodedata.normalize(form, characters)]
+        firsts = {_DIGITS.decode()[min(ord(unit), 0xFFFF) >> 10] for unit in units} | {"A"}
+        self._special = {unit for unit in units if not (unit.isascii() and unit.isalnum())} | _IN_ESCAPES
+        digits = f"[A-Za-z0-9+/]{{2,{_LONGEST_UTF_7 - 1}}}"
+        self._begins = re.compile(
+            rf"\+(?:(?P<plus>-)|(?=(?P<run>[{re.escape(''.join(sorted(firsts)))}]{digits})))"
+        )
+
+    def may_be_in(self, text: str) -> bool:
+        """Whether something in a text looks like it."""
+        return "+" in text and self._begins.search(text) is not None
+
+    def undone(self, text: str) -> Undone | None:
+        """The text without it; None where there is none."""
+        if "+" not in text:
+            return None
+        parts: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = [0]
+        at = 0
+        for match in self._begins.finditer(text):
+            start = match.start()
+            if start < at or not (piece := self._piece(text, match)):
+                continue
+            written, end = piece
+            parts += [text[at:start], written]
+            starts += [*range(at, start), *[start] * len(written)]
+            ends += [*range(at + 1, start + 1), *[end] * len(written)]
+            at = end
+        if at == 0:
+            return None
+        parts.append(text[at:])
+        return "".join(parts), [*starts, *range(at, len(text) + 1)], [*ends, *range(at + 1, len(text) + 1)]
+
+    def _piece(self, text: str, match: re.Match[str]) -> tuple[str, int] | None:
+        """What one piece is read as, and where it ends."""
+        if match["plus"]:
+            return "+", match.end()
+        run = match["run"]
+        if len(run) % 8 not in (0, 3, 6):
+            return None
+        raw = binascii.a2b_base64(run + "=" * (-len(run) % 4))
+        written = raw.decode("utf-16-be", errors="replace")
+        if self._special.isdisjoint(written):
+            return None
+        end = match.start() + 1 + len(run)
+        return written, end + text.startswith("-", end)
+
+
+def _layers(read: _Text, packed: int, utf_7: _Utf7 | None) -> Iterator[_Layer]:
     """A text, and with one encoding after the other undone: what is packed is searched for in each."""
     places: Sequence[int] = range(len(read.text) + 1)
-    yield read.text, places
+    layer = _Layer(text=read.text, starts=places, ends=places)
+    yield from _with_mail_undone(layer, utf_7)
     for _ in range(_DEPTH if packed > 0 else 0):
         if not _ESCAPE.search(read.text):
             return
         text, own = read.decoded()
         if text == read.text:
             return
-        places = [places[at] for at in own]
-        read = _Text(text)
-        yield text, places
+        layer, read = layer.undone((text, own, own)), _Text(text)
+        yield from _with_mail_undone(layer, utf_7)
+
+
+def _with_mail_undone(layer: _Layer, utf_7: _Utf7 | None) -> Iterator[_Layer]:
+    """A text, and without what it may have become to be sent by mail, which nobody packs."""
+    yield layer
+    if utf_7 is None:
+        return
+    layers = [layer]
+    if undone := _quoted_undone(layer.text):
+        layers.append(layer.undone(undone))
+        yield layers[-1]
+    for each in layers:
+        if undone := utf_7.undone(each.text):
+            yield each.undone(undone, rewritten=True)
+
+
+def _quoted_undone(text: str) -> Undone | None:
+    """A text without quoted-printable, as far as it may hide what is packed; None where there is none."""
+    parts: list[str] = []
+    places: list[int] = []
+    at = 0
+    for match in _QUOTED_DIGIT.finditer(text):
+        written = chr(int(match["byte"], 16)) if match["byte"] else ""
+        parts += [text[at : match.start()], written]
+        places += range(at, match.start() + len(written))
+        at = match.end()
+    if at == 0:
+        return None
+    places += range(at, len(text) + 1)
+    return "".join([*parts, text[at:]]), places, places
+
+
+def _cores(secret: str) -> Iterator[tuple[bytes, bytes]]:
+    """The digits of base64 that a secret alone decides, at each alignment, and `?` where it shares one."""
+    raw = secret.encode(errors="surrogatepass")
+    for skipped in range(3):
+        digits = binascii.b2a_base64(bytes(skipped) + raw, newline=False)
+        own = digits[-(-skipped * 4 // 3) : (skipped + len(raw)) * 4 // 3].replace(b"+", b"")
+        yield own, b"?" * (skipped > 0) + own + b"?" * ((skipped + len(raw)) % 3 > 0)
+
+
+@lru_cache(maxsize=64)
+def _with_anything_between(core: bytes) -> re.Pattern[str]:
+    """Digits of base64 in groups, in lines, in quotation marks."""
+    digits = core.decode()
+    between = _SEPARATORS.join("[/_]" if digit == "/" else digit for digit in digits.strip("?"))
+    shared = "[A-Za-z0-9+/_-]?"
+    return re.compile(shared * digits.startswith("?") + between + shared * digits.endswith("?"))
+
+
+def _with_their_marks(text: str) -> list[str]:
+    """The characters of a text, each with the accents that follow it."""
+    characters: list[str] = []
+    for character in text:
+        if characters and unicodedata.combining(character):
+            characters[-1] += character
+        else:
+            characters.append(character)
+    return characters
 
 
 def _ways(character: str, *, lossy: bool) -> tuple[Way, ...]:
-    """What a character may have become by being read in another charset than it was written in."""
+    """What a character may have become by being read in another charset, or normalised, since it was written."""
     if character.isascii():
         return ((" +" if character == " " else character,),)  # a form's space
     lost = _LOST if lossy else ""
-    ways = {(character + lost,), _as_bytes(character, "utf-8", lost)}
-    # UTF-16, whose NULs are left out.
-    ways |= {_as_bytes(character, "utf-16-le", lost), _as_bytes(character, "utf-16-be", lost)}
-    return (*ways, ()) if lossy else tuple(ways)
+    ways: dict[Way, None] = {}
+    for written in dict.fromkeys([character, *(unicodedata.normalize(form, character) for form in _FORMS)]):
+        ways[tuple(one if one.isascii() else one + lost for one in written)] = None
+        ways[_as_bytes(written, "utf-8", lost)] = None
+        # UTF-16, whose NULs are left out.
+        ways[_as_bytes(written, "utf-16-le", lost)] = None
+        ways[_as_bytes(written, "utf-16-be", lost)] = None
+        if lossy:
+            # Without what the charset has no place for: an accent, or all of it.
+            ways[tuple(one for one in written if one.isascii())] = None
+    return tuple(ways)
 
 
-def _as_bytes(character: str, encoding: str, lost: str) -> Way:
-    raw = character.encode(encoding, errors="surrogatepass").replace(b"\0", b"")
+def _as_bytes(text: str, encoding: str, lost: str) -> Way:
+    raw = text.encode(encoding, errors="surrogatepass").replace(b"\0", b"")
     return tuple("".join(_as_single(byte)) + (lost if byte >= 0x80 else "") for byte in raw)
+
+
+def _beginnings(characters: Sequence[Sequence[Way]]) -> Iterator[str]:
+    """Patterns of what a spelling of some characters may begin with."""
+    for way in characters[0]:
+        if not way:
+            if len(characters) > 1:
+                yield from _beginnings(characters[1:])
+            continue
+        follows = way[1] if len(way) > 1 else _first_of(characters[1:]) if len(characters) > 1 else ""
+        ahead = f"(?=[%&\\\\={re.escape(follows)}])" if follows else ""
+        yield f"[{re.escape(way[0])}]{ahead}"
 
 
 def _first_of(characters: Sequence[Sequence[Way]]) -> str:

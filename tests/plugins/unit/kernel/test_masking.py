@@ -185,6 +185,14 @@ def test_endless_nesting_is_cut() -> None:
         "%25",
         "secre",
         "%5c",
+        "=",
+        "=3D",
+        "=\n",
+        "+",
+        "+AC8",
+        "+AC8-",
+        "c2Vj ",
+        "e\u0301",
     ],
 )
 def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:

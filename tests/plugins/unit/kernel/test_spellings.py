@@ -7,8 +7,10 @@ import json
 import re
 import struct
 import time
+import unicodedata
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
+from typing import Literal
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -36,6 +38,31 @@ def utf_16(text: str) -> tuple[int, ...]:
     return struct.unpack(f">{len(raw) // 2}H", raw)
 
 
+def quoted_printable(text: str) -> str:
+    return "".join(
+        c if c.isalnum() and c.isascii() else "".join(f"={b:02X}" for b in c.encode()) for c in text
+    )
+
+
+def utf_7(text: str, *, all_of_it: bool = False) -> str:
+    """As mail had it: what is not allowed in it, or each run of that, in base64 of UTF-16."""
+
+    def piece(match: re.Match[str]) -> str:
+        return f"+{b64encode(match[0].encode('utf-16-be')).decode().rstrip('=')}-"
+
+    return re.sub("(?s).+" if all_of_it else "[^A-Za-z0-9]+", piece, text)
+
+
+def in_groups(size: int, between: str) -> Callable[[str], str]:
+    """Base64 as people print it."""
+
+    def grouped(text: str) -> str:
+        packed = b64encode(f"user:{text}".encode()).decode()
+        return between.join(packed[at : at + size] for at in range(0, len(packed), size))
+
+    return grouped
+
+
 PLAIN: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "percent": lambda text: quote(text, safe=""),
@@ -59,6 +86,10 @@ PLAIN: dict[str, Callable[[str], str]] = {
     ),
     "in braces, bytes": lambda text: "".join(f"\\x{{{ord(c):02X}}}" for c in text),
     "latin-1 for utf-8": lambda text: text.encode().decode("latin-1"),
+    "quoted-printable": quoted_printable,
+    "quoted-printable, lower": lambda text: re.sub(
+        "=..", lambda match: match[0].lower(), quoted_printable(text)
+    ),
     "escape()": lambda text: "".join(
         c if c.isalnum() and c.isascii() else "".join(f"%u{u:04X}" for u in utf_16(c)) for c in text
     ),
@@ -72,7 +103,25 @@ PACKED: dict[str, Callable[[str], str]] = {
     "hex, upper": lambda text: text.encode().hex().upper(),
     "hex, with colons": lambda text: text.encode().hex(":"),
 }
-ENCODINGS = {**PLAIN, **PACKED}
+#: Read with one encoding more over or below it; with two, not where a line ends every few characters.
+LINES: dict[str, Callable[[str], str]] = {
+    "quoted-printable, short lines": lambda text: "=\r\n".join(
+        re.findall("(?s)(?:=..|.){1,5}", quoted_printable(text))
+    ),
+}
+ENCODINGS = {**PLAIN, **PACKED, **LINES}
+#: Read where they are the first or the second encoding.
+MAILED: dict[str, Callable[[str], str]] = {
+    "utf-7": utf_7,
+    "utf-7, all of it": lambda text: utf_7(text, all_of_it=True),
+    "utf-7, as Python has it": lambda text: text.encode("utf-7").decode(),
+}
+GROUPED: dict[str, Callable[[str], str]] = {
+    "groups of four": in_groups(4, " "),
+    "groups of five, in lines": in_groups(5, "\n    "),
+    "short lines, quoted": in_groups(10, '" +\n  "'),
+    "lines of a mail": in_groups(16, "\r\n> "),
+}
 SURROUNDINGS = (
     ("", ""),
     ("before: ", " after"),
@@ -95,7 +144,7 @@ def is_remainder(left: str, first: str) -> bool:
     """What may be left of a secret: padding, the other half of `user:secret`, a digit of base64 that both share."""
     user_too = len(PACKED["base64"]("user:")) if first == "base64 of user:secret" else 0
     bare = re.sub(
-        r"%(25)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b"
+        r"(%|=)(25|3d)*3d|%(25)*u003d|&(amp;)*#(61|x3d);|%(25)*26%(25)*23(61|x3d)%(25)*3b"
         r"|(\\|%(25)*5c|\\134)+(075|[ux](\{|%(25)*7b)3d(\}|%(25)*7d))|=|3d",
         "",
         left,
@@ -119,6 +168,65 @@ def test_no_encoding_of_an_encoding_passes(first: str, second: str) -> None:
         assert spans, text
         if second not in PACKED and "base64 of user:secret" not in (first, second):
             assert is_remainder(uncovered(text, encoded, before, spans), first), (text, spans)
+
+
+@pytest.mark.parametrize("other", {**PLAIN, **LINES})
+@pytest.mark.parametrize("mailed", MAILED)
+def test_utf_7_passes_in_no_other_encoding_and_over_none(mailed: str, other: str) -> None:
+    spellings = Spellings([CANARY])
+    for encoded in (ENCODINGS[other](MAILED[mailed](CANARY)), MAILED[mailed](ENCODINGS[other](CANARY))):
+        for text in (encoded, f"before: {encoded}, after", f"a+b+{encoded}"):
+            spans = spellings.spans(text)
+            assert spans, text
+            assert len(uncovered(text, encoded, text[: text.index(encoded)], spans)) <= 2, (text, spans)
+
+
+@pytest.mark.parametrize("other", {**PLAIN, **LINES})
+@pytest.mark.parametrize("grouped", GROUPED)
+def test_base64_in_pieces_does_not_pass(grouped: str, other: str) -> None:
+    encoded = ENCODINGS[other](GROUPED[grouped](CANARY))
+    spellings = Spellings([CANARY])
+    for before, after in (("", ""), ("the key is ", " they say"), ("line 1: ", "...")):
+        spans = spellings.spans(before + encoded + after)
+        assert spans, encoded
+        shown = mask(before + encoded + after, secrets=[CANARY])
+        assert shown.startswith(before), shown
+        assert shown.endswith(after), shown
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "geh\u00e9im-\u00c5ngstr\u00f6m",
+        "\u1e9b\u0323-\ufb01nes-\u00bd",
+        "\u00e9t\u00e9\u00e9t\u00e9",
+        "\u1112\u1161\u11ab-secret",
+    ],
+)
+def test_accents_composed_or_not(form: Literal["NFC", "NFD", "NFKC", "NFKD"], secret: str) -> None:
+    for known in {secret, *(unicodedata.normalize(each, secret) for each in ("NFC", "NFD"))}:
+        for name, encode in ENCODINGS.items():
+            if name == "latin-1 for utf-8":
+                continue
+            echoed = encode(unicodedata.normalize(form, secret))
+            assert Spellings([known]).spans(f"no: {echoed}!"), (known, echoed)
+    assert mask(f"no: {unicodedata.normalize(form, secret)}!", secrets=[secret]) == "no: ***!"
+
+
+@pytest.mark.parametrize("other", [str.upper, str.lower, str.title, str.swapcase])
+def test_a_secret_in_other_case_is_one_when_all_of_it_is_there(other: Callable[[str], str]) -> None:
+    for secret in (
+        CANARY,
+        "q7RtPwLmXkZb",
+        "\u041f\u0430\u0440\u043e\u043b\u044c-\u0434\u043b\u044f-\u0432\u0441\u0435\u0445",
+    ):
+        echoed = other(secret)
+        assert mask(f"no {echoed}!", secrets=[secret]) == "no ***!"
+        assert mask(quote(f"no {echoed}!"), secrets=[secret]) == "no%20***%21"
+        assert mask(f"no {echoed[:-2]}!", secrets=[secret]) == f"no {echoed[:-2]}!"
+    # Of seven letters there may be others by chance.
+    assert mask("The-Word 12345", secrets=["the-word"]) == "The-Word 12345"
 
 
 @given(
