@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from psycopg.rows import dict_row
 
 from demo.airflow_api import AirflowApi
 from demo.settings import NEEDED, DemoSettings
+from tests.kept_python import KEPT
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -188,18 +188,11 @@ class RunningStack:
     ) -> subprocess.CompletedProcess[str]:
         """Run `python -m MODULE …` in the checkout, on this stack."""
         paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "plugins")])
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=CHECKOUT,
-            env={
-                **os.environ,
-                "PYTHONPATH": paths,
-                "STACK_HOME": str(self.settings.home),
-                "COLUMNS": "200",
-                "NO_COLOR": "1",
-            },
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "STACK_HOME": str(self.settings.home),
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        }
+        return KEPT.run(module, *arguments, environment=environment, timeout_s=timeout_s)

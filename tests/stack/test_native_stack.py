@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +14,12 @@ import psutil
 import psycopg
 import pytest
 
-from stack.layout import CHECKOUT, Layout
+from stack.layout import Layout
 from stack.processes import leftovers
+from tests.stack.command import run_stack
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
 SERVICES = ("postgres", "redis", "epmd", "rabbitmq")
-
-
-def run_stack(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**environment, "STACK_HOME": str(home)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def status(home: Path) -> tuple[int, dict[str, dict[str, object]]]:

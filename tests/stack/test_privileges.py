@@ -28,6 +28,8 @@ from collect_ops.lanes.rules import lane_rules
 from stack import access, credentials, env_files, join, privileges
 from stack.layout import CHECKOUT, Layout
 from stack.settings import HOST, Stack, load
+from tests.kept_python import KEPT
+from tests.stack.command import run_stack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("native-stack")]
 
@@ -41,15 +43,6 @@ OLD_SECRETS = (
 LANE = "collect.lane.normal"
 
 
-def run_stack(layout: Layout, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**own, "STACK_HOME": str(layout.home), **variables},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def own_address() -> str:
     """An address of this machine that stands for another machine's way in."""
     return next(
@@ -61,7 +54,7 @@ def own_address() -> str:
 
 
 def up(layout: Layout) -> None:
-    done = run_stack(layout, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0", LISTEN=own_address())
+    done = run_stack(layout.home, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0", LISTEN=own_address())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -83,7 +76,7 @@ def layout(old_secrets: tuple[Layout, dict[str, str]]) -> Iterator[Layout]:
     privileges.grant_results(load(layout))
     privileges.make_nodes(load(layout))
     yield layout
-    done = run_stack(layout, "clean", "--yes")
+    done = run_stack(layout.home, "clean", "--yes")
     assert done.returncode == 0, done.stderr
 
 
@@ -592,7 +585,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
         client = opened.enter_context(redis_of(places))
         client.set("collect:node:n2", "alive")
 
-        done = run_stack(layout, "withdraw", "n2")
+        done = run_stack(layout.home, "withdraw", "n2")
         assert done.returncode == 0, done.stderr
         for session in sessions:
             with pytest.raises(psycopg.OperationalError):
@@ -621,7 +614,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
     # Neither an `up` nor a second withdrawal brings it back; new credentials are others.
     up(layout)
     shut_out(places)
-    assert run_stack(layout, "withdraw", "n2").returncode == 0
+    assert run_stack(layout.home, "withdraw", "n2").returncode == 0
     again = privileges.admit(load(layout), "n2")
     with closing(database(node(again, "n2"))) as connection, closing(amqp(node(again, "n2"))):
         connection.execute("SELECT 1")
@@ -629,7 +622,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
 
 
 def test_who_was_never_let_in_cannot_be_withdrawn(layout: Layout) -> None:
-    done = run_stack(layout, "withdraw", "nobody")
+    done = run_stack(layout.home, "withdraw", "nobody")
     assert done.returncode == 1
     assert "'nobody'" in done.stderr
     assert "node-1" in done.stderr
@@ -649,9 +642,9 @@ def named(text: str, secrets: dict[str, str]) -> set[str]:
 
 def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) -> None:
     secrets = dict(stack.secrets)
-    exported = run_stack(layout, "env").stdout
+    exported = run_stack(layout.home, "env").stdout
     assert named(exported, secrets) == PERSONS
-    everything = run_stack(layout, "env", "--all").stdout
+    everything = run_stack(layout.home, "env", "--all").stdout
     owners = {
         "POSTGRES_SUPERUSER_PASSWORD",
         "POSTGRES_COLLECT_PASSWORD",
@@ -663,16 +656,29 @@ def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) ->
     assert not [key for key in keys if key.startswith("export AIRFLOW_CONN_")]
 
 
-def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with what `make env` gives, and nothing else."""
-    words = [word for one in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(one)[1:]]
+Run = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def as_a_person(layout: Layout) -> Run:
+    """Runs a command with what `make env` gives, and nothing else."""
+    words = [
+        word for one in run_stack(layout.home, "env").stdout.splitlines() for word in shlex.split(one)[1:]
+    ]
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "COLLECT", "PG"))
     }
-    variables = dict(word.split("=", 1) for word in words)
-    return subprocess.run(
-        shlex.split(line), env={**own, **variables}, capture_output=True, text=True, check=False
-    )
+    environment = {**own, **dict(word.split("=", 1) for word in words)}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        name, *arguments = shlex.split(line)
+        if name == "collect-ops":
+            return KEPT.run("collect_ops.cli", *arguments, environment=environment)
+        return subprocess.run(
+            [name, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -696,18 +702,20 @@ def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
         "collect-ops sweep",
     ],
 )
-def test_psql_and_the_command_work_with_what_make_env_gives(layout: Layout, stack: Stack, line: str) -> None:
+def test_psql_and_the_command_work_with_what_make_env_gives(
+    as_a_person: Run, stack: Stack, line: str
+) -> None:
     with database(owner(stack)) as connection:
         (task,) = connection.execute(TASK, {"who": line}).fetchone() or (0,)
-    done = as_a_person(layout, line.format(task=task))
+    done = as_a_person(line.format(task=task))
     said = done.stdout + done.stderr
     assert "permission denied" not in said
     # No Airflow runs here, and the sweep says so.
     assert done.returncode == 0 or (line == "collect-ops sweep" and "REST API" in said), said
 
 
-def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(layout: Layout) -> None:
-    done = as_a_person(layout, "collect-ops retention")
+def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(as_a_person: Run) -> None:
+    done = as_a_person("collect-ops retention")
     assert done.returncode == 1
     assert "collect_cli may not delete" in done.stderr
     assert "Traceback" not in done.stderr
