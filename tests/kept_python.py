@@ -91,24 +91,32 @@ class KeptPython:
         return subprocess.CompletedProcess([module, *arguments], status, *texts)
 
     def _ask(self, request: Mapping[str, Any], timeout_s: float | None) -> int | None:
+        """The exit status of a request; None when it was killed since its time was over."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        pid = int(process.stdout.readline())
         killed = threading.Event()
+        pid = 0
 
         def kill() -> None:
             killed.set()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-        timer = threading.Timer(timeout_s or threading.TIMEOUT_MAX, kill)
-        timer.daemon = True
-        timer.start()
+        timer = threading.Timer(timeout_s or 0.0, kill)
         try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            pid = int(process.stdout.readline())
+            if timeout_s is not None:
+                timer.start()
             status = int(process.stdout.readline())
+        except BaseException:
+            # A test that is over, by its own time limit for one: the next must not read what this one was to be told.
+            if pid:
+                kill()
+            process.kill()
+            raise
         finally:
             timer.cancel()
         return None if killed.is_set() else status

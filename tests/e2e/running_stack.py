@@ -66,6 +66,7 @@ class RunningStack:
     settings: DemoSettings
     airflow: AirflowApi
     _client: httpx.Client = field(init=False)
+    _tokens: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.settings.airflow_url, timeout=30, trust_env=False)
@@ -90,10 +91,12 @@ class RunningStack:
 
     def rest(self, method: str, path: str, *, body: object = None, user: str = "admin") -> httpx.Response:
         """Call `/api/v2{path}`; errors come back as they are."""
-        headers = {"Authorization": f"Bearer {self._token(user)}"}
+        if user not in self._tokens:
+            self._tokens[user] = self._log_in(user)
+        headers = {"Authorization": f"Bearer {self._tokens[user]}"}
         return self._client.request(method, f"/api/v2{path}", json=body, headers=headers)
 
-    def _token(self, user: str) -> str:
+    def _log_in(self, user: str) -> str:
         password = self.settings.airflow_password
         if user != self.settings.airflow_user:
             password = json.loads((self.settings.home / "airflow/passwords.json").read_text())[user]

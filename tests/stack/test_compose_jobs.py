@@ -21,7 +21,7 @@ from stack.layout import CHECKOUT, Layout
 from stack.settings import HOST, Stack, load
 from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(300)
 SECRETS = re.findall(r"^([A-Z_]+)=$", (CHECKOUT / "docker.env.example").read_text(), flags=re.MULTILINE)
 
 

@@ -18,7 +18,7 @@ from stack.layout import Layout
 from stack.processes import leftovers
 from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(400)
 SERVICES = ("postgres", "redis", "epmd", "rabbitmq")
 
 

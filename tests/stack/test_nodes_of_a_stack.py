@@ -20,7 +20,6 @@ from tests.stack.command import run_stack
 
 pytestmark = [
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("native-stack"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make network namespaces"),
 ]
 

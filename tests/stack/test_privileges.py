@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from urllib.parse import quote
 
 import httpx
@@ -31,7 +32,7 @@ from stack.settings import HOST, Stack, load
 from tests.kept_python import KEPT
 from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(300)
 
 SERVICES = "postgres,redis,rabbitmq"
 #: What a stack of release 0.1.0 had in its file.
@@ -127,6 +128,22 @@ def database(places: dict[str, str], name: str = "collect_ops", host: str = HOST
     )  # fmt: skip
 
 
+Session = Callable[[Places], psycopg.Connection]
+
+
+@pytest.fixture(scope="module")
+def session(layout: Layout) -> Iterator[Session]:
+    """Connections to collect_ops that are kept, one for each identity: of statements that are refused nothing stays."""
+    with ExitStack() as opened:
+        stack = load(layout)
+
+        @cache
+        def of(places: Places) -> psycopg.Connection:
+            return opened.enter_context(closing(database(places(stack))))
+
+        yield of
+
+
 # PostgreSQL
 
 DDL = (
@@ -172,33 +189,33 @@ PERSON_DML = (
 
 @pytest.mark.parametrize("statement", DDL)
 @each_identity
-def test_nobody_who_runs_changes_the_schema(stack: Stack, places: Places, statement: str) -> None:
-    with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+def test_nobody_who_runs_changes_the_schema(session: Session, places: Places, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(places).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", [one for one in NODE_DML if not one.startswith("INSERT")])
 def test_what_happened_is_not_a_persons_to_rewrite_with_what_make_env_gives(
-    stack: Stack, statement: str
+    session: Session, statement: str
 ) -> None:
-    with database(command(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(command).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", NODE_DML)
 @pytest.mark.parametrize("places", [node, person], ids=["node", "person"])
-def test_what_happened_is_not_a_nodes_to_rewrite(stack: Stack, places: Places, statement: str) -> None:
-    with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+def test_what_happened_is_not_a_nodes_to_rewrite(session: Session, places: Places, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(places).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", PERSON_DML)
-def test_a_person_reads(stack: Stack, statement: str) -> None:
-    with database(person(stack)) as connection:
-        connection.execute("SELECT count(*) FROM collect.task_progress")
-        connection.execute("UPDATE collect.host SET held_until = now() WHERE connection = 'nobody'")
-        with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute(statement.encode())
+def test_a_person_reads(session: Session, statement: str) -> None:
+    connection = session(person)
+    connection.execute("SELECT count(*) FROM collect.task_progress")
+    connection.execute("UPDATE collect.host SET held_until = now() WHERE connection = 'nobody'")
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
 
 
 TASK = """
@@ -302,16 +319,16 @@ CODE = (
 @pytest.mark.parametrize("schema", ["landing", "landing_aside", "pg_temp"])
 @each_identity
 def test_who_lands_leaves_no_code_that_others_run(
-    stack: Stack, places: Places, schema: str, statement: str
+    session: Session, places: Places, schema: str, statement: str
 ) -> None:
     """Control settles a task by writing to its table: what a node hung on that would run as control."""
-    with database(places(stack)) as connection:
-        connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
-        try:
-            with pytest.raises(errors.InsufficientPrivilege):
-                connection.execute(statement.format(schema=schema).encode())
-        finally:
-            connection.execute(f"DROP TABLE {schema}.of_all".encode())
+    connection = session(places)
+    connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
+    try:
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement.format(schema=schema).encode())
+    finally:
+        connection.execute(f"DROP TABLE {schema}.of_all".encode())
 
 
 def test_the_owner_may_leave_code(stack: Stack) -> None:

@@ -22,7 +22,7 @@ from stack.layout import CHECKOUT, Layout
 from tests.plugins.integration.broker.link import wait_until
 from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(400)
 # RabbitMQ looks at a channel's age once a minute, and is patient for half an hour. Queues that are neither durable nor
 # exclusive, and a prefetch for all consumers of a channel, are refused from 4.3 on; 3.10 does not know that setting.
 STRICT = """[{rabbit, [
