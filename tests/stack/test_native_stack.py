@@ -50,9 +50,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def running(home: Path) -> Path:
-    done = run_stack(home, "up", "--only", "postgres,redis,rabbitmq")
-    assert done.returncode == 0, done.stderr
+    """Brought up, unless the test before has left it as it should be."""
+    if not runs_as_it_should(home):
+        done = run_stack(home, "up", "--only", "postgres,redis,rabbitmq")
+        assert done.returncode == 0, done.stderr
     return home
+
+
+def runs_as_it_should(home: Path) -> bool:
+    if run_stack(home, "status").returncode != 0:
+        return False
+    services = status(home)[1]
+    return {(services[name]["state"], services[name]["code"]) for name in SERVICES} == {
+        ("healthy", "current")
+    }
 
 
 def test_up_twice_is_harmless(running: Path) -> None:
