@@ -61,7 +61,8 @@ if [ $# -gt 0 ]; then
 fi
 
 # What has databases and virtual hosts of its own runs side by side, before Airflow is started: that takes a part of two
-# processors even when it has nothing to do. What shares the running stack, or kills its services, runs one by one.
+# processors even when it has nothing to do. What shares the running stack, or kills its services, runs one by one, and
+# waits for Airflow most of the time; beside it runs what starts stacks of its own (the groups are in tests/conftest.py).
 "$BIN/python" -m stack up --only postgres,redis,rabbitmq
 step "pytest: what needs no running stack"
 (
@@ -73,6 +74,6 @@ step "pytest: what needs no running stack"
 step "pytest: what works on the running stack, or starts one"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  exec "$BIN/python" -m pytest -m "stack and not chaos and not long"
+  exec "$BIN/python" -m pytest -m "stack and not chaos and not long" -n 2 --dist loadgroup
 ) || status=$?
 exit "$status"

@@ -9,8 +9,6 @@ import secrets
 from dataclasses import asdict
 from pathlib import Path
 
-import httpx
-
 from stack import access, servers
 from stack.access import BrokerUser, Rights
 from stack.credentials import write_private
@@ -124,6 +122,8 @@ def remove_user(stack: Stack, node_id: str) -> None:
 def _manage(
     stack: Stack, method: str, path: str, body: object = None, *, known: tuple[int, ...] = ()
 ) -> None:
+    import httpx  # slow to import, and every program of a stack is started by this package
+
     address = f"http://{HOST}:{stack.ports.rabbitmq_management}/api/{path}"
     login = (stack.places["RABBITMQ_USER"], stack.places["RABBITMQ_PASSWORD"])
     answer = httpx.request(method, address, json=body, auth=login, timeout=15, trust_env=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-
-import redis
+from typing import TYPE_CHECKING
 
 from stack import access, agent, servers
 from stack.access import RedisUser
@@ -12,6 +11,9 @@ from stack.credentials import write_private
 from stack.env_files import CONFIG
 from stack.faults import MissingProgram
 from stack.settings import HOST, Stack
+
+if TYPE_CHECKING:
+    import redis
 
 
 def configure(stack: Stack) -> None:
@@ -66,6 +68,8 @@ def version(stack: Stack) -> str:
 
 
 def _connect(stack: Stack) -> redis.Redis:
+    import redis  # it brings all of OpenTelemetry, and every program of a stack is started by this package
+
     return redis.Redis(
         host=HOST, port=stack.ports.redis, password=stack.secrets["REDIS_PASSWORD"], socket_timeout=5
     )

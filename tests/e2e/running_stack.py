@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from psycopg.rows import dict_row
 
 from demo.airflow_api import AirflowApi
 from demo.settings import NEEDED, DemoSettings
+from tests.kept_python import KEPT
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class RunningStack:
     settings: DemoSettings
     airflow: AirflowApi
     _client: httpx.Client = field(init=False)
+    _tokens: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.settings.airflow_url, timeout=30, trust_env=False)
@@ -90,10 +91,12 @@ class RunningStack:
 
     def rest(self, method: str, path: str, *, body: object = None, user: str = "admin") -> httpx.Response:
         """Call `/api/v2{path}`; errors come back as they are."""
-        headers = {"Authorization": f"Bearer {self._token(user)}"}
+        if user not in self._tokens:
+            self._tokens[user] = self._log_in(user)
+        headers = {"Authorization": f"Bearer {self._tokens[user]}"}
         return self._client.request(method, f"/api/v2{path}", json=body, headers=headers)
 
-    def _token(self, user: str) -> str:
+    def _log_in(self, user: str) -> str:
         password = self.settings.airflow_password
         if user != self.settings.airflow_user:
             password = json.loads((self.settings.home / "airflow/passwords.json").read_text())[user]
@@ -188,18 +191,11 @@ class RunningStack:
     ) -> subprocess.CompletedProcess[str]:
         """Run `python -m MODULE …` in the checkout, on this stack."""
         paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "plugins")])
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=CHECKOUT,
-            env={
-                **os.environ,
-                "PYTHONPATH": paths,
-                "STACK_HOME": str(self.settings.home),
-                "COLUMNS": "200",
-                "NO_COLOR": "1",
-            },
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "STACK_HOME": str(self.settings.home),
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        }
+        return KEPT.run(module, *arguments, environment=environment, timeout_s=timeout_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from tests.e2e.running_stack import RunningStack
+from tests.kept_python import KEPT
 from tests.servers.paged import PagedServer, basic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -33,14 +33,8 @@ def name(stack: RunningStack) -> Iterator[str]:
 def collect_ops(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """The command as a person has it: what `make env` exports, and no connection of its own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_CONN_")}
-    return subprocess.run(
-        [sys.executable, "-m", "collect_ops.cli", *arguments],
-        env={**kept, **variables},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return KEPT.run(
+        "collect_ops.cli", *arguments, environment={**kept, **variables}, stdin=stdin, timeout_s=120
     )
 
 
@@ -96,13 +90,7 @@ def test_a_paused_lane_is_told(stack: RunningStack) -> None:
         told = json.loads(collect_ops("why", task_id, "--json").stdout)
         assert told["paused"] == ["lane_bulk"]
         assert "lane_bulk is paused" in told["sentences"][0]
-        status = subprocess.run(
-            [sys.executable, "-m", "stack", "status", "--json"],
-            env={**os.environ, "STACK_HOME": os.environ["COLLECT_OPS_STACK"]},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        status = stack.command("stack", "status", "--json")
         assert "lane_bulk" in json.loads(status.stdout)["paused"]
         collect_ops("cancel", task_id)
     finally:

@@ -22,7 +22,9 @@ from demo.errors import DatasetDamaged, ToolMissing
 from demo.server import EXAMPLES_LOGIN, DemoServer, ensure_running, find_datasette, serve
 from stack.layout import Layout
 from stack.processes import leftovers
+from tests.kept_python import KEPT
 
+pytestmark = pytest.mark.xdist_group("demo server")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -97,20 +99,16 @@ EXAMPLES = sorted(path.stem for path in (CHECKOUT / "include/sources").glob("exa
 
 def check_examples_online(connection: str) -> dict[str, dict[str, str]]:
     """`source check --online` of all examples: the state of each check, by source."""
-    done = subprocess.run(
-        [sys.executable, "-m", "collect_ops.cli", "source", "check", *EXAMPLES, "--online", "--json"],
-        cwd=CHECKOUT,
-        env={
+    done = KEPT.run(
+        "collect_ops.cli", "source", "check", *EXAMPLES, "--online", "--json",
+        environment={
             **os.environ,
             "PYTHONPATH": str(CHECKOUT / "plugins"),
             "AIRFLOW_CONN_EXAMPLE_API": connection,
             "COLLECT_EXAMPLES": "1",
         },
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+        timeout_s=90,
+    )  # fmt: skip
     verdicts = json.loads(done.stdout)
     states = [{line["check"]: line["state"] for line in verdict["online"]} for verdict in verdicts]
     return dict(zip(EXAMPLES, states, strict=True))

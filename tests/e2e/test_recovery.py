@@ -102,7 +102,7 @@ def test_postgres_killed_under_a_long_group_holds_up_nothing_new(stack: RunningS
     assert_untouched(stack, long_task)
 
 
-@pytest.mark.parametrize("source", [20.0], indirect=True)
+@pytest.mark.parametrize("source", [8.0], indirect=True)  # four pages of it: longer than the pause
 def test_a_scheduler_that_was_paused_for_20_s_takes_nothing_with_it(
     stack: RunningStack, long_task: int
 ) -> None:

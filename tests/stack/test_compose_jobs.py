@@ -19,28 +19,20 @@ from psycopg import errors
 from stack import credentials, env_files
 from stack.layout import CHECKOUT, Layout
 from stack.settings import HOST, Stack, load
+from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(300)
 SECRETS = re.findall(r"^([A-Z_]+)=$", (CHECKOUT / "docker.env.example").read_text(), flags=re.MULTILINE)
-
-
-def run_stack(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**own, "STACK_HOME": str(layout.home)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Servers that know the owners of the native stack; the jobs give these other passwords."""
     layout = Layout(home=tmp_path_factory.mktemp("compose") / "stack")
-    done = run_stack(layout, "up", "--only", "postgres,rabbitmq")
+    done = run_stack(layout.home, "up", "--only", "postgres,rabbitmq")
     assert done.returncode == 0, done.stdout + done.stderr
     yield load(layout)
-    done = run_stack(layout, "clean", "--yes")
+    done = run_stack(layout.home, "clean", "--yes")
     assert done.returncode == 0, done.stderr
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +14,12 @@ import psutil
 import psycopg
 import pytest
 
-from stack.layout import CHECKOUT, Layout
+from stack.layout import Layout
 from stack.processes import leftovers
+from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(400)
 SERVICES = ("postgres", "redis", "epmd", "rabbitmq")
-
-
-def run_stack(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**environment, "STACK_HOME": str(home)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def status(home: Path) -> tuple[int, dict[str, dict[str, object]]]:
@@ -60,9 +50,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def running(home: Path) -> Path:
-    done = run_stack(home, "up", "--only", "postgres,redis,rabbitmq")
-    assert done.returncode == 0, done.stderr
+    """Brought up, unless the test before has left it as it should be."""
+    if not runs_as_it_should(home):
+        done = run_stack(home, "up", "--only", "postgres,redis,rabbitmq")
+        assert done.returncode == 0, done.stderr
     return home
+
+
+def runs_as_it_should(home: Path) -> bool:
+    if run_stack(home, "status").returncode != 0:
+        return False
+    services = status(home)[1]
+    return {(services[name]["state"], services[name]["code"]) for name in SERVICES} == {
+        ("healthy", "current")
+    }
 
 
 def test_up_twice_is_harmless(running: Path) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,28 +13,19 @@ import psutil
 import pytest
 
 from stack import network
-from stack.layout import CHECKOUT, Layout
+from stack.layout import Layout
 from stack.processes import leftovers
 from stack.settings import load
+from tests.stack.command import run_stack
 
 pytestmark = [
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("native-stack"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make network namespaces"),
 ]
 
 
-def run_stack(layout: Layout, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**own, "STACK_HOME": str(layout.home), **variables},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def up(layout: Layout, **variables: str) -> str:
-    done = run_stack(layout, "up", "--only", "redis", **variables)
+    done = run_stack(layout.home, "up", "--only", "redis", **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -45,7 +34,7 @@ def up(layout: Layout, **variables: str) -> str:
 def layout(tmp_path: Path) -> Iterator[Layout]:
     layout = Layout(home=tmp_path / "stack")
     yield layout
-    done = run_stack(layout, "clean", "--yes")
+    done = run_stack(layout.home, "clean", "--yes")
     assert done.returncode == 0, done.stderr
     assert namespaces(layout) == []
     assert leftovers(layout) == []
@@ -66,7 +55,7 @@ def test_through_a_crash_and_changes(layout: Layout) -> None:
     nodes = load(layout).nodes
     assert len(namespaces(layout)) == 2
     assert redis_listens_at(layout) == {"127.0.0.1", nodes.bridge}
-    status = json.loads(run_stack(layout, "status", "--json").stdout)["services"]
+    status = json.loads(run_stack(layout.home, "status", "--json").stdout)["services"]
     addresses = {line["service"]: line["address"] for line in status}
     assert addresses["worker-2"] == addresses["agent-2"] == nodes.address("node-2")
 
@@ -97,7 +86,7 @@ def test_down_after_everything_died(layout: Layout) -> None:
     up(layout, NODES="1")
     for process in leftovers(layout):
         process.send_signal(signal.SIGKILL)
-    done = run_stack(layout, "down")
+    done = run_stack(layout.home, "down")
     assert done.returncode == 0, done.stderr
     assert namespaces(layout) == []
 
@@ -106,7 +95,7 @@ def test_where_namespaces_are_not_wanted_nodes_share_the_machine(layout: Layout)
     up(layout, NODES="2", NODE_NETWORK="0")
     assert namespaces(layout) == []
     assert redis_listens_at(layout) == {"127.0.0.1"}
-    status = json.loads(run_stack(layout, "status", "--json").stdout)["services"]
+    status = json.loads(run_stack(layout.home, "status", "--json").stdout)["services"]
     assert [line["service"] for line in status if line["service"].startswith("worker-")] == [
         "worker-control", "worker-1", "worker-2",
     ]  # fmt: skip
@@ -127,7 +116,7 @@ def test_another_address_is_listened_on_until_it_is_taken_away(layout: Layout) -
 
 def test_a_wrong_number_is_told_and_changes_nothing(layout: Layout) -> None:
     up(layout, NODES="1")
-    done = run_stack(layout, "up", "--only", "redis", NODES="many")
+    done = run_stack(layout.home, "up", "--only", "redis", NODES="many")
     assert done.returncode == 1
     assert "error: NODES: 'many' cannot be used; allowed: a number from 0 to 32" in done.stderr
     assert load(layout).nodes.count == 1

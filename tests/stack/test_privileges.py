@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from urllib.parse import quote
 
 import httpx
@@ -28,8 +29,10 @@ from collect_ops.lanes.rules import lane_rules
 from stack import access, credentials, env_files, join, privileges
 from stack.layout import CHECKOUT, Layout
 from stack.settings import HOST, Stack, load
+from tests.kept_python import KEPT
+from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(300)
 
 SERVICES = "postgres,redis,rabbitmq"
 #: What a stack of release 0.1.0 had in its file.
@@ -39,15 +42,6 @@ OLD_SECRETS = (
     "AIRFLOW_FERNET_KEY", "AIRFLOW_ADMIN_PASSWORD", "AIRFLOW_VIEWER_PASSWORD", "AIRFLOW_SERVICE_PASSWORD",
 )  # fmt: skip
 LANE = "collect.lane.normal"
-
-
-def run_stack(layout: Layout, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-    return subprocess.run(
-        [sys.executable, "-m", "stack", *arguments],
-        cwd=CHECKOUT, env={**own, "STACK_HOME": str(layout.home), **variables},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def own_address() -> str:
@@ -61,7 +55,7 @@ def own_address() -> str:
 
 
 def up(layout: Layout) -> None:
-    done = run_stack(layout, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0", LISTEN=own_address())
+    done = run_stack(layout.home, "up", "--only", SERVICES, NODES="1", NODE_NETWORK="0", LISTEN=own_address())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -83,7 +77,7 @@ def layout(old_secrets: tuple[Layout, dict[str, str]]) -> Iterator[Layout]:
     privileges.grant_results(load(layout))
     privileges.make_nodes(load(layout))
     yield layout
-    done = run_stack(layout, "clean", "--yes")
+    done = run_stack(layout.home, "clean", "--yes")
     assert done.returncode == 0, done.stderr
 
 
@@ -134,6 +128,22 @@ def database(places: dict[str, str], name: str = "collect_ops", host: str = HOST
     )  # fmt: skip
 
 
+Session = Callable[[Places], psycopg.Connection]
+
+
+@pytest.fixture(scope="module")
+def session(layout: Layout) -> Iterator[Session]:
+    """Connections to collect_ops that are kept, one for each identity: of statements that are refused nothing stays."""
+    with ExitStack() as opened:
+        stack = load(layout)
+
+        @cache
+        def of(places: Places) -> psycopg.Connection:
+            return opened.enter_context(closing(database(places(stack))))
+
+        yield of
+
+
 # PostgreSQL
 
 DDL = (
@@ -179,33 +189,33 @@ PERSON_DML = (
 
 @pytest.mark.parametrize("statement", DDL)
 @each_identity
-def test_nobody_who_runs_changes_the_schema(stack: Stack, places: Places, statement: str) -> None:
-    with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+def test_nobody_who_runs_changes_the_schema(session: Session, places: Places, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(places).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", [one for one in NODE_DML if not one.startswith("INSERT")])
 def test_what_happened_is_not_a_persons_to_rewrite_with_what_make_env_gives(
-    stack: Stack, statement: str
+    session: Session, statement: str
 ) -> None:
-    with database(command(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(command).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", NODE_DML)
 @pytest.mark.parametrize("places", [node, person], ids=["node", "person"])
-def test_what_happened_is_not_a_nodes_to_rewrite(stack: Stack, places: Places, statement: str) -> None:
-    with database(places(stack)) as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.encode())
+def test_what_happened_is_not_a_nodes_to_rewrite(session: Session, places: Places, statement: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        session(places).execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", PERSON_DML)
-def test_a_person_reads(stack: Stack, statement: str) -> None:
-    with database(person(stack)) as connection:
-        connection.execute("SELECT count(*) FROM collect.task_progress")
-        connection.execute("UPDATE collect.host SET held_until = now() WHERE connection = 'nobody'")
-        with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute(statement.encode())
+def test_a_person_reads(session: Session, statement: str) -> None:
+    connection = session(person)
+    connection.execute("SELECT count(*) FROM collect.task_progress")
+    connection.execute("UPDATE collect.host SET held_until = now() WHERE connection = 'nobody'")
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
 
 
 TASK = """
@@ -309,16 +319,16 @@ CODE = (
 @pytest.mark.parametrize("schema", ["landing", "landing_aside", "pg_temp"])
 @each_identity
 def test_who_lands_leaves_no_code_that_others_run(
-    stack: Stack, places: Places, schema: str, statement: str
+    session: Session, places: Places, schema: str, statement: str
 ) -> None:
     """Control settles a task by writing to its table: what a node hung on that would run as control."""
-    with database(places(stack)) as connection:
-        connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
-        try:
-            with pytest.raises(errors.InsufficientPrivilege):
-                connection.execute(statement.format(schema=schema).encode())
-        finally:
-            connection.execute(f"DROP TABLE {schema}.of_all".encode())
+    connection = session(places)
+    connection.execute(f"CREATE TABLE {schema}.of_all (n int)".encode())
+    try:
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement.format(schema=schema).encode())
+    finally:
+        connection.execute(f"DROP TABLE {schema}.of_all".encode())
 
 
 def test_the_owner_may_leave_code(stack: Stack) -> None:
@@ -592,7 +602,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
         client = opened.enter_context(redis_of(places))
         client.set("collect:node:n2", "alive")
 
-        done = run_stack(layout, "withdraw", "n2")
+        done = run_stack(layout.home, "withdraw", "n2")
         assert done.returncode == 0, done.stderr
         for session in sessions:
             with pytest.raises(psycopg.OperationalError):
@@ -621,7 +631,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
     # Neither an `up` nor a second withdrawal brings it back; new credentials are others.
     up(layout)
     shut_out(places)
-    assert run_stack(layout, "withdraw", "n2").returncode == 0
+    assert run_stack(layout.home, "withdraw", "n2").returncode == 0
     again = privileges.admit(load(layout), "n2")
     with closing(database(node(again, "n2"))) as connection, closing(amqp(node(again, "n2"))):
         connection.execute("SELECT 1")
@@ -629,7 +639,7 @@ def test_a_withdrawn_node_is_shut_out_and_its_sessions_end(layout: Layout, stack
 
 
 def test_who_was_never_let_in_cannot_be_withdrawn(layout: Layout) -> None:
-    done = run_stack(layout, "withdraw", "nobody")
+    done = run_stack(layout.home, "withdraw", "nobody")
     assert done.returncode == 1
     assert "'nobody'" in done.stderr
     assert "node-1" in done.stderr
@@ -649,9 +659,9 @@ def named(text: str, secrets: dict[str, str]) -> set[str]:
 
 def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) -> None:
     secrets = dict(stack.secrets)
-    exported = run_stack(layout, "env").stdout
+    exported = run_stack(layout.home, "env").stdout
     assert named(exported, secrets) == PERSONS
-    everything = run_stack(layout, "env", "--all").stdout
+    everything = run_stack(layout.home, "env", "--all").stdout
     owners = {
         "POSTGRES_SUPERUSER_PASSWORD",
         "POSTGRES_COLLECT_PASSWORD",
@@ -664,16 +674,29 @@ def test_make_env_gives_out_what_a_person_needs(layout: Layout, stack: Stack) ->
     assert not [key for key in keys if key.startswith("export AIRFLOW_CONN_")]
 
 
-def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with what `make env` gives, and nothing else."""
-    words = [word for one in run_stack(layout, "env").stdout.splitlines() for word in shlex.split(one)[1:]]
+Run = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def as_a_person(layout: Layout) -> Run:
+    """Runs a command with what `make env` gives, and nothing else."""
+    words = [
+        word for one in run_stack(layout.home, "env").stdout.splitlines() for word in shlex.split(one)[1:]
+    ]
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "COLLECT", "PG"))
     }
-    variables = dict(word.split("=", 1) for word in words)
-    return subprocess.run(
-        shlex.split(line), env={**own, **variables}, capture_output=True, text=True, check=False
-    )
+    environment = {**own, **dict(word.split("=", 1) for word in words)}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        name, *arguments = shlex.split(line)
+        if name == "collect-ops":
+            return KEPT.run("collect_ops.cli", *arguments, environment=environment)
+        return subprocess.run(
+            [name, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -697,18 +720,20 @@ def as_a_person(layout: Layout, line: str) -> subprocess.CompletedProcess[str]:
         "collect-ops sweep",
     ],
 )
-def test_psql_and_the_command_work_with_what_make_env_gives(layout: Layout, stack: Stack, line: str) -> None:
+def test_psql_and_the_command_work_with_what_make_env_gives(
+    as_a_person: Run, stack: Stack, line: str
+) -> None:
     with database(owner(stack)) as connection:
         (task,) = connection.execute(TASK, {"who": line}).fetchone() or (0,)
-    done = as_a_person(layout, line.format(task=task))
+    done = as_a_person(line.format(task=task))
     said = done.stdout + done.stderr
     assert "permission denied" not in said
     # No Airflow runs here, and the sweep says so.
     assert done.returncode == 0 or (line == "collect-ops sweep" and "REST API" in said), said
 
 
-def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(layout: Layout) -> None:
-    done = as_a_person(layout, "collect-ops retention")
+def test_ended_tasks_are_deleted_by_control_and_not_by_a_person(as_a_person: Run) -> None:
+    done = as_a_person("collect-ops retention")
     assert done.returncode == 1
     assert "collect_cli may not delete" in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,8 +20,9 @@ from collect_ops.kernel.errors import OwnOutage
 from stack.env_files import CONFIG, parse
 from stack.layout import CHECKOUT, Layout
 from tests.plugins.integration.broker.link import wait_until
+from tests.stack.command import run_stack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(400)
 # RabbitMQ looks at a channel's age once a minute, and is patient for half an hour. Queues that are neither durable nor
 # exclusive, and a prefetch for all consumers of a channel, are refused from 4.3 on; 3.10 does not know that setting.
 STRICT = """[{rabbit, [
@@ -38,23 +39,15 @@ def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     layout = Layout(home=tmp_path_factory.mktemp("strict") / "stack")
     layout.create()
     (layout.etc / "rabbitmq-advanced.config").write_text(STRICT)
-    variables = {key: value for key, value in os.environ.items() if not key.endswith("_PORT")}
-
-    def run_stack(*arguments: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "stack", *arguments],
-            cwd=CHECKOUT, env={**variables, "STACK_HOME": str(layout.home)},
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-
     try:
-        run_stack("up", "--only", "rabbitmq")
+        run_stack(layout.home, "up", "--only", "rabbitmq").check_returncode()
         exported = [
-            line.removeprefix("export ").partition("=") for line in run_stack("env", "--all").splitlines()
+            line.removeprefix("export ").partition("=")
+            for line in run_stack(layout.home, "env", "--all").stdout.splitlines()
         ]
         yield next(value.strip("'") for name, _, value in exported if name == "COLLECT_AMQP_URL")
     finally:
-        run_stack("clean", "--yes")
+        run_stack(layout.home, "clean", "--yes").check_returncode()
 
 
 @pytest.fixture

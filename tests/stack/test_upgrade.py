@@ -13,7 +13,7 @@ import pytest
 from stack.code import Code
 from tests.e2e.installation import Installation
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("native-stack")]
+pytestmark = pytest.mark.timeout(900)
 SERVICES = ("postgres", "redis", "epmd", "rabbitmq")
 ONLY = ("--only", "postgres,redis,rabbitmq")
 
