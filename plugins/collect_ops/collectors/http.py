@@ -164,6 +164,10 @@ class HttpCollector:
         with self._client.masking():
             return required_total(fetched.document, self._source, fetched.answer)
 
+    def shown(self, request: RenderedRequest) -> str:
+        """A request of its own (a total's, a range's) as it may be shown."""
+        return f"{request.method} {self._client.shown(self._rendered(request).url)}"
+
     async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
         """What expressions find in the answer to a request of its own.
 
