@@ -367,10 +367,10 @@ def test_what_can_live_and_do_nothing_is_ended_by_its_health_check(services: dic
 
 def test_an_old_container_does_not_execute_what_a_pull_brings(services: dict[str, Any]) -> None:
     """include/ is mounted: who executes our statements has read them at its start (see test_preloading)."""
-    commands = {name: service.get("command") or [] for name, service in services.items()}
     executing = {"worker", "control", "dag-processor", "triggerer"}
     for name in executing:
-        words = ["airflow", *commands[name]]
+        command = services[name]["command"]
+        words = ["airflow", *(command.split() if isinstance(command, str) else command)]
         assert forks(words, services[name]["environment"]["AIRFLOW__CORE__EXECUTOR"]) or "triggerer" in words
 
 

@@ -68,17 +68,17 @@ def init() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def airflow(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> psycopg.Connection:
+def airflow(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
     """Airflow's database, of which its jobs are there."""
     named = conninfo_to_dict(postgres_dsn)
     for name, key in (("HOST", "host"), ("PORT", "port"), ("AIRFLOW_USER", "user"), ("AIRFLOW_PASSWORD", "password"),
                       ("AIRFLOW_DB", "dbname")):  # fmt: skip
         monkeypatch.setenv(f"POSTGRES_{name}", str(named[key]))
-    connection = psycopg.connect(postgres_dsn, autocommit=True)
-    connection.execute(
-        "CREATE TABLE job (job_type text, state text, hostname text, latest_heartbeat timestamptz)"
-    )
-    return connection
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE job (job_type text, state text, hostname text, latest_heartbeat timestamptz)"
+        )
+        yield connection
 
 
 def beat(airflow: psycopg.Connection, age_s: float = 0, **columns: str) -> None:
