@@ -16,6 +16,7 @@ from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.catalog import LandingTablesOperator
 from collect_ops.operators.forms import source_params
 from collect_ops.operators.links import runs_of_source
+from collect_ops.operators.machinery import machinery
 from collect_ops.operators.submit import CollectSubmitOperator
 from collect_ops.sources.asset import table_asset
 from collect_ops.sources.load import load_sources
@@ -68,8 +69,9 @@ def landing_tables(sources: Iterable[Source]) -> DAG:
     with DAG(
         dag_id=CATALOG,
         schedule=None,
-        catchup=False,
-        tags=["collect-ops", "source"],
+        **machinery(
+            "Machinery: landing tables", "Makes the landing tables known as assets; never runs", "source"
+        ),
         doc_md="The tables that sources land in, as assets to schedule your own DAGs on. Never runs: a table's event "
         "comes with its rows, whatever the way in.",
     ) as dag:

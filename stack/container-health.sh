@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Health of a worker container: its Celery worker answers, and when it is a node, its agent says that it lives.
+# Health of a worker container: its Celery worker consumes, and when it is a node, its agent says that it lives. A worker that
+# has stopped consuming is ended, so that Compose starts it again.
 set -euo pipefail
-celery --app airflow.providers.celery.executors.celery_executor.app inspect ping --destination "celery@$HOSTNAME" >/dev/null
+python -m stack.container_watch worker
 if [ -z "${COLLECT_WORKER_QUEUES:-}" ]; then
     python -m stack.container_agent "${COLLECT_NODE_ID:-${HOSTNAME,,}}"
 fi

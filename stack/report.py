@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stack import access, health, supervisor
 from stack.code import Code, Sources, code_of
+from stack.paused import standstill
 from stack.programs import Program, programs
 from stack.settings import HOST, Stack, read_settings
 
@@ -77,11 +78,12 @@ def all_healthy(lines: list[ServiceStatus]) -> bool:
 
 
 def as_json(lines: list[ServiceStatus], paused: list[str]) -> str:
-    """For programs: `{"healthy": bool, "services": [...], "paused": [...]}`."""
+    """For programs: `{"healthy": bool, "services": [...], "paused": [...], "standstill": {...}}`."""
     document = {
         "healthy": all_healthy(lines),
         "services": [asdict(line) for line in lines],
         "paused": paused,
+        "standstill": {dag_id: standstill(dag_id) for dag_id in paused},
     }
     return json.dumps(document, indent=2)
 

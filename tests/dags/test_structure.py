@@ -157,6 +157,7 @@ def test_the_machinery_can_be_told_from_what_people_started(dags: Mapping[str, D
         "collect_inbox",
         "collect_sweep",
         "heartbeat_ingest",
+        "landing_tables",
     }
     for dag_id in machinery:
         dag = dags[dag_id]
@@ -164,6 +165,11 @@ def test_the_machinery_can_be_told_from_what_people_started(dags: Mapping[str, D
         assert dag.description
         assert dag.dag_display_name.startswith("Machinery: ")
         assert (dag.max_active_runs, dag.catchup) == (1, False)
+
+
+def test_only_sources_wait_for_somebody_to_resume_them(dags: Mapping[str, DAG]) -> None:
+    paused = {dag_id for dag_id, dag in dags.items() if dag.is_paused_upon_creation is not False}
+    assert paused == {f"source_{name}" for name in load_sources().sources}
 
 
 def test_an_idle_machinery_has_few_runs_by_its_schedules(dags: Mapping[str, DAG]) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stack import access, container_privileges, credentials, env_files
+from config.airflow_local_settings import forks
+from stack import access, container_privileges, container_watch, credentials, env_files
 from stack.layout import CHECKOUT
 
 EXAMPLE = CHECKOUT / "docker.env.example"
@@ -331,23 +332,69 @@ def test_a_worker_container_is_a_node(services: dict[str, Any], tmp_path: Path) 
 def test_a_worker_containers_health_is_its_workers_and_its_agents(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
 
-    def health(*, worker: int = 0, agent: int = 0, **variables: str) -> tuple[int, str]:
+    def health(*failing: str, **variables: str) -> tuple[int, list[str]]:
         calls.write_text("")
-        installed(tmp_path, "celery", f'#!/bin/sh\necho "celery $@" >>{calls}\nexit {worker}\n')
-        installed(tmp_path, "python", f'#!/bin/sh\necho "python $@" >>{calls}\nexit {agent}\n')
+        script = f'#!/bin/sh\necho "$@" >>{calls}\ncase "$2" in {"|".join(failing) or "-"}) exit 1;; esac\n'
+        installed(tmp_path, "python", script)
         done = subprocess.run(
             ["bash", str(CHECKOUT / "stack" / "container-health.sh")],
             env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOSTNAME": "4F2A91", **variables}, check=False,
         )  # fmt: skip
-        return done.returncode, calls.read_text()
+        return done.returncode, calls.read_text().splitlines()
 
-    assert health()[0] == 0
-    assert "celery@4F2A91" in health()[1]
-    assert health()[1].endswith("python -m stack.container_agent 4f2a91\n")
-    assert health(worker=1)[0] != 0
-    assert health(agent=1)[0] != 0
-    code, called = health(agent=1, COLLECT_WORKER_QUEUES="control")
-    assert (code, "container_agent" in called) == (0, False)
+    worker, agent = "-m stack.container_watch worker", "-m stack.container_agent 4f2a91"
+    assert health() == (0, [worker, agent])
+    assert health("stack.container_watch")[0] != 0
+    assert health("stack.container_agent")[0] != 0
+    assert health("stack.container_agent", COLLECT_WORKER_QUEUES="control") == (0, [worker])
+
+
+def test_what_can_live_and_do_nothing_is_ended_by_its_health_check(services: dict[str, Any]) -> None:
+    """Compose restarts what ends; the check must have the time to end it, and its looks must be a series."""
+    jobs = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
+    for name, job in jobs.items():
+        assert services[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "stack.container_watch", job]
+        assert seconds(services[name]["healthcheck"]["timeout"]) > container_watch.JOB_ENDS_WITHIN_S + 10
+    for name in ("worker", "control"):
+        assert services[name]["healthcheck"]["test"][-1].endswith("container-health.sh")
+        assert seconds(services[name]["healthcheck"]["timeout"]) > container_watch.WORKER_ENDS_WITHIN_S + 10
+        assert seconds(services[name]["stop_grace_period"]) < container_watch.IDLE_WORKER_S
+    for name in (*jobs, "worker", "control"):
+        assert services[name]["restart"] == "unless-stopped"
+        assert seconds(services[name]["healthcheck"]["interval"]) == container_watch.LOOK_EVERY_S
+        assert services[name].get("init") is not True, (
+            "the image's entry point is the init: its child is ended"
+        )
+
+
+def test_an_old_container_does_not_execute_what_a_pull_brings(services: dict[str, Any]) -> None:
+    """include/ is mounted: who executes our statements has read them at its start (see test_preloading)."""
+    executing = {"worker", "control", "dag-processor", "triggerer"}
+    for name in executing:
+        command = services[name]["command"]
+        words = ["airflow", *(command.split() if isinstance(command, str) else command)]
+        assert forks(words, services[name]["environment"]["AIRFLOW__CORE__EXECUTOR"]) or "triggerer" in words
+
+
+def test_an_image_can_be_built_before_the_checkout_changes() -> None:
+    """docs/upgrading.md: of `git archive`, which holds what is committed."""
+    sources = re.findall(
+        r"^COPY(?: --\S+)* (.+) \S+$", (CHECKOUT / "Dockerfile").read_text(), flags=re.MULTILINE
+    )
+    named = [word for line in sources for word in line.split()]
+    tracked = subprocess.run(
+        ["git", "ls-files", *named], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert named
+    assert all(any(path == name or path.startswith(f"{name}/") for path in tracked) for name in named)
+    tag = yaml.safe_load((CHECKOUT / "docker-compose.yaml").read_text())["x-airflow"]["image"]
+    assert f"docker build --tag {tag} -" in (CHECKOUT / "docs" / "upgrading.md").read_text()
+
+
+def seconds(text: str) -> float:
+    """Of a duration as Compose writes it: 1m30s."""
+    units = {"h": 3600, "m": 60, "s": 1}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text))
 
 
 def test_redis_container_lets_in_whom_the_native_stack_does(tmp_path: Path) -> None:

@@ -51,15 +51,18 @@ def agent(
 ) -> None:
     """Say that this machine lives and how it does, until SIGTERM or SIGINT. Runs beside a worker.
 
+    Old logs in the folder AIRFLOW__LOGGING__BASE_LOG_FOLDER are deleted once a day (rules/retention.yaml).
     SIGUSR1 drains the node: it takes no new work until the agent is started anew.
 
     Example: collect-ops agent --label region=eu --slots 4
     """
+    import os
     import signal
     import threading
 
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
+    from collect_ops.maintenance.node_logs import NodeLogs
     from collect_ops.nodes.agent import Agent
     from collect_ops.nodes.rules import placement_rules
 
@@ -77,6 +80,8 @@ def agent(
     signal.signal(signal.SIGUSR1, lambda *_: setattr(running, "draining", True))
     if not as_json:
         typer.echo(f"node {node.node_id}: a heartbeat every {running.every_s:g} s")
+    if (logs := NodeLogs.of(os.environ)) is not None:
+        logs.start(stopping)
     running.run(stopping, beat=_told if as_json else None)
 
 

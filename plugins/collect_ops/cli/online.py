@@ -33,7 +33,8 @@ class Finding:
     """What one check has found.
 
     Args:
-        check: Its name: `connection`, `total`, `page`, `page size`, `next page`, `types`, `columns`, `key`, `table`.
+        check: Its name: `connection`, `shards` and `total request` (where there are any), `total`, `page`, `page size`,
+            `next page`, `types`, `columns`, `key`, `table`.
         state: Whether it is as it should be; `skipped`, where nobody could look.
         text: What was seen.
         remedy: What to do about it.
@@ -89,10 +90,11 @@ async def check_online(
     try:
         endpoint = endpoint_of(source)
         async with HttpCollector(source, request, endpoint) as collector:
-            await _fetch(source, params, collector, findings, pages)
+            asked = await _asked(source, params, request, collector, findings)
+            if asked is not None:
+                await _fetch(source, asked, collector, findings, pages)
     except CollectOpsError as error:
-        check = "next page" if pages else _check_of(error)
-        findings.add(check, "fault", _one_line(error), None if pages else _connection_remedy(source, error))
+        findings.add("connection", "fault", _one_line(error), _connection_remedy(source, error))
     if pages:
         records = [record for page in pages for record in page.records]
         if records:
@@ -103,70 +105,140 @@ async def check_online(
     return findings.found
 
 
-async def _fetch(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a task would ask the source for.
+
+    Args:
+        shard: The request of the first shard, where that is one of its own.
+        counting: The request that tells the total, where that is one of its own.
+    """
+
+    shard: RenderedRequest | None
+    counting: RenderedRequest | None
+
+
+async def _asked(
     source: Source,
     params: Mapping[str, object],
+    request: RenderedRequest,
     collector: HttpCollector,
     findings: _Findings,
-    pages: list[Page],
+) -> _Asked | None:
+    """What a task would ask for, as planning finds it out; None when it cannot be found out, or would be nothing."""
+    from collect_ops.execution.cutting import CutTask, divide
+    from collect_ops.execution.rules import sharding_rules
+    from collect_ops.execution.sizing import History
+    from collect_ops.kernel.errors import CollectOpsError
+    from collect_ops.sources.request import check_params, render
+
+    if isinstance(source.shards, CountShards):
+        return _Asked(shard=None, counting=request.total)
+    checked = check_params(source, params)
+    task = CutTask(source=source, params=checked, history=History(), target_s=sharding_rules().target_s)
+    try:
+        parts, counting = await divide(task, collector)
+    except CollectOpsError as error:
+        no_answer = _check_of(error) == "connection"
+        remedy = _connection_remedy(source, error) if no_answer else "see `shards` of the declaration"
+        findings.add("connection" if no_answer else "shards", "fault", _one_line(error), remedy)
+        return None
+    findings.add("shards", "ok" if parts.shards else "warning", parts.why)
+    if not parts.shards:
+        return None
+    shard = render(source, {**checked, **(parts.shards[0].params or {})})
+    return _Asked(shard=shard, counting=counting)
+
+
+async def _fetch(
+    source: Source, asked: _Asked, collector: HttpCollector, findings: _Findings, pages: list[Page]
 ) -> None:
     """Fetch up to two pages, and look at what each brings; a failure of the second leaves the first in `pages`."""
     from collect_ops.collectors.page import Span
+    from collect_ops.kernel.errors import CollectOpsError, Unanswered
 
     total: int | None = None
-    own = await _first_shard(source, params, collector)
-    async with contextlib.aclosing(collector.pages(Span(), None, own)) as following:
-        async for page in following:
-            pages.append(page)
-            if len(pages) == 1:
+    try:
+        async with contextlib.aclosing(collector.pages(Span(), None, asked.shard)) as following:
+            async for page in following:
+                pages.append(page)
+                if len(pages) > 1:
+                    break
                 where = page.request.get("url", source.request.path)
                 findings.add("connection", "ok", f"{source.connection}: {where} answered")
-                total = await _check_total(source, collector, page, findings)
+                if asked.counting is not None:
+                    total = await _ask_total(source, asked.counting, collector, findings, page)
+                else:
+                    total = _check_total(source, page, findings)
                 findings.extend(_first_page(source, page))
                 if page.next_position is None:
                     break
+    except CollectOpsError as error:
+        check = "next page" if pages else _check_of(error)
+        findings.add(check, "fault", _one_line(error), None if pages else _connection_remedy(source, error))
+        if not pages and asked.counting is not None:
+            if isinstance(error, Unanswered):
+                what = f"not asked: {collector.shown(asked.counting)}; the host has not answered"
+                findings.add("total request", "skipped", what)
             else:
-                break
-    findings.extend(_next_page(source, pages, total))
+                await _ask_total(source, asked.counting, collector, findings)
+        return
+    # A total that was asked for is that of all shards; the pages are those of the first.
+    of_pages = asked.counting is None or asked.shard is None
+    findings.extend(_next_page(source, pages, total if of_pages else None))
 
 
-async def _first_shard(
-    source: Source, params: Mapping[str, object], collector: HttpCollector
-) -> RenderedRequest | None:
-    """The request of the first shard, where that is one of its own."""
-    from collect_ops.cli.preview import first_shard
-
-    _, own = await first_shard(source, params, collector)
-    return own
-
-
-async def _check_total(
-    source: Source, collector: HttpCollector, page: Page, findings: _Findings
+async def _ask_total(
+    source: Source,
+    counting: RenderedRequest,
+    collector: HttpCollector,
+    findings: _Findings,
+    page: Page | None = None,
 ) -> int | None:
-    """The total that the source names."""
+    """The total that a request of its own tells, compared with a page; a failure is that request's, not the page's."""
+    from collect_ops.collectors.errors import ExpressionFailed, TotalUnusable, UrlNotFound
     from collect_ops.kernel.errors import CollectOpsError
 
+    check = "total request"
+    try:
+        total = await collector.total(counting)
+    except CollectOpsError as error:
+        remedy = _connection_remedy(source, error)
+        if isinstance(error, UrlNotFound):
+            remedy = "see total.path of the declaration"
+        elif isinstance(error, ExpressionFailed | TotalUnusable):
+            remedy = "see total.value of the declaration"
+        findings.add(check, "fault", _one_line(error), remedy or "see `total` of the declaration")
+        return None
+    findings.add(check, "ok", f"{collector.shown(counting)} answered")
+    if page is not None:
+        _compare_total(total, page, findings)
+    return total
+
+
+def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
+    """The total that pages name."""
     if isinstance(source.total, UnknownTotal):
         findings.add("total", "ok", "none is declared: what lacks at the end cannot be noticed")
         return None
-    try:
-        apart = isinstance(source.total, RequestTotal) and isinstance(source.shards, CountShards)
-        total = await collector.total() if apart else page.total
-    except CollectOpsError as error:
-        findings.add("total", "fault", _one_line(error), "see `total` of the declaration")
+    if isinstance(source.total, RequestTotal):
+        findings.add("total", "ok", "no request counts all shards: what lacks at the end cannot be noticed")
         return None
+    _compare_total(page.total, page, findings)
+    return page.total
+
+
+def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
     if total is None:
         findings.add(
             "total", "warning", "declared, but the source names none", "see `total` of the declaration"
         )
     elif total < len(page.records):
-        findings.add(
-            "total", "fault", f"the source names {total:,}, and its first page holds {len(page.records):,} rows",
-            "another value is the total: see `total` of the declaration",
-        )  # fmt: skip
+        text = f"the source names {total:,}, and its first page holds {len(page.records):,} rows"
+        remedy = "another value is the total: see `total` of the declaration"
+        findings.add("total", "fault", text, remedy)
     else:
         findings.add("total", "ok", f"{total:,} rows")
-    return total
 
 
 def _first_page(source: Source, page: Page) -> Iterator[Finding]:

@@ -125,6 +125,7 @@ def _run(
 
     from collect_ops.kernel.backends import Backends
     from collect_ops.lanes.rules import lane_rules
+    from collect_ops.maintenance.node_logs import NodeLogs
     from collect_ops.nodes.agent import Agent
     from collect_ops.nodes.draining import hand_back
     from collect_ops.nodes.queues import node_queue
@@ -157,4 +158,6 @@ def _run(
         signal.signal(number, lambda *_: stopping.set())
     signal.signal(signal.SIGUSR1, lambda *_: setattr(agent, "draining", True))
     typer.echo(f"node {node.node_id}: {node.slots} slots, a heartbeat every {agent.every_s:g} s")
+    if (logs := NodeLogs.of(variables)) is not None:
+        logs.start(stopping)
     return running.run(stopping)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import orjson
 from yarl import URL
@@ -34,9 +34,20 @@ from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.collectors.urls import parse_url
-from collect_ops.sources.model import HeaderTotal, RequestTotal, Source, UnknownTotal
+from collect_ops.sources.expressions import LONG_EFFORT, compiled
+from collect_ops.sources.model import (
+    BodyTotal,
+    CursorPaging,
+    HeaderTotal,
+    NextUrlPaging,
+    RequestTotal,
+    Source,
+    UnknownTotal,
+)
 from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
+
+T = TypeVar("T")
 
 _EMPTY_PAGES_IN_A_ROW = 100
 # A position is stored, sent and searched for secrets with every page; no API's cursors are longer.
@@ -102,6 +113,7 @@ class HttpCollector:
         self._request = request
         self._base_url = endpoint.base_url.rstrip("/")
         self._pager = pager_for(source)
+        self._expressions = page_expressions(source)
         self._ahead: set[asyncio.Task[Page | None]] = set()
         self._client = HttpClient(
             source,
@@ -162,7 +174,15 @@ class HttpCollector:
                 call = self._call(self._request, self._pager.probe())
         fetched = await self._client.fetch(call)
         with self._client.masking():
-            return required_total(fetched.document, self._source, fetched.answer)
+            return await self._beside(
+                lambda: required_total(fetched.document, self._source, fetched.answer),
+                fetched,
+                total_expressions(self._source),
+            )
+
+    def shown(self, request: RenderedRequest) -> str:
+        """A request of its own (a total's, a range's) as it may be shown."""
+        return f"{request.method} {self._client.shown(self._rendered(request).url)}"
 
     async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
         """What expressions find in the answer to a request of its own.
@@ -176,10 +196,14 @@ class HttpCollector:
         """
         fetched = await self._client.fetch(self._rendered(request))
         with self._client.masking():
-            return [
-                search(field, expression, fetched.document, fetched.answer.shown)
-                for field, expression in expressions.items()
-            ]
+            return await self._beside(
+                lambda: [
+                    search(field, expression, fetched.document, fetched.answer.shown)
+                    for field, expression in expressions.items()
+                ],
+                fetched,
+                expressions.values(),
+            )
 
     async def pages(
         self,
@@ -251,8 +275,7 @@ class HttpCollector:
                 fetched = await self._client.fetch(call)
                 attempts += fetched.attempts
                 wire_bytes += fetched.answer.wire_bytes
-            got = self._got(fetched, known)
-            step = self._step(run, position, got)
+            got, step = await self._looked_through(run, position, fetched, known)
             if not step.discard or step.next is None:
                 break
             position = step.next
@@ -286,6 +309,22 @@ class HttpCollector:
         validator = await run.recall(request)
         conditions = {} if validator is None else validator.headers
         return replace(call, conditions=conditions), Known(request=request, validator=validator)
+
+    async def _looked_through(
+        self, run: _Run, position: Position, fetched: Fetched, known: Known | None
+    ) -> tuple[_Got, Step]:
+        """What a page holds, and where paging goes on; in a thread what may take long."""
+
+        def look() -> tuple[_Got, Step]:
+            got = self._got(fetched, known)
+            return got, self._step(run, position, got)
+
+        return await self._beside(look, fetched, self._expressions)
+
+    async def _beside(self, look: Callable[[], T], fetched: Fetched, expressions: Iterable[str]) -> T:
+        size_bytes = len(fetched.answer.body)
+        effort = sum(compiled(expression).effort(size_bytes) for expression in expressions)
+        return await asyncio.to_thread(look) if effort >= LONG_EFFORT else look()
 
     def _got(self, fetched: Fetched, known: Known | None) -> _Got:
         answer, document = fetched.answer, fetched.document
@@ -452,6 +491,25 @@ class HttpCollector:
             return parse_url(text)
         except ValueError as error:
             raise UrlRefused(self._client.shown(text), str(error)) from error
+
+
+def total_expressions(source: Source) -> tuple[str, ...]:
+    """What finds the total in a body."""
+    match source.total:
+        case BodyTotal(path=path):
+            return (path,)
+        case RequestTotal(value=path):
+            return (path,)
+    return ()
+
+
+def page_expressions(source: Source) -> tuple[str, ...]:
+    """What is looked for in the body of every page."""
+    in_pages = () if isinstance(source.total, RequestTotal) else total_expressions(source)
+    match source.paging:
+        case CursorPaging(cursor=path) | NextUrlPaging(next_url=path):
+            return (source.records, *in_pages, path)
+    return (source.records, *in_pages)
 
 
 def _means_another(fetched: Fetched, known: Known | None) -> bool:

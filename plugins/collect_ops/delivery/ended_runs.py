@@ -3,13 +3,17 @@
 Never a run that failed, one of people's tasks (`collect_LANE`, `source_NAME`, `collect_submit`), or a DAG's newest
 scheduled run, from which Airflow computes the next. Safe to run twice and at the same time: a run that is gone is
 gone.
+
+A run that cannot be removed, or a DAG whose runs cannot be listed, keeps nothing else from being removed: a call that
+failed is repeated in ever smaller parts. An Airflow that does not answer at all ends the pass.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +21,7 @@ from pathlib import Path
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import lane_dag_id
+from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.orchestrator.port import RunArchive
 from collect_ops.orchestrator.run_logs import remove_run_logs
 from collect_ops.storage import connect, query
@@ -27,9 +32,15 @@ log = logging.getLogger(__name__)
 KEPT = timedelta(hours=1)
 #: Seconds between two passes; a pass asks Airflow twice a DAG.
 EVERY_S = 600.0
-#: Runs removed with one call, and seconds after which no further call is made: the rest waits for the next pass.
-BATCH = 100
+#: Runs removed with one call; of a call that failed, with each of the next ones; and then one by one.
+BATCHES = (100, 10, 1)
+#: Seconds after which no further call is made: the rest waits for the next pass. The second when a call has failed.
 TIME_LIMIT_S = 10.0
+SEARCH_LIMIT_S = 45.0
+#: Seconds that Airflow has to remove the runs of one call.
+CALL_LIMIT_S = 10.0
+#: Failed calls in a row after which the pass ends: it is not about single runs.
+MOST_FAILURES = 20
 CHORE = "ended_runs"
 #: Beside the lanes' DAGs.
 DAG_IDS = ("collect_sweep", "heartbeat_ingest", "collect_backlog", "collect_inbox")
@@ -42,11 +53,13 @@ class Removed:
     Args:
         runs: Removed from Airflow.
         logs: Of them those that had logs here.
+        failed: Could not be removed; the next pass tries again.
         more: The time was up before every DAG was looked at.
     """
 
     runs: int = 0
     logs: int = 0
+    failed: int = 0
     more: bool = field(default=False)
 
     def as_counts(self) -> dict[str, int | bool]:
@@ -79,41 +92,117 @@ def run_once(
         now: Airflow's clock; this machine's when None.
 
     Raises:
-        AirflowUnavailable: Airflow did not answer, or refused.
-        OSError: Logs could not be removed; their runs are still there.
+        AirflowUnavailable: Airflow does not answer, or refuses everything.
+        ExceptionGroup: Some runs, their logs, or the runs of some DAGs could not be removed; the others were.
     """
     removed = Removed()
     with connect(backends.postgres_dsn, application_name="collect-ops ended runs") as connection:
         turn = {"chore": CHORE, "every_s": every_s}
         if connection.execute(query("delivery/take_chore_turn"), turn).fetchone() is None:
             return removed
-    archive, until = open_archive(), time.monotonic() + TIME_LIMIT_S
+    one = _Pass(archive=open_archive(), logs=logs, before=(now or datetime.now(UTC)) - KEPT, removed=removed)
     for dag_id in machinery_dag_ids(rules):
-        _remove_of(dag_id, archive, logs, (now or datetime.now(UTC)) - KEPT, removed, until)
-        if time.monotonic() > until:
-            removed.more = True
+        try:
+            one.remove_of(dag_id)
+        except AirflowUnavailable as error:
+            one.failures.append(error)
+            one.demand_airflow(dag_id, error)
+        if one.time_is_up():
             break
-    if removed.runs:
+    if removed.runs or one.failures:
         log.info("ended runs of the machinery: %s", removed)
+    if one.failures:
+        raise ExceptionGroup(
+            f"{removed.failed} ended runs could not be removed; failures", one.failures[:MOST_FAILURES]
+        )
     return removed
 
 
-def _remove_of(
-    dag_id: str, archive: RunArchive, logs: Path | None, before: datetime, removed: Removed, until: float
-) -> None:
-    kept = archive.newest_scheduled(dag_id)
-    while True:
-        # One more than is removed, since the one that stays may be among them.
-        found = archive.ended_well(dag_id, before, limit=BATCH + len(kept))
-        run_ids = [run_id for run_id in found if run_id not in kept][:BATCH]
-        if not run_ids:
-            return
-        # Logs first: of a run that is still there they are found again.
-        if logs is not None:
-            removed.logs += remove_run_logs(logs, dag_id, run_ids)
-        removed.runs += archive.delete_runs(dag_id, run_ids)
-        if len(run_ids) < BATCH:
-            return
-        if time.monotonic() > until:
-            removed.more = True
-            return
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One pass over the DAGs."""
+
+    archive: RunArchive
+    logs: Path | None
+    before: datetime
+    removed: Removed
+    failures: list[Exception] = field(default_factory=list)
+    failed_calls: int = 0
+    in_a_row: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def remove_of(self, dag_id: str) -> None:
+        """Remove a DAG's runs, oldest first, as long as there is time."""
+        kept = set(self.archive.newest_scheduled(dag_id))
+        while True:
+            # More than are removed, since those that stay may be among them.
+            found = self.archive.ended_well(dag_id, self.before, limit=BATCHES[0] + len(kept))
+            self.in_a_row = 0
+            run_ids = [run_id for run_id in found if run_id not in kept][: BATCHES[0]]
+            if not run_ids:
+                return
+            # Logs first: of a run that is still there they are found again.
+            bare = self._remove_logs(dag_id, run_ids)
+            gone = self._delete(dag_id, bare, BATCHES)
+            kept.update(run_id for run_id in run_ids if run_id not in gone)
+            if len(found) < BATCHES[0] or self.time_is_up():
+                return
+
+    def demand_airflow(self, dag_id: str, error: AirflowUnavailable) -> None:
+        """After a call that failed: goes on if that may be about what was asked.
+
+        Raises:
+            AirflowUnavailable: Airflow is away, or refuses everything.
+        """
+        self.failed_calls += 1
+        self.in_a_row += 1
+        if self.in_a_row >= MOST_FAILURES:
+            raise error
+        if not isinstance(error, AirflowRefused):
+            with contextlib.suppress(AirflowRefused):  # an answer, and so it is there
+                self.archive.newest_scheduled(dag_id)
+
+    def time_is_up(self) -> bool:
+        """Whether no further call is to be made."""
+        limit_s = SEARCH_LIMIT_S if self.failed_calls else TIME_LIMIT_S
+        if time.monotonic() - self.began > limit_s:
+            self.removed.more = True
+        return self.removed.more
+
+    def _remove_logs(self, dag_id: str, run_ids: Sequence[str]) -> list[str]:
+        """Returns the runs that have no logs here any more."""
+        if self.logs is None:
+            return list(run_ids)
+        bare = []
+        for run_id in run_ids:
+            try:
+                self.removed.logs += remove_run_logs(self.logs, dag_id, [run_id])
+            except OSError as error:
+                error.add_note(f"logs of run {run_id} of {dag_id}")
+                self.failures.append(error)
+                self.removed.failed += 1
+            else:
+                bare.append(run_id)
+        return bare
+
+    def _delete(self, dag_id: str, run_ids: Sequence[str], sizes: Sequence[int]) -> set[str]:
+        """Delete runs, so many a call; those of a call that failed in smaller parts. Returns which are gone."""
+        gone: set[str] = set()
+        size, *smaller = sizes
+        for first in range(0, len(run_ids), size):
+            part = run_ids[first : first + size]
+            if first and self.time_is_up():
+                break
+            try:
+                self.removed.runs += self.archive.delete_runs(dag_id, part, limit_s=CALL_LIMIT_S)
+            except AirflowUnavailable as error:
+                if len(part) == 1:
+                    self.removed.failed += 1
+                    self.failures.append(error)
+                self.demand_airflow(dag_id, error)
+                if len(part) > 1:
+                    gone |= self._delete(dag_id, part, [each for each in smaller if each < len(part)])
+            else:
+                self.in_a_row = 0
+                gone.update(part)
+        return gone

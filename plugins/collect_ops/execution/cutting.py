@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -29,7 +29,7 @@ from collect_ops.sources.model import (
     ValuesShards,
 )
 from collect_ops.sources.params import ParamType, Unfit
-from collect_ops.sources.request import admitted_params, render_admitted, render_asked
+from collect_ops.sources.request import RenderedRequest, admitted_params, render_admitted, render_asked
 from collect_ops.sources.templates import text_of
 from collect_ops.sources.window import Window
 
@@ -94,35 +94,48 @@ async def cut(task: CutTask, collector: HttpCollector) -> Cut:
     Raises:
         CollectOpsError: It cannot be cut; `Transient` or `Permanent` says whether it stays so.
     """
+    if isinstance(task.source.shards, CountShards):
+        return _by_count(task, task.source.shards, await collector.total())
+    found, counting = await divide(task, collector)
+    return found if counting is None else replace(found, total=await collector.total(counting))
+
+
+async def divide(task: CutTask, collector: HttpCollector) -> tuple[Cut, RenderedRequest | None]:
+    """Cut a task by something else than its total, which is not asked for.
+
+    Args:
+        task: The task; its shards are not by count.
+        collector: Asks the source for the ends of a range.
+
+    Returns:
+        The parts, and the request that counts the whole of them; None where nothing does: then each shard's pages are
+        held to the total that they name.
+
+    Raises:
+        CollectOpsError: It cannot be cut; `Transient` or `Permanent` says whether it stays so.
+    """
+    found, whole = await _divided(task, collector)
+    if not found.shards or whole is None or not isinstance(task.source.total, RequestTotal):
+        return found, None
+    return found, render_admitted(task.source, {**task.params, **whole}).total
+
+
+async def _divided(task: CutTask, collector: HttpCollector) -> tuple[Cut, Mapping[str, Scalar] | None]:
+    """The parts, and the parameters that ask for the whole of them, where anything can."""
     match task.source.shards:
-        case CountShards() as rule:
-            return _by_count(task, rule, await collector.total())
+        case CountShards():
+            raise ValueError("shards by count are cut by their total")
         case KeyRangeShards() as rule:
             ends = await _ends(task, collector, rule.low, rule.high, rule.range)
-            found = _by_key(task, rule, ends)
-            names: tuple[str, ...] = (rule.low, rule.high)
+            return _by_key(task, rule, ends), dict(zip((rule.low, rule.high), ends or (), strict=False))
         case DateWindowShards() as rule:
             ends = await _ends(task, collector, rule.start, rule.end, rule.range)
-            found = _by_window(task, rule, ends)
-            names = (rule.start, rule.end)
+            return _by_window(task, rule, ends), dict(zip((rule.start, rule.end), ends or (), strict=False))
         case ValuesShards() as rule:
-            found, whole = _by_values(task, rule)
-            return await _counted(task, collector, found, whole)
+            return _by_values(task, rule)
         case EntryPointShards() as rule:
             # In a thread: the function may run an event loop of its own.
-            found = await asyncio.to_thread(_by_entry_point, task, rule)
-            return await _counted(task, collector, found, {})
-    return await _counted(task, collector, found, dict(zip(names, ends or (), strict=False)))
-
-
-async def _counted(
-    task: CutTask, collector: HttpCollector, found: Cut, whole: Mapping[str, Scalar] | None
-) -> Cut:
-    """With the total of the whole, where a request of its own tells it; else each shard's pages are held to theirs."""
-    if not found.shards or whole is None or not isinstance(task.source.total, RequestTotal):
-        return found
-    total = await collector.total(render_admitted(task.source, {**task.params, **whole}).total)
-    return Cut(shards=found.shards, total=total, why=found.why, aimed=found.aimed)
+            return await asyncio.to_thread(_by_entry_point, task, rule), {}
 
 
 def size_bounds(source: Source, rule: CountShards) -> SizeBounds:

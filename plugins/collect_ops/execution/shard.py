@@ -335,6 +335,7 @@ class ShardRun:
                     fetched_at=self._clock.at(page.sent_at),
                     page=page.number,
                     plain=b"\\" not in page.raw,
+                    size_bytes=len(page.raw),
                 ),
                 origin,
             )

@@ -29,12 +29,13 @@ from collect_ops.landing.records import (
     RowFault,
     ascii_text,
     canonical,
+    effort_of,
     extractor,
     field_of,
     holds_nul,
     json_text,
 )
-from collect_ops.sources.expressions import PageWork
+from collect_ops.sources.expressions import LONG_EFFORT, PageWork
 from collect_ops.sources.model import Target
 
 _SORTED: Final = orjson.OPT_SORT_KEYS
@@ -88,6 +89,9 @@ class Encoder(Protocol):
 
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """The page's rows one by one."""
+
+    def takes_long(self, records: int, size_bytes: int) -> bool:
+        """Whether a page may take so long that an event loop must not stand still for it."""
 
     def value(self, record: Json, column: str) -> Json:
         """What a record, one that made a row, gives for a column: for messages."""
@@ -160,6 +164,8 @@ class TypedEncoder:
         self._work = PageWork()
         self._extractors = [extractor(name, column, self._work) for name, column in target.columns.items()]
         self._by_name = dict(zip(names, self._extractors, strict=True))
+        efforts = (effort_of(name, column) for name, column in target.columns.items())
+        self._efforts = [effort for effort in efforts if effort is not None]
         self._jsonb = [names.index(name) for name, column in target.columns.items() if _is_json(column.type)]
         fields = [field_of(name, column) for name, column in target.columns.items()]
         self._declared = frozenset(field for field in fields if field is not None)
@@ -184,6 +190,10 @@ class TypedEncoder:
         """See `Encoder.lines`."""
         self._work.renew(len(records))
         return _line_by_line(records, lambda record: self._line(record, ending))
+
+    def takes_long(self, records: int, size_bytes: int) -> bool:
+        """See `Encoder.takes_long`: what the columns' paths look for is all that can take long."""
+        return sum(effort(size_bytes, records) for effort in self._efforts) >= LONG_EFFORT
 
     def value(self, record: Json, column: str) -> Json:
         """See `Encoder.value`."""
@@ -312,6 +322,10 @@ class DocumentEncoder:
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """See `Encoder.lines`."""
         return _line_by_line(records, lambda record: self._line(record, ending))
+
+    def takes_long(self, records: int, size_bytes: int) -> bool:  # noqa: ARG002
+        """See `Encoder.takes_long`: nothing is looked for."""
+        return False
 
     def value(self, record: Json, column: str) -> Json:  # noqa: ARG002
         """See `Encoder.value`."""

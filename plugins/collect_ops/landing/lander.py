@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from collect_ops.landing.bad_row_texts import cut_reason, without_secrets
 from collect_ops.landing.encoding import Body, encoder_of, provenance
@@ -23,6 +23,8 @@ from collect_ops.sources.model import Disposition, Source
 from collect_ops.storage import AsyncConnection, errors, query
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_VALUE_CHARS: Final = 200
 _NOTHING_LANDED: Final = Landed(rows_landed=0, bad_rows=0, rows_written=0)
@@ -106,7 +108,7 @@ class Lander:
     ) -> tuple[int, tuple[BadRow, ...]]:
         """Write the page as a whole, or row by row when that fails; returns rows written, and bad rows."""
         ending = provenance(self._encoder, origin, page.fetched_at)
-        body = self._encoder.page(page.records, ending, plain=page.plain)
+        body = await self._encode(page, lambda: self._encoder.page(page.records, ending, plain=page.plain))
         try:
             return await self._write_whole(connection, statements, body), body.bad
         except _DOES_NOT_FIT as error:
@@ -117,6 +119,12 @@ class Lander:
                 self._masked(cut_reason(error.diag.message_primary or "")),
             )
         return await self._write_row_by_row(connection, statements, page, ending)
+
+    async def _encode(self, page: LandingPage, encode: Callable[[], T]) -> T:
+        """In a thread what may take long: an event loop that stands still renews no lease."""
+        if self._encoder.takes_long(len(page.records), page.size_bytes):
+            return await asyncio.to_thread(encode)
+        return encode()
 
     async def _write_whole(self, connection: AsyncConnection, statements: Statements, body: Body) -> int:
         if not self._merges:
@@ -133,7 +141,7 @@ class Lander:
     async def _write_row_by_row(
         self, connection: AsyncConnection, statements: Statements, page: LandingPage, ending: bytes
     ) -> tuple[int, tuple[BadRow, ...]]:
-        rows = self._encoder.lines(page.records, ending)
+        rows = await self._encode(page, lambda: self._encoder.lines(page.records, ending))
         start = self._encoder.delimiter
         numbered = zip(rows.ordinals, rows.lines, strict=True)
         text = b"".join(b"%d%b%b\n" % (ordinal, start, line) for ordinal, line in numbered)

@@ -23,12 +23,14 @@ class LandingPage:
         page: The page's number within its shard, from 0.
         plain: The raw body held no backslash, so no string can hold NUL or a lone surrogate: JSON can only
             spell them as escapes. False costs a look at every record.
+        size_bytes: Of the raw body; decides whether it is looked through beside the event loop. 0 is not known.
     """
 
     records: Sequence[Json]
     fetched_at: datetime
     page: int
     plain: bool = False
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,11 @@ MAX_ROW_CHARS: Final = 8192
 Extract = Callable[[Json], Json]
 
 
+def effort_of(name: str, column: Column) -> Callable[[int, int], float] | None:
+    """What a column's values may take of so many bytes and records (`LONG_EFFORT`); None for a field as it stands."""
+    return None if field_of(name, column) is not None else Expression(column.path or name).effort
+
+
 class RowFault(Exception):
     """A record cannot be a row; the message says why. Caught where the page is encoded, never above."""
 

@@ -99,7 +99,12 @@ def why(
     known = paused is not None
     lane = _Lane(slots=slots, used=used, on_nodes=on_nodes, nodes_reason=nodes_reason, pauses_known=known)
     status = TaskStatus(row["status"])
-    sentences = (*_paused(row["lane"], status, paused or {}), *_TELLERS[status](row, lane), *_always(row))
+    sentences = (
+        *_paused(row["lane"], status, paused or {}),
+        *_format(row, status),
+        *_TELLERS[status](row, lane),
+        *_always(row),
+    )
     ahead = row["ahead"] if status in (TaskStatus.QUEUED, TaskStatus.RETRYING) else None
     return Why(task_id=task_id, status=status, ahead=ahead, sentences=tuple(sentences))
 
@@ -112,10 +117,25 @@ def _paused(lane: str, status: TaskStatus, paused: Mapping[str, bool]) -> Iterat
     waits = status not in (TaskStatus.DISPATCHED, TaskStatus.RUNNING)
     if paused.get(claims) and waits and status is not TaskStatus.CLAIMED:
         yield f"DAG {claims} is paused: nothing of lane {lane} is claimed until somebody resumes it in Airflow"
-    if paused.get(collects) and waits:
-        yield f"DAG {collects} is paused: what is claimed in lane {lane} does not begin until somebody resumes it"
+    if paused.get(collects):
+        stops = "does not begin" if waits else "goes no further than its open shard groups"
+        yield f"DAG {collects} is paused: what is claimed in lane {lane} {stops} until somebody resumes it"
     if paused.get(_SWEEP):
         yield f"DAG {_SWEEP} is paused: what was lost or held is not found again"
+
+
+def _newer(row: Mapping[str, Any]) -> bool:
+    return bool(row["format"] > FORMAT)
+
+
+def _format(row: Mapping[str, Any], status: TaskStatus) -> Iterator[str]:
+    """What keeps a task that a newer release admitted; a held one says so itself."""
+    if status.final or status in (TaskStatus.MERGED, TaskStatus.HELD) or not _newer(row):
+        return
+    yield (
+        f"it waits for a process of a newer release: the declaration that it was admitted with has format "
+        f"{row['format']}, this release reads up to {FORMAT}, and a process of it holds the task until then"
+    )
 
 
 def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
@@ -131,14 +151,14 @@ def _queued(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:
         yield f"all {lane.slots} slots of the lane are taken"
     elif lane.on_nodes == 0:
         yield f"no node takes more work now: {lane.nodes_reason}"
-    else:
+    elif not _newer(row):
         unless = "" if lane.pauses_known else f", unless the DAG {lane_dag_id(row['lane'])} is paused"
         yield f"{lane.slots - lane.used} of {lane.slots} slots are free: the lane's next claim takes it{unless}"
 
 
 def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
     yield f"it is held: {row['reason']}"
-    if row["format"] > FORMAT:
+    if _newer(row):
         yield "it goes on within a minute of a process of the newer release being there"
     elif row["held_for"] == "node":
         yield "it goes on within a minute of a node being able to take it: collect-ops nodes"

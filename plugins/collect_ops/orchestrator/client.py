@@ -6,8 +6,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -46,6 +47,7 @@ class AirflowClient:
         self._credentials = {"username": user, "password": password}
         self._token: tuple[str, float] | None = None
         self._until = None if limit_s is None else time.monotonic() + limit_s
+        self._call_limit_s = CALL_LIMIT_S
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -68,6 +70,15 @@ class AirflowClient:
             fault = Fault(field=_VARIABLES[0], value=url, problem=problem)
             raise ValidationFailed("environment", (fault,))
         return cls(url, user, password)
+
+    @contextmanager
+    def each_within(self, limit_s: float) -> Iterator[None]:
+        """Calls within take so many seconds each at most."""
+        before, self._call_limit_s = self._call_limit_s, limit_s
+        try:
+            yield
+        finally:
+            self._call_limit_s = before
 
     def demand(self, method: str, path: str, body: object = None, *, action: str) -> httpx.Response:
         """Call `/api/v2{path}`; the answer is a success.
@@ -129,7 +140,9 @@ class AirflowClient:
         httpx bounds each read, which a server that sends a byte now and then draws out for ever, and the look-up of a
         name not at all.
         """
-        left = CALL_LIMIT_S if self._until is None else self._until - time.monotonic()
+        left = self._call_limit_s
+        if self._until is not None:
+            left = min(left, self._until - time.monotonic())
         if left <= 0:
             raise self._unavailable("took all the time there was")
         client, timeout = self._client, self._timeout(left)

@@ -60,8 +60,8 @@ class RunArchive(Protocol):
     def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
         """Runs of a DAG that ended well before a moment, the oldest first."""
 
-    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
-        """Delete runs of a DAG; returns how many there were. What is gone already is no failure."""
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str], *, limit_s: float) -> int:
+        """Delete runs of a DAG within so many seconds; returns how many there were. What is gone is no failure."""
 
 
 class Reports(RunReports, AssetReports, RunArchive, Protocol):

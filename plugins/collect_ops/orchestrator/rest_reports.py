@@ -73,12 +73,13 @@ class RestReports(AirflowClient):
         }
         return self._run_ids(dag_id, asked)
 
-    def delete_runs(self, dag_id: str, run_ids: Sequence[str]) -> int:
+    def delete_runs(self, dag_id: str, run_ids: Sequence[str], *, limit_s: float) -> int:
         """See `RunArchive.delete_runs`: one call for all of them."""
         deletion = {"action": "delete", "entities": list(run_ids), "action_on_non_existence": "skip"}
         action = f"delete runs of {dag_id}"
         path = f"/dags/{quote(dag_id, safe='')}/dagRuns"
-        answer = self.demand("PATCH", path, {"actions": [deletion]}, action=action)
+        with self.each_within(limit_s):
+            answer = self.demand("PATCH", path, {"actions": [deletion]}, action=action)
 
         def read(content: Any) -> tuple[int, list[tuple[int, str]]]:
             deleted = content["delete"]

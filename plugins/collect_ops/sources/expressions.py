@@ -8,6 +8,7 @@ anything, and is not counted.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from functools import lru_cache
 from math import prod
@@ -33,6 +34,11 @@ STEPS_A_RECORD: Final = 200
 _NODES_A_STEP = 16
 #: Characters of a result that cost as much as one step; where text is made, each character is one.
 _CHARS_A_STEP = 16
+#: Searches that may take longer than about 10 ms, estimated: the documents' bytes, times the copies made of them, times
+#: the expression's parts of `_CHARS_A_PART`; a path that only goes down costs so much a document.
+LONG_EFFORT: Final = 256_000
+_PATH_EFFORT = 64
+_CHARS_A_PART = 16
 #: What is declared: characters of an expression, levels of nesting in it, how many times a value may be in its result.
 MAX_CHARS: Final = 1000
 MAX_DEPTH: Final = 40
@@ -53,10 +59,11 @@ class ExpressionFails(ValueError):
     """An expression cannot be applied to a document; says why."""
 
 
-class PageWork:
-    """What the searches in the records of one page may cost together: the budget that they share."""
+class PageWork(threading.local):
+    """What the searches in the records of one page may cost together: the budget that they share.
 
-    __slots__ = ("_budget", "_left")
+    Each thread has its own: a page is searched by one of them.
+    """
 
     def __init__(self) -> None:
         self.renew(0)
@@ -84,7 +91,7 @@ class Expression:
         ValueError: It is none.
     """
 
-    __slots__ = ("_multiplies", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
+    __slots__ = ("_copies", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
 
     def __init__(self, text: str, *, work: int = PAGE_WORK, shared: PageWork | None = None) -> None:
         self.text = text
@@ -93,8 +100,18 @@ class Expression:
         types = [node["type"] for node, _ in _nodes(self._parsed)]
         self._plain = _PATHS.issuperset(types)
         self._weight = 1 + len(types) // _NODES_A_STEP
-        self._multiplies = _multiplies(self._parsed)
+        self._copies = _copies_or_endless(self._parsed)
         self._work = work
+
+    def effort(self, size_bytes: int, documents: int = 1) -> float:
+        """What searches may take, to be compared with `LONG_EFFORT`.
+
+        Args:
+            size_bytes: Of all documents together, as JSON.
+            documents: How many there are.
+        """
+        parts = 0 if self._plain else 1 + len(self.text) // _CHARS_A_PART
+        return documents * _PATH_EFFORT + size_bytes * self._copies * parts
 
     def search(self, document: Json) -> Json:
         """What the expression finds.
@@ -106,7 +123,7 @@ class Expression:
         interpreter = TreeInterpreter() if self._plain else _Counting(meter)
         try:
             found = interpreter.visit(self._parsed, document)
-            if self._multiplies:
+            if self._copies > _FEW_COPIES:
                 # A part that is in the result twice is written twice.
                 meter.spend_on(found)
         except _FAILURES as error:
@@ -215,12 +232,12 @@ def _copies(node: Node) -> float:
     return min(prod(map(_copies, children)), _ENDLESS)
 
 
-def _multiplies(root: Node) -> bool:
-    """Whether a result has to be looked through; what nests too deeply to be judged has to be."""
+def _copies_or_endless(root: Node) -> float:
+    """The same; what nests too deeply to be judged may multiply anything."""
     try:
-        return _copies(root) > _FEW_COPIES
+        return _copies(root)
     except RecursionError:
-        return True
+        return _ENDLESS
 
 
 def _together(children: Iterable[Node]) -> float:

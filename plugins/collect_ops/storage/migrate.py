@@ -1,5 +1,7 @@
 """Migrations, only forward, each in a transaction of its own, in two phases: `include/sql/migrations/`.
 
+Indexes on tables that are written all the time are built outside a transaction (`concurrent_indexes`).
+
 `NNNN_name.sql` is applied before processes of new code start, while those of the last release run: it adds, and takes
 nothing away that they read or write. `NNNN_name.after.sql` is applied when no process of older code is left: it takes
 away what only they used. Each must work with and without the other phase of the migrations below its number.
@@ -23,6 +25,7 @@ from pathlib import Path
 
 from collect_ops.kernel.code import version_with_code
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
+from collect_ops.storage.concurrent_indexes import build, is_outside_a_transaction
 from collect_ops.storage.postgres import Connection, connect, errors
 from collect_ops.storage.queries import query
 from collect_ops.storage.schema import applied_migrations, migration_files
@@ -30,6 +33,8 @@ from collect_ops.storage.schema import applied_migrations, migration_files
 log = logging.getLogger(__name__)
 
 _LOCK = 0x636F6C6C  # 'coll': one migrator at a time
+#: Between two looks whether another migrator has ended.
+_TURN_PAUSE_S = 0.2
 #: While a migration waits for a table, whoever comes later waits behind it: what runs shall hardly notice.
 _LOCK_WITHIN_S = 1.0
 #: What has queued meanwhile goes through before the next try.
@@ -48,6 +53,7 @@ WHERE
 ORDER BY a.pid
 """
 _MOST_HOLDERS = 5
+_RECORD = "INSERT INTO public.schema_migration (name, sha256) VALUES (%s, %s)"
 #: Exit status of `after` when it has to be run again later.
 WAITS = 3
 
@@ -86,7 +92,10 @@ class OlderCodeRuns(CollectOpsError, OwnOutage):
 
 
 class MigrationBlocked(CollectOpsError, OwnOutage):
-    """A migration did not get its tables: others hold them for long. It has changed nothing."""
+    """A migration did not get its tables: others hold them for long.
+
+    It has changed nothing; an index that was to be built beside what runs may be there, and is not valid.
+    """
 
     def __init__(self, name: str, holders: Sequence[str], seconds: float) -> None:
         self.name, self.holders = name, tuple(holders)
@@ -123,10 +132,8 @@ def migrate(
         MigrationBlocked: Others hold a table for long.
     """
     files = migration_files(directory)
-    connection.execute("SET lock_timeout = 0")  # another migrator may wait for its tables as long as it may
-    connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    _take_turn(connection)
     try:
-        connection.execute("RESET lock_timeout")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS public.schema_migration "
             "(name text PRIMARY KEY, sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
@@ -167,6 +174,18 @@ def finish(
     return migrate(connection, directory, phases=(Phase.AFTER,))
 
 
+def _take_turn(connection: Connection) -> None:
+    """Wait for another migrator, as long as it takes.
+
+    Not within one statement: its snapshot would keep an index waiting that the other one builds beside what runs.
+    """
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s) AS taken", (_LOCK,)).fetchone()
+        if row is not None and row["taken"]:
+            return
+        time.sleep(_TURN_PAUSE_S)
+
+
 def _apply(connection: Connection, path: Path, known: dict[str, bytes]) -> str | None:
     text = path.read_text(encoding="utf-8")
     digest = hashlib.sha256(text.encode()).digest()
@@ -174,9 +193,20 @@ def _apply(connection: Connection, path: Path, known: dict[str, bytes]) -> str |
         if known[path.stem] != digest:
             raise MigrationChanged(path.stem)
         return None
-    _apply_when_free(connection, path.stem, text, digest)
+    if is_outside_a_transaction(text):
+        _build(connection, path.stem, text, digest)
+    else:
+        _apply_when_free(connection, path.stem, text, digest)
     log.info("applied migration %s", path.stem)
     return path.stem
+
+
+def _build(connection: Connection, name: str, text: str, digest: bytes) -> None:
+    try:
+        build(connection, name, text, locks_within_s=_LOCKS_WITHIN_S)
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+        raise MigrationBlocked(name, _holders(connection), _LOCKS_WITHIN_S) from error
+    connection.execute(_RECORD, (name, digest))
 
 
 def _apply_when_free(connection: Connection, name: str, text: str, digest: bytes) -> None:
@@ -189,9 +219,7 @@ def _apply_when_free(connection: Connection, name: str, text: str, digest: bytes
                     "SELECT set_config('lock_timeout', %s, true)", (f"{_LOCK_WITHIN_S * 1000:.0f}ms",)
                 )
                 connection.execute(text)
-                connection.execute(
-                    "INSERT INTO public.schema_migration (name, sha256) VALUES (%s, %s)", (name, digest)
-                )
+                connection.execute(_RECORD, (name, digest))
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             if time.monotonic() >= deadline:
                 raise MigrationBlocked(name, _holders(connection), _LOCKS_WITHIN_S) from error

@@ -183,6 +183,100 @@ def test_the_second_page_fails(declare: Declare, check: Check) -> None:
     assert states(findings)["types"] == "ok"
 
 
+COUNT = {"type": "request", "path": "/count", "query": {"of": "things"}, "value": "count"}
+IDS = {
+    "request": {
+        "path": "/select",
+        "params": {"ids": {"type": "string", "default": "1,2"}},
+        "query": {"ids": "{ids}"},
+    },
+    "shards": {"by": "values", "param": "ids", "separator": ",", "per_shard": 1},
+    "paging": {"type": "none"},
+    "page_size": None,
+}
+
+
+def test_a_total_with_a_request_of_its_own(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30, total_in_body=False) as server:
+        code, findings = check(declare(server, total=COUNT))
+        assert [each.query["of"] for each in server.asked("/count")] == ["things"]
+    (asked,), (total,) = findings["total request"], findings["total"]
+    assert (code, asked["state"], total["state"], total["text"]) == (0, "ok", "ok", "30 rows")
+    assert f"{server.base_url}/count?of=things" in asked["text"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [({"path": "/nowhere"}, "total.path"), ({"value": "size"}, "total.value"), ({"value": "abs('x')"}, "total.value")],
+)  # fmt: skip
+def test_a_total_request_that_fails_is_named(
+    declare: Declare, check: Check, fields: dict[str, Any], remedy: str
+) -> None:
+    with PagedServer(rows=30, total_in_body=False) as server:
+        code, findings = check(declare(server, total={**COUNT, **fields}))
+    (asked,) = findings["total request"]
+    assert f"{server.base_url}{fields.get('path', '/count')}?of=things" in asked["text"]
+    assert (code, asked["state"]) == (2, "fault")
+    assert remedy in asked["remedy"]
+    assert "total" not in findings
+    assert states(findings)["page"] == states(findings)["types"] == "ok"
+
+
+def test_a_total_request_is_asked_though_the_page_fails(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server, total=COUNT, request={"path": "/nowhere"}))
+    assert (code, states(findings)["page"], states(findings)["total request"]) == (2, "fault", "ok")
+
+
+def test_a_total_request_is_not_asked_of_a_host_that_does_not_answer(declare: Declare, check: Check) -> None:
+    code, findings = check(declare(None, total=COUNT))
+    assert (code, states(findings)["connection"], states(findings)["total request"]) == (
+        2,
+        "fault",
+        "skipped",
+    )
+
+
+def test_pages_are_held_to_the_total_that_was_asked_for(declare: Declare, check: Check) -> None:
+    with PagedServer(rows=30, total_in_body=False) as server:
+        server.fail_where(lambda asked: asked.query.get("offset", "0") != "0" and asked.path == "/offset",
+                          Failure(status=200, headers={"Content-Type": "application/json"}, body=EMPTY))  # fmt: skip
+        code, findings = check(declare(server, total=COUNT))
+    assert (code, states(findings)["total"], states(findings)["next page"]) == (2, "ok", "fault")
+
+
+@pytest.mark.parametrize(("path", "state"), [("/count", "ok"), ("/nowhere", "fault")])
+def test_the_total_of_all_shards(declare: Declare, check: Check, path: str, state: str) -> None:
+    """The request counts what all shards have together, as planning asks it."""
+    total = {**COUNT, "path": path, "query": {"ids": "{ids}"}}
+    with PagedServer(rows=30, total_in_body=False) as server:
+        code, findings = check(declare(server, total=total, **IDS))
+        assert [each.query["ids"] for each in server.asked(path)] == ["1,2"]
+    assert (code == 0, states(findings)["total request"]) == (state == "ok", state)
+    assert states(findings)["shards"] == states(findings)["connection"] == states(findings)["page"] == "ok"
+
+
+def test_a_request_for_the_ends_of_a_range_that_fails(declare: Declare, check: Check) -> None:
+    shards = {
+        "by": "key_range",
+        "low": "first",
+        "high": "last",
+        "step": 10,
+        "bounds": "half_open",
+        "range": {"path": "/nowhere", "low": "low", "high": "high"},
+    }
+    request = {
+        "path": "/offset",
+        "params": {"first": {"type": "integer"}, "last": {"type": "integer"}},
+        "query": {"first": "{first}", "last": "{last}"},
+    }
+    with PagedServer(rows=30) as server:
+        code, findings = check(declare(server, request=request, shards=shards))
+    (failed,) = findings["shards"]
+    assert (code, failed["state"], "/nowhere" in failed["text"]) == (2, "fault", True)
+    assert set(findings) == {"shards", "table"}
+
+
 EMPTY = b'{"rows": []}'
 LAST = b'{"rows": [{"id": 10, "name": "a", "value": 1, "at": "2024-01-01T00:00:00Z"}], "next_cursor": null}'
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
+import orjson
 import pytest
 
 from collect_ops.collectors.conditional import Validator
@@ -22,7 +23,8 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.kernel.errors import Permanent
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
-from tests.servers.paged import PagedServer, basic, row
+from tests.plugins.standstill import turns
+from tests.servers.paged import Failure, PagedServer, basic, row
 
 STYLES: dict[str, dict[str, Any]] = {
     "/offset": {"type": "offset"},
@@ -267,3 +269,20 @@ async def test_what_is_unchanged_does_not_end_paging_where_it_ended(path: str, t
         for rows in (100, 100, 101, 125, 150, 149, 50):
             server.rows = rows
             assert await rows_seen() == rows
+
+
+async def test_expressions_that_take_long_leave_the_event_loop_free() -> None:
+    """Leases are renewed meanwhile."""
+    groups = [{"items": [{"id": group * 200 + number} for number in range(200)]} for group in range(400)]
+    body = orjson.dumps({"groups": groups, "seen": list(range(200_000))})
+    records = "groups[].items[] | sort_by(@, &id) | [?id >= `0`].{id: id}"
+    total = {"type": "body", "path": "length(seen[?@ >= `0`]) && length(groups[].items[])"}
+    with PagedServer() as server:
+        server.fail_next(
+            "/single", Failure(status=200, headers={"Content-Type": "application/json"}, body=body)
+        )
+        async with turns() as loop:
+            (page,) = await collect(collector(server, "/single", records=records, total=total))
+    assert page.total == len(page.records) == 80_000
+    assert loop.total_s > 0.3, "the page is too light to show anything"
+    assert loop.longest_s < loop.total_s / 3

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -26,6 +27,7 @@ from collect_ops.landing import (
 )
 from collect_ops.sources.model import Column, Disposition, Source, Target
 from collect_ops.storage import AsyncConnection, Connection, connect_async
+from tests.plugins.standstill import turns
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NewTask = Callable[[], int]
@@ -383,3 +385,23 @@ async def test_a_path_that_fails_makes_a_bad_row(
     await land(writer, Lander(source), a_page([{"id": 1, "items": [1, 2]}, {"id": 2}], plain=True), task)
     assert [(row["id"], row["size"]) for row in rows(db)] == [(1, 2)]
     assert "length(items)" in bad_rows(db, task)[0]["reason"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_paths_that_take_long_leave_the_event_loop_free(
+    db: Connection, writer: AsyncConnection, new_task: NewTask, *, fits: bool
+) -> None:
+    """Also where the page is cast row by row; leases are renewed meanwhile."""
+    path = "sort_by(items, &n)[*].n | [?@ > `0`] | length(@)"
+    source = a_source({"id": "int", "most": Column(type="int", path=path)})
+    ensure_target(db, source.target)
+    items = [{"n": number % 97} for number in range(200)]
+    records: list[dict[str, Any]] = [{"id": number, "items": items} for number in range(600)]
+    if not fits:
+        records[-1] = {"id": "none", "items": items}
+    page = replace(a_page(records), size_bytes=len(json.dumps(records)))
+    async with turns() as loop:
+        landed = await land(writer, Lander(source), page, new_task())
+    assert (landed.rows_landed, landed.bad_rows) == ((600, 0) if fits else (599, 1))
+    assert loop.total_s > 0.3, "the page is too light to show anything"
+    assert loop.longest_s < loop.total_s / 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,12 @@ from collect_ops.kernel.errors import OwnOutage
 from collect_ops.kernel.paths import include_dir
 from collect_ops.storage import Connection, connect, connect_async, errors
 from collect_ops.storage import migrate as migrating
+from collect_ops.storage.concurrent_indexes import (
+    MARKER,
+    NotConcurrent,
+    is_outside_a_transaction,
+    statements_of,
+)
 from collect_ops.storage.migrate import (
     WAITS,
     Migrated,
@@ -256,3 +263,128 @@ async def test_the_same_for_asyncio(db: Connection, postgres_dsn: str) -> None:
 def test_a_fault_of_ours_stays_what_it_is(db: Connection) -> None:
     with pytest.raises(errors.UndefinedColumn):
         db.execute("SELECT nothing_yet FROM collect.task")
+
+
+BUILT = f"""{MARKER}
+-- For whoever asks by name.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS first_name ON public.first (name);
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS first_id ON public.first (id) WHERE id IS NOT NULL;
+"""
+
+
+def indexes(db: Connection) -> dict[str, bool]:
+    """Those of the table, and whether they are valid."""
+    rows = db.execute(
+        "SELECT indexrelid::regclass::text AS name, indisvalid AS valid FROM pg_index"
+        " WHERE indrelid = 'public.first'::regclass"
+    )
+    return {row["name"]: row["valid"] for row in rows.fetchall()}
+
+
+@pytest.fixture
+def building(db: Connection, migrations: Path) -> Path:
+    """A folder whose third migration builds indexes beside what runs."""
+    migrate(db, migrations)
+    (migrations / "9003_indexes.sql").write_text(BUILT)
+    return migrations
+
+
+def test_an_index_is_built_while_others_write(db: Connection, postgres_dsn: str, building: Path) -> None:
+    """A transaction that has written is waited for, and nobody who writes meanwhile waits for the index."""
+    with ThreadPoolExecutor(1) as pool, connect(postgres_dsn) as writer:
+        with writer.transaction():
+            writer.execute("INSERT INTO public.first VALUES (1, 'a')")
+            done = pool.submit(migrate, db, building)
+            with connect(postgres_dsn) as other:
+                for number in range(2, 12):
+                    other.execute("SET statement_timeout = '5s'")
+                    other.execute("INSERT INTO public.first VALUES (%s, 'b')", (number,))
+                    time.sleep(0.05)
+            assert not done.done()
+        assert done.result(60).applied == ("9003_indexes",)
+    assert indexes(db) == {"first_name": True, "first_id": True}
+    assert migrate(db, building).applied == ()
+    assert db.execute("SHOW lock_timeout").fetchone() == {"lock_timeout": "1min"}
+
+
+def test_two_migrators_do_not_wait_for_each_others_snapshots(postgres_dsn: str, building: Path) -> None:
+    def run(_: int) -> Migrated:
+        with connect(postgres_dsn) as connection:
+            return migrate(connection, building)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(len(each.applied) for each in pool.map(run, range(4))) == [0, 0, 0, 1]
+
+
+def test_an_index_that_an_interrupted_run_left_is_built_again(db: Connection, building: Path) -> None:
+    db.execute("INSERT INTO public.first VALUES (1, 'a'), (1, 'b')")
+    with pytest.raises(errors.UniqueViolation):
+        migrate(db, building)
+    assert indexes(db) == {"first_name": True, "first_id": False}
+    db.execute("DELETE FROM public.first WHERE name = 'b'")
+    assert migrate(db, building).applied == ("9003_indexes",)
+    assert indexes(db) == {"first_name": True, "first_id": True}
+
+
+def test_an_index_that_waits_for_an_old_transaction_names_who_has_it(
+    db: Connection, postgres_dsn: str, building: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "_LOCKS_WITHIN_S", 0.5)
+    with connect(postgres_dsn, application_name="the dump") as dump:
+        with dump.transaction():
+            dump.execute("INSERT INTO public.first VALUES (1, 'a')")
+            with pytest.raises(MigrationBlocked) as blocked:
+                migrate(db, building)
+        assert any("the dump" in holder for holder in blocked.value.holders)
+        assert migrate(db, building).applied == ("9003_indexes",)
+    assert indexes(db) == {"first_name": True, "first_id": True}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX first_name ON public.first (name)",
+        "CREATE INDEX CONCURRENTLY first_name ON public.first (name)",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS first_name ON first (name)",
+        "ALTER TABLE public.first ADD COLUMN more text",
+    ],
+)
+def test_outside_a_transaction_only_what_can_be_repeated(
+    db: Connection, building: Path, statement: str
+) -> None:
+    (building / "9003_indexes.sql").write_text(f"{BUILT}{statement};\n")
+    with pytest.raises(NotConcurrent):
+        migrate(db, building)
+    assert indexes(db) == {}
+
+
+#: Up to here indexes were created in transactions; these files are applied by now, and stay as they are.
+LAST_IN_TRANSACTIONS = "0035_delivery_turns"
+CREATES_INDEX = re.compile(
+    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+(CONCURRENTLY\s+)?.*?\sON\s+([\w.]+)", re.IGNORECASE | re.DOTALL
+)
+CREATES_TABLE = re.compile(r"CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?([\w.]+)", re.IGNORECASE)
+
+
+def blocking_indexes(text: str) -> set[str]:
+    """Tables on which a migration creates an index in a way that keeps writers waiting; its own are empty."""
+    bare = re.sub(r"--[^\n]*", "", text)
+    created = {table.lower() for table in CREATES_TABLE.findall(bare)}
+    return {table.lower() for concurrent, table in CREATES_INDEX.findall(bare) if not concurrent} - created
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name > LAST_IN_TRANSACTIONS] or [NAMES[-1]])
+def test_no_index_keeps_writers_waiting(name: str) -> None:
+    """docs/upgrading.md: an index on a table that is there is built CONCURRENTLY, outside a transaction."""
+    text = (include_dir() / "sql" / "migrations" / f"{name}.sql").read_text()
+    assert blocking_indexes(text) == set()
+    assert is_outside_a_transaction(text) is ("CONCURRENTLY" in re.sub(r"--[^\n]*", "", text).upper())
+    if is_outside_a_transaction(text):
+        assert statements_of(name, text)
+
+
+def test_the_rule_finds_what_it_forbids() -> None:
+    text = "CREATE TABLE collect.new (id int); CREATE INDEX n ON collect.new (id);"
+    assert blocking_indexes(text) == set()
+    assert blocking_indexes(f"{text} CREATE INDEX t ON collect.task (id);") == {"collect.task"}
+    assert blocking_indexes(BUILT) == set()

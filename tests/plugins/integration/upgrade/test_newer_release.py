@@ -74,6 +74,47 @@ def test_a_claim_holds_it(world: World) -> None:
     assert_goes_on(world, task_id)
 
 
+def reasons(world: World, task_id: int) -> tuple[str, ...]:
+    with connect(world.backends.postgres_dsn) as db:
+        return why(db, world.rules, task_id, world.backends).sentences
+
+
+def assert_told(sentences: tuple[str, ...]) -> None:
+    assert f"format {NEWER}" in sentences[0]
+    assert "newer release" in sentences[0]
+    assert not any("next claim takes it" in each for each in sentences)
+
+
+def test_why_tells_it_of_a_queued_task(world: World) -> None:
+    task_id = world.submit().task_id
+    make_newer(world)
+    assert_told(reasons(world, task_id))
+    make_newer(world, FORMAT)
+    assert not any("newer release" in each for each in reasons(world, task_id))
+
+
+@pytest.mark.parametrize("due_in_s", [-1, 3600])
+def test_why_tells_it_of_a_retrying_task(world: World, due_in_s: int) -> None:
+    task_id, _ = start(world)
+    world.rows(
+        "UPDATE collect.task SET status = 'RETRYING', due_at = now() + make_interval(secs => %s), run_id = NULL,"
+        ' error = \'{"message": "answered 503"}\', confirmed_generation = generation RETURNING id',
+        due_in_s,
+    )
+    make_newer(world)
+    assert_told(reasons(world, task_id))
+
+
+def test_why_tells_it_of_a_claimed_task_and_of_one_under_way(world: World) -> None:
+    task_id, run_id = start(world)
+    make_newer(world)
+    assert_told(reasons(world, task_id))
+    make_newer(world, FORMAT)
+    plan_groups(world, run_id)
+    make_newer(world)
+    assert_told(reasons(world, task_id))
+
+
 def test_a_claim_leaves_others_alone(world: World) -> None:
     world.submit()
     make_newer(world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -201,3 +202,37 @@ def test_a_large_page_of_usual_records_is_within_its_budget() -> None:
     columns = {f"c{number}": Column(type="jsonb", path="tags[*].name") for number in range(6)}
     records = [{"tags": [{"name": "x"}] * 5}] * 20_000
     assert an_encoder(columns).page(records, ENDING, plain=True).rows == 20_000
+
+
+FIELD, DEEP = Column(type="text"), Column(type="text", path="address.city")
+JOINED = Column(type="text", path="join(',', tags[*].name)")
+DOUBLED = Column(type="jsonb", path=" | ".join(["[@, @][]"] * 8))
+
+
+@pytest.mark.parametrize(
+    ("columns", "records", "size_bytes", "takes_long"),
+    [
+        ({"a": FIELD}, 100_000, 30_000_000, False),
+        ({"a": FIELD, "city": DEEP}, 10, 3000, False),
+        ({"a": FIELD, "city": DEEP}, 5000, 1_500_000, True),
+        ({"tags": JOINED}, 10, 3000, False),
+        ({"tags": JOINED}, 5000, 1_500_000, True),
+        # A single record that is large, or that its path makes large.
+        ({"tags": JOINED}, 1, 1_000_000, True),
+        ({"twice": DOUBLED}, 10, 3000, True),
+    ],
+)
+def test_what_takes_long_is_known_beforehand(
+    columns: dict[str, Column], records: int, size_bytes: int, *, takes_long: bool
+) -> None:
+    assert an_encoder(columns).takes_long(records, size_bytes) is takes_long
+
+
+def test_pages_in_two_threads_have_a_budget_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collect_ops.sources.expressions.PAGE_WORK", 1500)
+    monkeypatch.setattr("collect_ops.sources.expressions.STEPS_A_RECORD", 0)
+    encoder = an_encoder({"n": Column(type="int", path="length(items[*])")})
+    records = [{"items": list(range(100))}] * 5
+    with ThreadPoolExecutor(4) as pool:
+        pages = pool.map(lambda _: encoder.page(records, ENDING, plain=True), range(200))
+        assert {(page.rows, page.bad) for page in pages} == {(5, ())}

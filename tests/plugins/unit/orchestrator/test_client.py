@@ -155,7 +155,7 @@ CALLS: dict[str, Callable[[str], object]] = {
     "ended_well": lambda url: RestReports(url, "u", "p", limit_s=5).ended_well(
         "dag", datetime.now(UTC), limit=1
     ),
-    "delete_runs": lambda url: RestReports(url, "u", "p", limit_s=5).delete_runs("dag", ["run"]),
+    "delete_runs": lambda url: RestReports(url, "u", "p", limit_s=5).delete_runs("dag", ["run"], limit_s=5),
     "state": lambda url: RestRuns(url, "u", "p").state("dag", "run"),
     "group_states": lambda url: RestRuns(url, "u", "p").group_states("dag", "run"),
     "connection": lambda url: RestRuns(url, "u", "p").connection("things"),
