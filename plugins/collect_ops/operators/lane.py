@@ -39,6 +39,17 @@ SHARD_GROUP_NICENESS = 10
 REPORT_LIMIT_S = 2.0
 
 
+def give_way(context: Context) -> None:
+    """Plan or settle a run at a lower operating-system priority, the lower the less urgent its lane is.
+
+    Of a backlog's runs these are processes that compete with the few that start urgent work.
+    """
+    lane = (context["dag_run"].conf or {}).get("lane")
+    lanes = lane_rules().lanes
+    if lane in lanes:
+        os.nice(max(each.priorities[1] for each in lanes.values()) - lanes[lane].priorities[1])
+
+
 def tasks_of(context: Context) -> list[TaskAttempt]:
     """The collect tasks that a run's conf names.
 
@@ -96,13 +107,14 @@ class PlanRunOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Returns the shard groups, as keyword arguments of `ShardGroupOperator`."""
+        give_way(context)
         run_id = context["dag_run"].run_id
         try:
             tasks = tasks_of(context)
         except ValidationFailed as error:
             self._note_refusal(context, error)
             refuse(context, error)
-        planned = plan(tasks, run_id, backends(), lane_rules(), endpoint, actor=actor_of(context))
+        planned = plan(tasks, run_id, backends(), lane_rules(), cache(endpoint), actor=actor_of(context))
         if planned.skipped and not planned.groups:
             raise AirflowSkipException("; ".join(planned.skipped))
         return [{"run_id": g.run_id, "group_no": g.group_no, "group_label": g.label} for g in planned.groups]
@@ -146,7 +158,7 @@ class ShardGroupOperator(BaseOperator):
                 self.group_no,
                 own,
                 lane_rules(),
-                endpoint,
+                cache(endpoint),  # asked of the api-server once, not for each of the tasks that share the group
                 node=node_id_of(os.environ.get("COLLECT_NODE_ID")),
                 actor=actor_of(context),
             )
@@ -184,6 +196,7 @@ class SettleRunOperator(BaseOperator):
         Raises:
             AirflowFailException: A collect task of the run is DEAD; the run's note says which, and what to do.
         """
+        give_way(context)
         own = backends()
         run_id = context["dag_run"].run_id
         try:
