@@ -158,7 +158,8 @@ class ShardGroupOperator(BaseOperator):
                 self.group_no,
                 own,
                 lane_rules(),
-                cache(endpoint),  # asked of the api-server once, not for each of the tasks that share the group
+                # The api-server is asked once, not for each of the tasks that share the group.
+                cache(endpoint),
                 node=node_id_of(os.environ.get("COLLECT_NODE_ID")),
                 actor=actor_of(context),
             )
