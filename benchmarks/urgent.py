@@ -1,7 +1,8 @@
 """Benchmark `urgent`: how soon an urgent task starts while ten thousand bulk tasks wait.
 
 Through the running stack: the bulk tasks are admitted as a bulk submission admits them, the urgent ones by Airflow's
-REST API, one every few seconds. Moments are the database's. Whatever is still waiting in the end is cancelled.
+REST API, one every few seconds. The same on the idle stack, just before, is the bare limit: how much of the time is
+Airflow's and the machine's own. Moments are the database's. Whatever is still waiting in the end is cancelled.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from collect_ops.lanes.rules import lane_rules
 from demo.run import submit, unpause_needed
 
 DEFAULT_ROUNDS: Final = 30
+#: Of the idle stack, for comparison.
+IDLE_ROUNDS: Final = 10
 BACKLOG: Final = 10_000
 BULK_PRIORITY: Final = 1
 URGENT_PRIORITY: Final = 10
@@ -68,28 +71,36 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     with (
         serve_one_row() as server,
         connection_to(settings.airflow, server),
-        _backlog(settings, console) as ids,
+        psycopg.connect(settings.dsn, autocommit=True) as database,
     ):
-        with psycopg.connect(settings.dsn, autocommit=True) as database:
+        idle = [
+            _once(settings, database, number, IDLE_ROUNDS, console, of="idle")
+            for number in range(1, IDLE_ROUNDS + 1)
+        ]
+        with _backlog(settings, console) as ids:
             _await_first_start(database, ids)
-            samples = [_once(settings, database, number, count, console) for number in range(1, count + 1)]
+            samples = [
+                _once(settings, database, number, count, console, of="urgent")
+                for number in range(1, count + 1)
+            ]
             row = database.execute(WAITING_SQL, (ids,)).fetchone()
         waiting = int(row[0]) if row else 0
     if not waiting:
         raise PeerFailed(peer="the backlog", reason="it was gone before the last urgent task was submitted")
     return Result(
         name="urgent",
-        rows=rows(samples),
-        samples={"collect-ops": samples},
+        rows=rows(samples, idle),
+        samples={"collect-ops": samples, "idle stack": idle},
         circumstances=before,
         notes=(f"{BACKLOG:,} bulk tasks in the beginning, {waiting:,} of them still waiting in the end.",),
     )
 
 
-def rows(samples: Sequence[Sample]) -> list[Row]:
-    """The claims, from the urgent tasks' figures."""
+def rows(samples: Sequence[Sample], idle: Sequence[Sample]) -> list[Row]:
+    """The claims, from the urgent tasks' figures and those of the idle stack."""
     whole = [float(sample["seconds"]) for sample in samples]
     admitted = [float(sample["from_admission_s"]) for sample in samples]
+    median, bare = percentile(whole, 50), percentile([float(sample["seconds"]) for sample in idle], 50)
     posted = "POST of the submitting run to the collect run's first act (collect.task.started_at)"
     inner = "commit of the admission to the same: the submitting Airflow run not counted"
 
@@ -97,7 +108,15 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
         return Row(claim=claim, ours=value, target=target, unit="s", measured=measured, rounds=len(samples))
 
     return [
-        row("urgent task under a backlog, submit to start, p50", percentile(whole, 50), posted),
+        Row(
+            claim="urgent task under a backlog, submit to start, p50, against an idle stack",
+            ours=median,
+            peer=bare,
+            ratio=bare / median,
+            unit="s",
+            measured=f"{posted}; peer: the same before the backlog, {len(idle)} tasks",
+            rounds=len(samples),
+        ),
         row(
             "urgent task under a backlog, submit to start, p95",
             percentile(whole, 95),
@@ -174,7 +193,13 @@ def _await_first_start(database: psycopg.Connection, ids: Sequence[int]) -> None
 
 
 def _once(
-    settings: BenchSettings, database: psycopg.Connection, number: int, count: int, console: Console
+    settings: BenchSettings,
+    database: psycopg.Connection,
+    number: int,
+    count: int,
+    console: Console,
+    *,
+    of: str,
 ) -> Sample:
     time.sleep(PAUSE_S)
     moment = URGENT_DAY.replace(microsecond=0).timestamp() + time.time_ns() % 10**9
@@ -190,7 +215,7 @@ def _once(
         "from_admission_s": (started - created).total_seconds(),
     }
     console.print(
-        f"  urgent {number}/{count}  submit to start {sample['seconds']:5.2f} s, "
+        f"  {of} {number}/{count}  submit to start {sample['seconds']:5.2f} s, "
         f"of that from admission {sample['from_admission_s']:5.2f} s",
         highlight=False,
     )

@@ -26,9 +26,11 @@ def test_percentiles(values: list[float], which: int, wanted: float) -> None:
 def test_the_slowest_twentieth_decides_about_urgent_tasks() -> None:
     fast = [{"seconds": 1.0, "from_admission_s": 0.5}] * 94
     slow = [{"seconds": 9.0, "from_admission_s": 8.0}] * 6
-    held = {row.claim: row.holds for row in urgent.rows([*fast, *slow])}
+    held = {row.claim: row.holds for row in urgent.rows([*fast, *slow], fast)}
     assert held["urgent task under a backlog, submit to start, p95"] is False
-    assert urgent.rows(fast)[1].holds is True
+    against_idle, p95, *_ = urgent.rows(fast, [{"seconds": 0.5, "from_admission_s": 0.4}])
+    assert p95.holds is True
+    assert against_idle.ratio == pytest.approx(0.5)
 
 
 def test_admission_compares_speeds_of_like_with_like() -> None:
