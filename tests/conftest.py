@@ -21,18 +21,11 @@ TESTS = Path(__file__).resolve().parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies in these folders works on the running stack, or starts one.
-
-    What shares the running stack is one group for `--dist loadgroup`, and runs one after the other. Of those that start
-    stacks of their own, or none, each file is a group: what it starts for all its tests is started once.
-    """
+    """Whatever lies in these folders works on the running stack, or starts one."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in ("e2e", "stack"):
             item.add_marker(pytest.mark.stack)
-        if item.get_closest_marker("stack") and not item.get_closest_marker("xdist_group"):
-            group = item.path.stem if folder == "stack" else "the running stack"
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:

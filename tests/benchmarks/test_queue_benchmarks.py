@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from benchmarks import admission, heartbeats, limiter, placement, urgent
@@ -13,6 +17,14 @@ from benchmarks.settings import BenchSettings
 from benchmarks.urgent import cancel_all, percentile
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.storage import connect
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Benchmarks have one database on a stack, and tests run side by side."""
+    with (BenchSettings.load().stack.home / "bench.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -53,7 +65,7 @@ def test_admission_compares_speeds_of_like_with_like() -> None:
 
 def test_small_numbers_go_all_the_way() -> None:
     rules = roomy(lane_rules())
-    with own_backends(BenchSettings.load()) as backends:
+    with alone(), own_backends(BenchSettings.load()) as backends:
         assert claim_all(backends, rules, 30, 10)["tasks"] == 30
         assert get_one_by_one(backends, rules, 30, 10, 20)["messages"] == 20
         assert consume(backends, rules, 30, 10)["messages"] == 40
@@ -71,14 +83,14 @@ def test_small_numbers_go_all_the_way() -> None:
 
 
 async def test_the_limiter_is_measured_on_small_numbers() -> None:
-    with own_backends(BenchSettings.load()) as backends:
+    with alone(), own_backends(BenchSettings.load()) as backends:
         assert (await limiter.limiter_turns(backends, 20))["turn_ms"] > 0
         assert (await limiter.gate_turns(backends, 20, quota=100))["turn_ms"] > 0
         assert (await limiter.pings(backends, 20))["turn_ms"] > 0
 
 
 def test_three_nodes_are_measured_on_small_numbers() -> None:
-    with own_backends(BenchSettings.load()) as backends:
+    with alone(), own_backends(BenchSettings.load()) as backends:
         assert limiter.at_rate(backends, 20, seconds=2)["share"] <= 1.05
         assert limiter.with_quota(backends, quota=60)["turns"] <= 60
 
@@ -109,6 +121,6 @@ def test_placing_does_what_a_scan_does_and_says_how_even_it_is() -> None:
 
 
 def test_heartbeats_are_counted_on_both_sides() -> None:
-    with own_backends(BenchSettings.load()) as backends:
+    with alone(), own_backends(BenchSettings.load()) as backends:
         assert heartbeats.ingest(backends, lane_rules(), 30)["heartbeats"] == 30
         assert heartbeats.take(backends, lane_rules(), 30)["heartbeats"] == 30

@@ -10,8 +10,9 @@ from tests.plugins.integration.world import World, source
 from tests.servers.paged import PagedServer
 
 CLOSED_SQL = """
-SELECT count(*) = 1 AS closed FROM pg_stat_activity
+SELECT count(*) = 0 AS closed FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend'
+    AND pid <> pg_backend_pid() AND application_name <> 'test look'
 """
 SESSIONS_SQL = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
 
