@@ -67,9 +67,8 @@ fi
 step "pytest: what needs no running stack"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  # Each has a part of the files, so that what a module's tests share is made once, and helps out at the end. Three on two
-  # processors: they wait for services and deadlines for a third of the time.
-  exec "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 3 --dist worksteal
+  # Each has one half of the files, so that what a module's tests share is made once, and helps out at the end.
+  exec "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 2 --dist worksteal
 ) || status=$?
 "$BIN/python" -m stack up
 step "pytest: what works on the running stack, or starts one"
