@@ -24,7 +24,6 @@ from stack.layout import Layout
 from stack.processes import leftovers
 from tests.kept_python import KEPT
 
-pytestmark = pytest.mark.xdist_group("demo server")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
