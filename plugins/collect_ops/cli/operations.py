@@ -187,7 +187,10 @@ def _actor() -> str:
 
 
 def sweep() -> None:
-    """Run the sweep once: outbox, repair, wake-ups; prints JSON. The DAG collect_sweep does it every minute."""
+    """Run the sweep once: outbox, repair, wake-ups; prints JSON. The DAG collect_sweep does it when something is due.
+
+    Needs the rights of `make env ALL=1`: it declares queues that are missing.
+    """
     from collect_ops.cli.output import print_json
     from collect_ops.delivery.sweep import sweep as sweep_once
     from collect_ops.kernel.backends import Backends
