@@ -61,19 +61,20 @@ if [ $# -gt 0 ]; then
 fi
 
 # What has databases and virtual hosts of its own runs side by side, before Airflow is started: that takes a part of two
-# processors even when it has nothing to do. What shares the running stack, or kills its services, or starts a stack of
-# its own, runs one by one.
+# processors even when it has nothing to do. What shares the running stack, or kills its services, runs one by one, and
+# waits for Airflow most of the time; beside it runs what starts stacks of its own (the groups are in tests/conftest.py).
 "$BIN/python" -m stack up --only postgres,redis,rabbitmq
 step "pytest: what needs no running stack"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  # Each has one half of the files, so that what a module's tests share is made once, and helps out at the end.
-  exec "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 2 --dist worksteal
+  # Each has a part of the files, so that what a module's tests share is made once, and helps out at the end. Three on two
+  # processors: they wait for services and deadlines for a third of the time.
+  exec "$BIN/python" -m pytest -m "not chaos and not long and not stack" -n 3 --dist worksteal
 ) || status=$?
 "$BIN/python" -m stack up
 step "pytest: what works on the running stack, or starts one"
 (
   eval "$("$BIN/python" -m stack env --all)"
-  exec "$BIN/python" -m pytest -m "stack and not chaos and not long"
+  exec "$BIN/python" -m pytest -m "stack and not chaos and not long" -n 2 --dist loadgroup
 ) || status=$?
 exit "$status"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 import string
 from dataclasses import dataclass
@@ -47,11 +46,7 @@ class Canary:
     def is_in(self, text: str) -> bool:
         """Whether a part of it is there. UTF-16 counts."""
         plain = text.replace("\0", "").replace("\\u0000", "").replace("\\x00", "")
-        return self._anywhere.search(plain) is not None
-
-    @cached_property
-    def _anywhere(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, sorted(self.fragments))))
+        return any(fragment in plain for fragment in self.fragments)
 
 
 def _word() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def connect(stack: RunningStack, connection: str, server: EchoServer, keys: Keys
     stack.airflow.put_connection(connection, {**fields, "extra": json.dumps(extra)})
 
 
-def written(stack: RunningStack) -> dict[str, str]:
-    """All that the stack has written, by place."""
+def written(stack: RunningStack, since: float) -> dict[str, str]:
+    """All that the stack has written, by place; of files those that were written to since."""
     settings = stack.settings
     airflow_dsn = (
         os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "").replace("+psycopg", "")
@@ -112,7 +113,7 @@ def written(stack: RunningStack) -> dict[str, str]:
     }
     for folder in ("logs", "airflow", "run"):
         for path in sorted(Path(settings.home, folder).rglob("*")):
-            if path.is_file():
+            if path.is_file() and path.stat().st_mtime >= since:
                 places[f"file {path}"] = path.read_bytes().decode(errors="backslashreplace")
     for path in SEEN_BY_A_VIEWER:
         places[f"viewer {path}"] = stack.rest("GET", path, user="viewer").text
@@ -123,6 +124,7 @@ def written(stack: RunningStack) -> dict[str, str]:
 def test_no_secret_is_written_anywhere(
     stack: RunningStack, admitting: tuple[AdmissionService, dict[str, Source]], auth: str
 ) -> None:
+    began = time.time()
     service, sources = admitting
     keys = Keys(auth)
     tasks: dict[str, int] = {}
@@ -163,7 +165,7 @@ def test_no_secret_is_written_anywhere(
     answer = stack.trigger("collect_submit", {"source": "example_offset", "params": {"since": planted.text}})
     stack.run_ended("collect_submit", answer.json()["dag_run_id"], 300)
 
-    places = written(stack)
+    places = written(stack, began)
     assert [
         each
         for each in escaped(keys.all, places)

@@ -23,6 +23,7 @@ from collect_ops.kernel.errors import CollectOpsError, Permanent
 log = logging.getLogger(__name__)
 
 RETRY_DELAY_HEADER = "retry-delay-s"
+_ACCESS_REFUSED = 403
 _PRECONDITION_FAILED = 406
 # RabbitMQ has one code for what exists in another form and for what it never takes; its text tells them apart.
 _EXISTS_OTHERWISE = "inequivalent arg"
@@ -47,6 +48,21 @@ class TopologyRefused(CollectOpsError, Permanent):
         self.name, self.reply = name, reply
         advice = "; the user needs configure rights on it" if "ACCESS_REFUSED" in reply else ""
         super().__init__(f"{kind} {name} cannot be declared: {reply}{advice}")
+
+
+class DeclarationNotPermitted(TopologyRefused):
+    """The user lacks the right to declare something."""
+
+
+class TopologyIncomplete(CollectOpsError, Permanent):
+    """Something is missing that the user may not declare."""
+
+    def __init__(self, kind: str, name: str, reply: str) -> None:
+        self.name, self.reply = name, reply
+        super().__init__(
+            f"{kind} {name} is missing, and this user has no right to declare it: {reply}. The DAG collect_sweep "
+            f'declares it, and so does `collect-ops topology` after `eval "$(make -s env ALL=1)"`'
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +138,46 @@ def declare(amqp_url: str, topology: Topology) -> None:
         close_connection(connection)
 
 
+def ensure(amqp_url: str, topology: Topology) -> None:
+    """Declare everything or, as a user who may not, see that all of it is there, and bind it.
+
+    In which form something exists that the user may not declare is not seen: a passive declaration compares nothing.
+
+    Raises:
+        TopologyIncomplete: Something is missing that the user may not declare.
+        QuorumUnsupported: The server has no such quorum queue; nothing was declared.
+        TopologyMismatch: Something exists in another form.
+        TopologyRefused: The broker does not take it.
+        BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
+    """
+    try:
+        declare(amqp_url, topology)
+    except DeclarationNotPermitted as error:
+        log.info("%s; looking for it instead", error)
+        _find(amqp_url, topology)
+
+
+def _find(amqp_url: str, topology: Topology) -> None:
+    connection, channel = open_channel(amqp_url)
+    try:
+        for exchange in topology.exchanges:
+            try:
+                channel.exchange_declare(exchange=exchange.name, passive=True)
+            except ChannelClosedByBroker as error:
+                raise TopologyIncomplete("exchange", exchange.name, error.reply_text) from error
+        for queue in topology.queues:
+            try:
+                channel.queue_declare(queue=queue.name, passive=True)
+            except ChannelClosedByBroker as error:
+                raise TopologyIncomplete("queue", queue.name, error.reply_text) from error
+        for binding in topology.bindings:
+            _bind(channel, binding)
+    except AMQPError as error:
+        raise failure_of("to look for the topology", error) from error
+    finally:
+        close_connection(connection)
+
+
 def check_server(connection: pika.BlockingConnection, topology: Topology) -> None:
     """See that the server can hold every queue, before any of it is declared.
 
@@ -179,12 +235,15 @@ def _bind(channel: BlockingChannel, binding: Binding) -> None:
             arguments=binding.arguments,
         )
     except ChannelClosedByBroker as error:
-        raise TopologyRefused(
-            "binding", f"{binding.exchange} -> {binding.queue}", error.reply_text
-        ) from error
+        raise _refused("binding", f"{binding.exchange} -> {binding.queue}", error) from error
 
 
 def _refusal(kind: str, name: str, wanted: dict[str, Any], error: ChannelClosedByBroker) -> CollectOpsError:
     if error.reply_code == _PRECONDITION_FAILED and _EXISTS_OTHERWISE in error.reply_text:
         return TopologyMismatch(kind, name, wanted, error.reply_text)
-    return TopologyRefused(kind, name, error.reply_text)
+    return _refused(kind, name, error)
+
+
+def _refused(kind: str, name: str, error: ChannelClosedByBroker) -> TopologyRefused:
+    refusal = DeclarationNotPermitted if error.reply_code == _ACCESS_REFUSED else TopologyRefused
+    return refusal(kind, name, error.reply_text)

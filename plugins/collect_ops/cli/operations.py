@@ -189,7 +189,8 @@ def _actor() -> str:
 def sweep() -> None:
     """Run the sweep once: outbox, repair, wake-ups; prints JSON. The DAG collect_sweep does it when something is due.
 
-    Needs the rights of `make env ALL=1`: it declares queues that are missing.
+    Queues that are missing are declared only with the rights of `make env ALL=1`; without them the sweep names the one
+    that is missing.
     """
     from collect_ops.cli.output import print_json
     from collect_ops.delivery.sweep import sweep as sweep_once

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from collect_ops.admission.inbox import wake_inbox
 from collect_ops.broker.publisher import Publisher
-from collect_ops.broker.topology import declare
+from collect_ops.broker.topology import ensure
 from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.delivery import (
     ageing,
@@ -116,7 +116,7 @@ def sweep(
             failures.append(error)
             return None
 
-    attempt(lambda: declare(backends.amqp_url, rules.topology()))
+    attempt(lambda: ensure(backends.amqp_url, rules.topology()))
     published = attempt(lambda: _publish(backends, rules))
     dispatched = attempt(lambda: dispatch.run_once(backends, rules, placement_rules(), runs, actor=actor))
     repaired = attempt(lambda: repair.run_once(backends, rules, runs, actor=actor))

@@ -48,9 +48,9 @@ _MOST_READINGS = 16
 _REMEMBERED = 512
 
 _ESCAPE = re.compile(r"[%&\\]")
-# In quoted-printable: a byte that is no letter, no digit and no control character, or the end of a line that is none.
-# What stands behind most equals signs is neither.
-_QUOTED_BYTE = "0[9ADad]|2[0-9A-Fa-f]|3[A-Fa-f]|[46]0|5[B-Fb-f]|7[B-Eb-e]|[89A-Fa-f][0-9A-Fa-f]"
+# In quoted-printable: a byte that is no letter, no digit and no control character below 32, or the end of a line that
+# is none. What stands behind most equals signs is neither.
+_QUOTED_BYTE = "0[9ADad]|2[0-9A-Fa-f]|3[A-Fa-f]|[46]0|5[B-Fb-f]|7[B-Fb-f]|[89A-Fa-f][0-9A-Fa-f]"
 _QUOTED = re.compile(rf"=(?={_QUOTED_BYTE}|[ \t]{{0,3}}\r?\n|[%&\\])")
 # Begins with a set, which is searched for ten times as fast as an alternative.
 _STARTS = re.compile(rf"[%&\\=](?:(?<!=)|(?={_QUOTED_BYTE}|[ \t]{{0,3}}\r?\n|[%&\\]))")

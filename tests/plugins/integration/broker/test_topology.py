@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,11 +15,14 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.broker.topology import (
     RETRY_DELAY_HEADER,
     Binding,
+    DeclarationNotPermitted,
     Queue,
     Topology,
+    TopologyIncomplete,
     TopologyMismatch,
     TopologyRefused,
     declare,
+    ensure,
 )
 from collect_ops.lanes.rules import lane_rules
 from tests.plugins.integration.broker.link import wait_until
@@ -56,18 +60,50 @@ def test_what_the_broker_never_takes_is_not_said_to_exist_in_another_form(
     assert next(reversed(arguments)) in caught.value.reply
 
 
-def test_a_user_without_rights_is_told_so(amqp_url: str, vhost: str, broker_api: Callable[..., None]) -> None:
-    broker_api("PUT", f"users/{vhost}", password="reader", tags="")
-    try:
-        broker_api("PUT", f"permissions/{vhost}/{vhost}", configure="^$", write="^$", read=".*")
-        parts = urlsplit(amqp_url)
-        reader = parts._replace(netloc=f"{vhost}:reader@{parts.hostname}:{parts.port}").geturl()
-        with pytest.raises(
-            TopologyRefused, match=r"exchange collect\.tasks cannot be declared: ACCESS_REFUSED"
-        ):
-            declare(reader, TOPOLOGY)
-    finally:
-        broker_api("DELETE", f"users/{vhost}")
+@pytest.fixture
+def person_url(amqp_url: str, vhost: str, broker_api: Callable[..., None]) -> Iterator[str]:
+    """The broker's address as a user that may publish and consume, and declare nothing."""
+    broker_api("PUT", f"users/{vhost}", password="person", tags="")
+    broker_api("PUT", f"permissions/{vhost}/{vhost}", configure="^$", write=".*", read=".*")
+    parts = urlsplit(amqp_url)
+    yield parts._replace(netloc=f"{vhost}:person@{parts.hostname}:{parts.port}").geturl()
+    broker_api("DELETE", f"users/{vhost}")
+
+
+def test_a_user_without_rights_is_told_so(person_url: str) -> None:
+    with pytest.raises(
+        DeclarationNotPermitted, match=r"exchange collect\.tasks cannot be declared: ACCESS_REFUSED"
+    ):
+        declare(person_url, TOPOLOGY)
+
+
+def test_who_may_not_declare_finds_what_is_there_and_binds_it(amqp_url: str, person_url: str) -> None:
+    declare(amqp_url, replace(TOPOLOGY, bindings=()))
+    ensure(person_url, TOPOLOGY)
+    rules = lane_rules()
+    message = OutgoingMessage(
+        exchange=rules.broker.exchange, routing_key=rules.routing_key("urgent"), body=b"{}", priority=1
+    )
+    with Publisher(person_url) as publisher:
+        assert publisher.publish([message]).confirmed == {0}
+    with Consumer(person_url) as consumer:
+        assert consumer.depth(rules.queue("urgent")) == 1
+
+
+@pytest.mark.parametrize("kind", ["exchange", "queue"])
+def test_who_may_not_declare_is_told_what_is_missing(amqp_url: str, person_url: str, kind: str) -> None:
+    wanted = TOPOLOGY.exchanges if kind == "exchange" else TOPOLOGY.queues
+    *others, missing = wanted
+    declare(amqp_url, replace(TOPOLOGY, bindings=(), **{f"{kind}s": tuple(others)}))
+    with pytest.raises(TopologyIncomplete) as caught:
+        ensure(person_url, TOPOLOGY)
+    assert caught.value.name == missing.name
+
+
+def test_who_may_declare_does(amqp_url: str) -> None:
+    ensure(amqp_url, TOPOLOGY)
+    with Consumer(amqp_url) as consumer:
+        assert [consumer.depth(queue.name) for queue in TOPOLOGY.queues] == [0] * len(TOPOLOGY.queues)
 
 
 def test_a_binding_to_a_missing_exchange_is_named(amqp_url: str) -> None:
