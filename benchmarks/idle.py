@@ -23,6 +23,7 @@ from urllib.parse import quote
 import psutil
 from rich.console import Console
 
+from benchmarks.errors import PeerFailed
 from benchmarks.measure import circumstances
 from benchmarks.report import CHECKOUT, Result, Row, Target
 from benchmarks.settings import BenchSettings
@@ -30,6 +31,7 @@ from collect_ops.orchestrator.client import AirflowClient
 from stack import processes
 from stack.environment import DAGS_FOLDER
 from stack.layout import Layout
+from stack.settings import HOST, load
 
 WARM_UP_MIN: Final = 10.0
 MINUTES: Final = 15.0
@@ -78,8 +80,10 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
         ours = pool.submit(
             observe, Layout(home=stack.home), airflow, warm_up_s, seconds, console, "with the DAGs"
         )
-        bare = pool.submit(observe, layout, None, warm_up_s, seconds, console, "Airflow alone")
+        empty = client_of(layout)
+        bare = pool.submit(observe, layout, empty, warm_up_s, seconds, console, "Airflow alone")
         with_dags, alone = ours.result(), bare.result()
+        refuse_dags(empty)
     return Result(
         name="idle",
         rows=rows(with_dags, alone, seconds / 60),
@@ -120,7 +124,7 @@ def rows(with_dags: Idle, alone: Idle, minutes: float) -> list[Row]:
 
 def observe(
     layout: Layout,
-    airflow: AirflowClient | None,
+    airflow: AirflowClient,
     warm_up_s: float,
     seconds: float,
     console: Console,
@@ -133,7 +137,7 @@ def observe(
     time.sleep(seconds)
     last, took_s = cpu_seconds(layout), time.monotonic() - began
     percent = {program: 100 * (last[program] - first.get(program, 0.0)) / took_s for program in sorted(last)}
-    runs = 0 if airflow is None else runs_since(airflow, since)
+    runs = runs_since(airflow, since)
     shown = [f"    {program:<14}{value:6.2f} %" for program, value in percent.items()]
     shown.append(f"    {'total':<14}{sum(percent.values()):6.2f} %, {runs * 3600 / took_s:.0f} runs an hour")
     console.print("\n".join([f"  {name}:", *shown]))
@@ -158,6 +162,24 @@ def runs_since(airflow: AirflowClient, since: datetime) -> int:
     """Airflow runs that began since a moment."""
     path = f"/dags/~/dagRuns?limit=1&start_date_gte={quote(since.isoformat())}"
     return int(airflow.demand("GET", path, action="count runs").json()["total_entries"])
+
+
+def client_of(layout: Layout) -> AirflowClient:
+    """Airflow's REST API of a stack on this machine."""
+    stack = load(layout)
+    address = f"http://{HOST}:{stack.ports.api_server}"
+    return AirflowClient(address, "admin", stack.secrets["AIRFLOW_ADMIN_PASSWORD"])
+
+
+def refuse_dags(airflow: AirflowClient) -> None:
+    """See that Airflow alone was alone: it must not be ours that is compared with ours.
+
+    Raises:
+        PeerFailed: it has DAGs.
+    """
+    dags = int(airflow.demand("GET", "/dags?limit=1", action="count DAGs").json()["total_entries"])
+    if dags:
+        raise PeerFailed(peer="Airflow alone", reason=f"it has {dags} DAGs")
 
 
 def unpause_all(airflow: AirflowClient) -> None:

@@ -14,12 +14,15 @@ from stack.layout import CHECKOUT
 from stack.node_settings import CELERY, LOCAL
 from stack.settings import HOST, Stack
 
+# Another folder of DAGs than the checkout's: `benchmarks idle` measures Airflow with an empty one.
+DAGS_FOLDER = "COLLECT_DAGS_FOLDER"
 # What a child keeps of the caller's environment. The rest stays out: a stray AIRFLOW__* or PG* of the shell
 # that ran `make up` would otherwise rule the stack until its next start.
 KEPT = (
     "HOME", "LANG", "LC_ALL", "LOGNAME", "TZ", "USER",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    DAGS_FOLDER,
 )  # fmt: skip
 # What a machine is called as a node: agent and workers must agree.
 NODE = ("COLLECT_NODE_ID", "COLLECT_NODE_HEARTBEAT_S")
@@ -30,8 +33,6 @@ CONTROL_QUEUE = "COLLECT_CONTROL_QUEUE"
 # Whether shard groups are sent to chosen nodes; without it, as soon as there are Celery workers.
 NODE_QUEUES = "COLLECT_NODE_QUEUES"
 PROGRAM_MARK = "COLLECT_OPS_PROGRAM"
-# Another folder of DAGs than the checkout's: `benchmarks idle` measures Airflow with an empty one.
-DAGS_FOLDER = "COLLECT_DAGS_FOLDER"
 
 
 def base() -> dict[str, str]:
