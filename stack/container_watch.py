@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,7 @@ import psycopg
 from stack import env_files
 from stack.schedulers import own_names
 
+KINDS = ("SchedulerJob", "DagProcessorJob", "TriggererJob", "worker")
 #: As `healthcheck.interval` of docker-compose.yaml; three times that without a look, and earlier ones count no more.
 LOOK_EVERY_S = 30.0
 #: Between the first look that finds it unwell and the one that ends it: a loop that stood still for a minute and more;
@@ -177,7 +179,8 @@ def end(process: psutil.Process, within_s: float) -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(within_s)
     except psutil.TimeoutExpired:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     except psutil.NoSuchProcess:
         return  # it has ended by itself
 
@@ -190,7 +193,10 @@ def main(
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """One look at the container's process."""
-    (kind,) = arguments
+    kind = arguments[0] if len(arguments) == 1 else ""
+    if kind not in KINDS:
+        print(f"{' '.join(arguments)!r} cannot be used; allowed: {', '.join(KINDS)}", file=sys.stderr)
+        return 2
     process = main_process(init)
     if process is None:
         print("nothing runs here", file=sys.stderr)

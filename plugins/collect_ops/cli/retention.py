@@ -46,9 +46,11 @@ def retention(
         done, lines = counted.as_json(), list(counted.lines())
     if as_json:
         print_json(done)
-        return
-    for line in lines:
-        typer.echo(line)
+    else:
+        for line in lines:
+            typer.echo(line)
+    if airflow and done["logs"]["failed"]:
+        raise typer.Exit(1)
 
 
 def _airflow(rules: RetentionRules, *, dry_run: bool) -> tuple[dict[str, Any], list[str]]:
@@ -67,8 +69,7 @@ def _airflow(rules: RetentionRules, *, dry_run: bool) -> tuple[dict[str, Any], l
     logs = LogsDeleted() if not folder else delete_logs(Path(folder), rules.airflow.logs, dry_run=dry_run)
     written = clean_metadata(rules.airflow.metadata, dry_run=dry_run)
     verb = "would delete" if dry_run else "deleted"
-    line = f"{verb} {logs.files:,} log files ({logs.size_bytes:,} bytes)"
-    return {"dry_run": dry_run, "logs": logs.as_json(), "metadata": written.splitlines()}, [
-        written.strip(),
-        line,
-    ]
+    lines = [written.strip(), f"{verb} {logs.files:,} log files ({logs.size_bytes:,} bytes)"]
+    if logs.failed:
+        lines.append(f"{logs.failed:,} could not be deleted: {'; '.join(logs.failures)}")
+    return {"dry_run": dry_run, "logs": logs.as_json(), "metadata": written.splitlines()}, lines

@@ -5,13 +5,15 @@ scheduled run, from which Airflow computes the next. Safe to run twice and at th
 gone.
 
 A run that cannot be removed, or a DAG whose runs cannot be listed, keeps nothing else from being removed: a call that
-failed is repeated in ever smaller parts. An Airflow that does not answer at all ends the pass.
+failed is repeated in ever smaller parts, and passes begin anywhere, so that many bad runs hold up the others for some
+passes only. An Airflow that does not answer at all ends the pass.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,8 +41,10 @@ TIME_LIMIT_S = 10.0
 SEARCH_LIMIT_S = 45.0
 #: Seconds that Airflow has to remove the runs of one call.
 CALL_LIMIT_S = 10.0
-#: Failed calls in a row after which the pass ends: it is not about single runs.
+#: Failed calls after which the rest of a batch waits for another pass.
 MOST_FAILURES = 20
+#: Failed calls in a row after which the pass ends: it is not about single runs.
+MOST_IN_A_ROW = 60
 CHORE = "ended_runs"
 #: Beside the lanes' DAGs.
 DAG_IDS = ("collect_sweep", "heartbeat_ingest", "collect_backlog", "collect_inbox")
@@ -101,7 +105,9 @@ def run_once(
         if connection.execute(query("delivery/take_chore_turn"), turn).fetchone() is None:
             return removed
     one = _Pass(archive=open_archive(), logs=logs, before=(now or datetime.now(UTC)) - KEPT, removed=removed)
-    for dag_id in machinery_dag_ids(rules):
+    dag_ids = machinery_dag_ids(rules)
+    random.shuffle(dag_ids)
+    for dag_id in dag_ids:
         try:
             one.remove_of(dag_id)
         except AirflowUnavailable as error:
@@ -128,23 +134,21 @@ class _Pass:
     removed: Removed
     failures: list[Exception] = field(default_factory=list)
     failed_calls: int = 0
+    in_batch: int = 0
     in_a_row: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def remove_of(self, dag_id: str) -> None:
         """Remove a DAG's runs, oldest first, as long as there is time."""
-        kept = set(self.archive.newest_scheduled(dag_id))
+        newest = self.archive.newest_scheduled(dag_id)
+        offset = 0
         while True:
-            # More than are removed, since those that stay may be among them.
-            found = self.archive.ended_well(dag_id, self.before, limit=BATCHES[0] + len(kept))
-            self.in_a_row = 0
-            run_ids = [run_id for run_id in found if run_id not in kept][: BATCHES[0]]
-            if not run_ids:
-                return
+            found = self.archive.ended_well(dag_id, self.before, limit=BATCHES[0], offset=offset)
             # Logs first: of a run that is still there they are found again.
-            bare = self._remove_logs(dag_id, run_ids)
+            bare = self._remove_logs(dag_id, [run_id for run_id in found if run_id not in newest])
+            self.in_batch = 0
             gone = self._delete(dag_id, bare, BATCHES)
-            kept.update(run_id for run_id in run_ids if run_id not in gone)
+            offset += len(found) - len(gone)
             if len(found) < BATCHES[0] or self.time_is_up():
                 return
 
@@ -155,8 +159,9 @@ class _Pass:
             AirflowUnavailable: Airflow is away, or refuses everything.
         """
         self.failed_calls += 1
+        self.in_batch += 1
         self.in_a_row += 1
-        if self.in_a_row >= MOST_FAILURES:
+        if self.in_a_row >= MOST_IN_A_ROW:
             raise error
         if not isinstance(error, AirflowRefused):
             with contextlib.suppress(AirflowRefused):  # an answer, and so it is there
@@ -189,9 +194,10 @@ class _Pass:
         """Delete runs, so many a call; those of a call that failed in smaller parts. Returns which are gone."""
         gone: set[str] = set()
         size, *smaller = sizes
-        for first in range(0, len(run_ids), size):
-            part = run_ids[first : first + size]
-            if first and self.time_is_up():
+        parts = [run_ids[first : first + size] for first in range(0, len(run_ids), size)]
+        random.shuffle(parts)
+        for number, part in enumerate(parts):
+            if self.in_batch >= MOST_FAILURES or (number and self.time_is_up()):
                 break
             try:
                 self.removed.runs += self.archive.delete_runs(dag_id, part, limit_s=CALL_LIMIT_S)

@@ -1,9 +1,9 @@
 """Sends Airflow the asset event of every table in which rows have landed, so that DAGs can be scheduled on it.
 
-At least once a landing, at most once a table in ten seconds unless Airflow's answer was lost, and the last landing is
-always followed by an event. Safe to run twice and at the same time: a table's turn is taken just before its event is
-sent, and its rows are deleted after it. No table waits for another: the oldest landing is first, and what Airflow does
-not take in a pass with a time limit is left to the sweep.
+At least once a landing, at most once a table in ten seconds unless Airflow took as long to answer or its answer was
+lost, and the last landing is always followed by an event. Safe to run twice and at the same time: a table's turn is
+taken just before its event is sent, and its rows are deleted after it. No table waits for another: the oldest landing
+is first, and what Airflow does not take in a pass with a time limit is left to the sweep.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class RunVerdict:
         Args:
             existing: The note that stands there. A person's words are kept, ours replaced.
         """
-        kept = existing.partition(HEADING)[0].strip()
+        kept = "" if existing.startswith(HEADING) else existing.partition(f"\n\n{HEADING}")[0].strip()
         kept = kept[: NOTE_CHARS // 2]
         room = NOTE_CHARS - len(kept) - (2 if kept else 0)
         ours = self._lines(room)

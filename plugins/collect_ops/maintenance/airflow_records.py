@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,8 @@ TABLES: Final = (
 _BATCH: Final = 5000
 #: Lines of its output that an error repeats.
 _MOST_LINES: Final = 20
+#: Failures of a pass over logs that are told in full.
+_MOST_FAILURES: Final = 5
 
 
 class CleaningFailed(CollectOpsError):
@@ -52,11 +54,21 @@ class CleaningFailed(CollectOpsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogsDeleted:
-    """Log files that a pass deleted, or would delete."""
+    """Log files that a pass deleted, or would delete.
+
+    Attributes:
+        files: Deleted.
+        size_bytes: Of them.
+        folders: Deleted, since nothing was left in them.
+        failed: Files and folders that could not be looked at or deleted.
+        failures: Why, of the first ones.
+    """
 
     files: int = 0
     size_bytes: int = 0
     folders: int = 0
+    failed: int = 0
+    failures: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -111,7 +123,8 @@ def delete_logs(
 ) -> LogsDeleted:
     """Delete log files that have not been written to for so long, and folders that are empty and as old.
 
-    Never follows a link, so nothing outside the folder is touched.
+    Never follows a link, so nothing outside the folder is touched. What cannot be deleted keeps nothing else; it is
+    counted, and raises nothing.
 
     Args:
         folder: Airflow's base folder of logs on this machine; one that is not there holds nothing.
@@ -124,10 +137,18 @@ def delete_logs(
         return LogsDeleted()
     done = _Cleaning(before_s=before_s, dry_run=dry_run)
     # By descriptors: a folder that somebody replaces by a link meanwhile is not entered.
-    for _, folders, files, handle in os.fwalk(folder, topdown=False, follow_symlinks=False):
-        done.clean(folders, files, handle)
-    found = LogsDeleted(files=done.files, size_bytes=done.size_bytes, folders=done.folders)
-    log.info("logs below %s: %s", folder, found)
+    for place, folders, files, handle in os.fwalk(
+        folder, topdown=False, onerror=done.note, follow_symlinks=False
+    ):
+        done.clean(place, folders, files, handle)
+    found = LogsDeleted(
+        files=done.files,
+        size_bytes=done.size_bytes,
+        folders=done.folders,
+        failed=done.failed,
+        failures=tuple(done.failures),
+    )
+    log.log(logging.WARNING if done.failed else logging.INFO, "logs below %s: %s", folder, found)
     return found
 
 
@@ -140,26 +161,41 @@ class _Cleaning:
     files: int = 0
     size_bytes: int = 0
     folders: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
     #: Folders of which something was deleted, or that are old: to be deleted if nothing is in them.
     _leaving: set[tuple[int, int]] = field(default_factory=set)
 
-    def clean(self, folders: list[str], files: list[str], handle: int) -> None:
+    def note(self, error: OSError) -> None:
+        """Count something that failed, and go on."""
+        self.failed += 1
+        if len(self.failures) < _MOST_FAILURES:
+            self.failures.append(str(error))
+
+    def clean(self, place: str, folders: list[str], files: list[str], handle: int) -> None:
         """Delete what is old in one folder."""
         own = os.fstat(handle)
-        deleted = [name for name in files if self._delete_file(name, handle)]
-        deleted += [name for name in folders if self._delete_folder(name, handle)]
+        deleted = [name for name in files if self._attempt(self._delete_file, place, name, handle)]
+        deleted += [name for name in folders if self._attempt(self._delete_folder, place, name, handle)]
         if deleted or own.st_mtime < self.before_s:
             self._leaving.add((own.st_dev, own.st_ino))
+
+    def _attempt(self, delete: Callable[[str, int], bool], place: str, name: str, handle: int) -> bool:
+        try:
+            return delete(name, handle)
+        except OSError as error:
+            self.note(OSError(error.errno, error.strerror, f"{place}/{name}"))
+            return False
 
     def _delete_file(self, name: str, handle: int) -> bool:
         status = _status(name, handle)
         if status is None or not stat.S_ISREG(status.st_mode) or status.st_mtime >= self.before_s:
             return False
-        self.files += 1
-        self.size_bytes += status.st_size
         if not self.dry_run:
             with suppress(FileNotFoundError):  # another pass was faster
                 os.unlink(name, dir_fd=handle)
+        self.files += 1
+        self.size_bytes += status.st_size
         return True
 
     def _delete_folder(self, name: str, handle: int) -> bool:

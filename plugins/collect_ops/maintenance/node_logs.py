@@ -52,7 +52,6 @@ class NodeLogs:
 
         Raises:
             ValidationFailed: The rules have faults.
-            OSError: Something cannot be deleted.
         """
         return delete_logs(self.folder, self.days())
 
@@ -66,7 +65,7 @@ class NodeLogs:
         while True:
             try:
                 self.run_once()
-            except (CollectOpsError, OSError):
+            except (CollectOpsError, OSError):  # the second: the folder itself cannot be read
                 # No reason to stop the node; the next pass tries again.
                 log.exception("old logs below %s were not deleted", self.folder)
             if stopping.wait(self.every_s):

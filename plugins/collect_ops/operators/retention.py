@@ -64,4 +64,6 @@ class RetentionOperator(BaseOperator):
         )
         for line in done.lines():
             self.log.info("%s", line)
+        if logs.failed:
+            self.log.warning("%s log files could not be deleted: %s", logs.failed, "; ".join(logs.failures))
         return {**done.as_json(), "logs": logs.as_json()}

@@ -57,8 +57,8 @@ class RunArchive(Protocol):
     def newest_scheduled(self, dag_id: str) -> frozenset[str]:
         """The scheduled run from which Airflow computes a DAG's next; none when it has none."""
 
-    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
-        """Runs of a DAG that ended well before a moment, the oldest first."""
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int, offset: int = 0) -> list[str]:
+        """Runs of a DAG that ended well before a moment, the oldest first; of more than 100, Airflow names 100."""
 
     def delete_runs(self, dag_id: str, run_ids: Sequence[str], *, limit_s: float) -> int:
         """Delete runs of a DAG within so many seconds; returns how many there were. What is gone is no failure."""

@@ -63,13 +63,14 @@ class RestReports(AirflowClient):
         asked = {"run_type": "scheduled", "order_by": "-logical_date", "limit": 1}
         return frozenset(self._run_ids(dag_id, asked))
 
-    def ended_well(self, dag_id: str, before: datetime, *, limit: int) -> list[str]:
+    def ended_well(self, dag_id: str, before: datetime, *, limit: int, offset: int = 0) -> list[str]:
         """See `RunArchive.ended_well`."""
         asked = {
             "state": "success",
             "end_date_lte": before.isoformat(),
             "order_by": "end_date",
             "limit": limit,
+            "offset": offset,
         }
         return self._run_ids(dag_id, asked)
 

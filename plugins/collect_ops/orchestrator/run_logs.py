@@ -56,7 +56,10 @@ def _remove(folder: int, name: str) -> bool:
         return False
     os.close(found)
     # Safe against links that are put in its place meanwhile: rmtree compares what it has opened.
-    shutil.rmtree(name, dir_fd=folder)
+    try:
+        shutil.rmtree(name, dir_fd=folder)
+    except FileNotFoundError:  # another pass removes it too
+        return False
     return True
 
 

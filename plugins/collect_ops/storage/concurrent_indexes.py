@@ -1,14 +1,17 @@
 """Migrations that build indexes beside what writes: outside a transaction, one statement after the other.
 
 Such a file's first line is `MARKER`, and it holds nothing but `CREATE INDEX CONCURRENTLY IF NOT EXISTS` and `DROP INDEX
-CONCURRENTLY IF EXISTS`. What a run that was interrupted has left of an index, PostgreSQL keeps as an invalid one: it is
-dropped and built again.
+CONCURRENTLY IF EXISTS`. What a run that failed or was interrupted has left of an index, PostgreSQL keeps as an invalid
+one: it is dropped, at once where that can be, and built again.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
+
+import psycopg
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.storage.postgres import Connection
@@ -75,6 +78,7 @@ def build(connection: Connection, name: str, text: str, *, locks_within_s: float
     Raises:
         NotConcurrent: It holds another statement.
         psycopg.errors.LockNotAvailable: Others hold the table, or an old snapshot, for longer.
+        psycopg.Error: It cannot be built, from rows for example that a unique index refuses.
     """
     statements = statements_of(name, text)
     connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{locks_within_s * 1000:.0f}ms",))
@@ -82,13 +86,28 @@ def build(connection: Connection, name: str, text: str, *, locks_within_s: float
         for statement in statements:
             _drop_invalid(connection, name, statement)
             connection.execute(statement)
+    except psycopg.Error:
+        # A unique one that is ready but not valid refuses rows of processes that know nothing of it.
+        with suppress(psycopg.Error):
+            _drop_invalid(connection, name, statement)
+        raise
     finally:
         connection.execute("RESET lock_timeout")
 
 
+def invalid_indexes(connection: Connection, name: str, text: str) -> list[str]:
+    """Indexes of a migration that an interrupted run has left."""
+    created = (_CREATE.fullmatch(statement) for statement in statements_of(name, text))
+    return [each["index"] for each in created if each and _is_invalid(connection, each)]
+
+
+def _is_invalid(connection: Connection, created: re.Match[str]) -> bool:
+    return connection.execute(_IS_INVALID, created.groupdict()).fetchone() is not None
+
+
 def _drop_invalid(connection: Connection, name: str, statement: str) -> None:
     created = _CREATE.fullmatch(statement)
-    if created is None or connection.execute(_IS_INVALID, created.groupdict()).fetchone() is None:
+    if created is None or not _is_invalid(connection, created):
         return
     log.warning("migration %s: index %s is invalid, an earlier run was interrupted", name, created["index"])
     connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {created['schema']}.{created['index']}")

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from psycopg.pq import TransactionStatus
+
 from collect_ops.storage.postgres import Connection, connect, is_usable
 
 
@@ -39,7 +41,9 @@ class KeptConnections:
 
     @contextmanager
     def use(self) -> Iterator[Connection]:
-        """A connection for the length of the block; after an exception it is closed, whatever its state.
+        """A connection for the length of the block.
+
+        Closed, not kept, after an exception, and when the block leaves a transaction open, whose locks would stay.
 
         Raises:
             DatabaseUnavailable: PostgreSQL did not accept a connection.
@@ -51,7 +55,7 @@ class KeptConnections:
             connection.close()
             raise
         with self._lock:
-            keep = not self._closed
+            keep = not self._closed and connection.info.transaction_status == TransactionStatus.IDLE
             if keep:
                 self._idle.append(connection)
         if not keep:

@@ -25,7 +25,12 @@ from pathlib import Path
 
 from collect_ops.kernel.code import version_with_code
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
-from collect_ops.storage.concurrent_indexes import build, is_outside_a_transaction
+from collect_ops.storage.concurrent_indexes import (
+    NotConcurrent,
+    build,
+    invalid_indexes,
+    is_outside_a_transaction,
+)
 from collect_ops.storage.postgres import Connection, connect, errors
 from collect_ops.storage.queries import query
 from collect_ops.storage.schema import applied_migrations, migration_files
@@ -94,15 +99,22 @@ class OlderCodeRuns(CollectOpsError, OwnOutage):
 class MigrationBlocked(CollectOpsError, OwnOutage):
     """A migration did not get its tables: others hold them for long.
 
-    It has changed nothing; an index that was to be built beside what runs may be there, and is not valid.
+    Args:
+        name: The migration.
+        holders: Who holds them.
+        seconds: How long it waited.
+        left: Indexes that are not valid yet, which the next run builds anew; nothing else was changed.
     """
 
-    def __init__(self, name: str, holders: Sequence[str], seconds: float) -> None:
-        self.name, self.holders = name, tuple(holders)
+    def __init__(self, name: str, holders: Sequence[str], seconds: float, left: Sequence[str] = ()) -> None:
+        self.name, self.holders, self.left = name, tuple(holders), tuple(left)
         held_by = ", ".join(self.holders) or "sessions that have let go by now"
+        changed = (
+            f"has left the index {', '.join(self.left)}, not valid yet" if left else "has changed nothing"
+        )
         super().__init__(
-            f"migration {name} did not get its tables within {seconds:.0f} s and has changed nothing. They are held "
-            f"by {held_by}. Let that end, a dump for instance, and run this again"
+            f"migration {name} did not get its tables within {seconds:.0f} s and {changed}. They are held by "
+            f"{held_by}. Let that end, a dump for instance, and run this again"
         )
 
 
@@ -205,7 +217,8 @@ def _build(connection: Connection, name: str, text: str, digest: bytes) -> None:
     try:
         build(connection, name, text, locks_within_s=_LOCKS_WITHIN_S)
     except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-        raise MigrationBlocked(name, _holders(connection), _LOCKS_WITHIN_S) from error
+        left = invalid_indexes(connection, name, text)
+        raise MigrationBlocked(name, _holders(connection), _LOCKS_WITHIN_S, left) from error
     connection.execute(_RECORD, (name, digest))
 
 
@@ -256,7 +269,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         except OlderCodeRuns as error:
             print(error)
             return WAITS
-        except MigrationBlocked as error:
+        except (MigrationBlocked, MigrationChanged, NotConcurrent) as error:
             print(error, file=sys.stderr)
             return 1
     print(f"migrations: {len(done.applied)} applied, {done.known} known before")

@@ -128,8 +128,9 @@ def is_usable(connection: Connection) -> bool:
     """
     if connection.closed or connection.info.transaction_status != pq.TransactionStatus.IDLE:
         return False
-    arrived, _, _ = select.select([connection.fileno()], [], [], 0)
-    if not arrived:
+    arrived = select.poll()  # select() refuses descriptors from 1,024 on
+    arrived.register(connection.fileno(), select.POLLIN)
+    if not arrived.poll(0):
         return True
     try:
         connection.execute("SELECT 1")

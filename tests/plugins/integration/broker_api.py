@@ -6,11 +6,12 @@ import json
 import os
 from base64 import b64encode
 from http.client import HTTPConnection
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
-def call_broker_api(method: str, path: str, **body: object) -> None:
-    """Call RabbitMQ's management API."""
+def call_broker_api(method: str, path: str, *, missing_ok: bool = False, **body: object) -> Any:
+    """Call RabbitMQ's management API; returns what it answers, None when that is nothing."""
     # Not httpx: each client of it reads the list of certificate authorities, which costs more than the call.
     parts = urlsplit(os.environ["COLLECT_RABBITMQ_API_URL"])
     credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -25,4 +26,7 @@ def call_broker_api(method: str, path: str, **body: object) -> None:
         told = answer.read()
     finally:
         connection.close()
+    if missing_ok and answer.status == 404:
+        return None
     assert answer.status < 300, f"{method} {path}: {answer.status} {told[:500]!r}"
+    return json.loads(told) if told else None

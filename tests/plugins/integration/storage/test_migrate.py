@@ -319,11 +319,21 @@ def test_two_migrators_do_not_wait_for_each_others_snapshots(postgres_dsn: str, 
 def test_an_index_that_an_interrupted_run_left_is_built_again(db: Connection, building: Path) -> None:
     db.execute("INSERT INTO public.first VALUES (1, 'a'), (1, 'b')")
     with pytest.raises(errors.UniqueViolation):
-        migrate(db, building)
-    assert indexes(db) == {"first_name": True, "first_id": False}
+        db.execute("CREATE UNIQUE INDEX CONCURRENTLY first_id ON public.first (id)")
+    assert indexes(db) == {"first_id": False}
     db.execute("DELETE FROM public.first WHERE name = 'b'")
     assert migrate(db, building).applied == ("9003_indexes",)
     assert indexes(db) == {"first_name": True, "first_id": True}
+
+
+def test_an_index_that_cannot_be_built_leaves_nothing_that_refuses_rows(
+    db: Connection, building: Path
+) -> None:
+    db.execute("INSERT INTO public.first VALUES (1, 'a'), (1, 'b')")
+    with pytest.raises(errors.UniqueViolation):
+        migrate(db, building)
+    assert indexes(db) == {"first_name": True}
+    db.execute("INSERT INTO public.first VALUES (1, 'c')")
 
 
 def test_an_index_that_waits_for_an_old_transaction_names_who_has_it(
@@ -336,6 +346,7 @@ def test_an_index_that_waits_for_an_old_transaction_names_who_has_it(
             with pytest.raises(MigrationBlocked) as blocked:
                 migrate(db, building)
         assert any("the dump" in holder for holder in blocked.value.holders)
+        assert list(blocked.value.left) == [name for name, valid in indexes(db).items() if not valid]
         assert migrate(db, building).applied == ("9003_indexes",)
     assert indexes(db) == {"first_name": True, "first_id": True}
 

@@ -48,6 +48,23 @@ def test_old_files_go_with_the_folders_that_they_leave_empty(tmp_path: Path) -> 
     assert delete_logs(logs, 30, now_s=NOW_S).files == 0
 
 
+def test_what_cannot_be_deleted_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "bad", "c"):
+        write(tmp_path / "logs" / name / "attempt=1.log", age_days=31)
+    really = os.unlink
+
+    def unlink(path: str, *, dir_fd: int) -> None:
+        if os.path.samestat(os.fstat(dir_fd), (tmp_path / "logs" / "bad").stat()):
+            raise PermissionError(13, "Permission denied", path)
+        really(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    done = delete_logs(tmp_path / "logs", 30, now_s=NOW_S)
+    assert (done.files, done.failed) == (2, 1)
+    assert str(tmp_path / "logs" / "bad" / "attempt=1.log") in done.failures[0]
+    assert files_below(tmp_path / "logs") == {"bad", "bad/attempt=1.log"}
+
+
 def test_no_link_is_followed(tmp_path: Path) -> None:
     outside = write(tmp_path / "elsewhere" / "precious.log", age_days=1000)
     logs = tmp_path / "logs"
