@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from typing import Any
 
@@ -55,6 +58,22 @@ def test_what_make_env_gives_out_is_enough_for_what_people_do(
     assert call(stack, token, "POST", "/connections", connection).status_code == 201
     assert call(stack, token, "DELETE", f"/connections/{name}").status_code == 204
     assert call(stack, token, "PATCH", "/dags/lane_bulk", {"is_paused": False}).status_code == 200
+
+
+def test_a_person_runs_the_sweep(stack: RunningStack, installed: Stack) -> None:
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith(("COLLECT_", "AIRFLOW_", "PG"))
+    }
+    command = [sys.executable, "-m", "collect_ops.cli", "sweep"]
+    done = subprocess.run(
+        command,
+        env={**variables, **environment.person(installed), "COLLECT_EXAMPLES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"outbox", "repair", "run_notes", "table_events", "ended_runs"} <= json.loads(done.stdout).keys()
 
 
 def test_nodes_have_no_account(stack: RunningStack, installed: Stack) -> None:
