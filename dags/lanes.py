@@ -61,7 +61,7 @@ def collect_dag(lane: str, rules: LaneRules) -> DAG:
         "to collect something yourself, trigger `collect_submit`.",
     ) as dag:
         control = {"pool": rules.control.pool, **CONTROL}
-        plan = PlanRunOperator(task_id="plan", **control)
+        plan = PlanRunOperator(task_id="plan", max_active_tis_per_dag=rules.control.plans, **control)
         # No Airflow retries: a shard group that is lost is placed again by the repair pass, as a new attempt.
         groups = ShardGroupOperator.partial(
             task_id="collect",

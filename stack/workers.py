@@ -18,8 +18,9 @@ from stack.settings import HOST, Stack
 CONTROL_QUEUE = "control"
 #: Beside a node's shard groups: tasks of source DAGs and of your own, which go to the queue `default`.
 OTHER_TASKS = 2
-#: Control tasks at once. Their pool may hand out more, which then wait for some tenths of a second.
-CONTROL_TASKS = 6
+#: Processes for control tasks beside those that plans may fill. The pool may hand out more tasks, which then wait for
+#: some tenths of a second.
+FREE_CONTROL_TASKS = 2
 #: What only servers need: whoever has a worker's environment shall not have these secrets as well.
 FOR_SERVERS = (
     "AIRFLOW__API__HOST",
@@ -37,6 +38,12 @@ def lane_slots() -> int:
     return sum(lane.slots for lane in lane_rules().lanes.values())
 
 
+def control_tasks() -> int:
+    """Control tasks that run at once: all plans that may, and claims, settling and sweeping beside them."""
+    rules = lane_rules()
+    return len(rules.lanes) * rules.control.plans + FREE_CONTROL_TASKS
+
+
 def slots(stack: Stack) -> int:
     """Shard groups that a node runs at once."""
     return stack.nodes.slots or lane_slots()
@@ -50,7 +57,7 @@ def host_of(stack: Stack) -> str:
 def local_pools() -> tuple[Pool, Pool]:
     """The pools of the worker beside the scheduler: control tasks, and everything else."""
     return (
-        Pool(name="control", queues=CONTROL_QUEUE, concurrency=CONTROL_TASKS),
+        Pool(name="control", queues=CONTROL_QUEUE, concurrency=control_tasks()),
         Pool(name="groups", queues="default", concurrency=lane_slots() + OTHER_TASKS),
     )
 
@@ -128,7 +135,7 @@ def control_command(stack: Stack) -> list[str]:
     return celery(
         queues=CONTROL_QUEUE,
         name=CONTROL_QUEUE,
-        concurrency=CONTROL_TASKS,
+        concurrency=control_tasks(),
         pid_file=str(stack.layout.run / "worker-control.pid"),
     )
 

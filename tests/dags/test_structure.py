@@ -66,6 +66,7 @@ def test_a_collect_run_plans_runs_groups_and_settles(dags: Mapping[str, DAG], la
     assert groups.pool == RULES.pool(lane)
     assert groups.retries == 0
     assert groups.partial_kwargs["map_index_template"] == "{{ task.group_label }}"
+    assert dag.get_task("plan").max_active_tis_per_dag == RULES.control.plans
     settle = dag.get_task("settle")
     assert settle.trigger_rule == "all_done"
     assert settle.pool == dag.get_task("plan").pool == RULES.control.pool

@@ -102,6 +102,22 @@ def test_postgres_killed_under_a_long_group_holds_up_nothing_new(stack: RunningS
     assert_untouched(stack, long_task)
 
 
+def test_plans_that_wait_for_a_slow_source_hold_up_no_claim(stack: RunningStack, source: None) -> None:
+    """As many as there were processes for control tasks; one after the other, so that each has a run of its own."""
+    claimed = "SELECT 1 FROM collect.task WHERE id = %s AND claimed_at IS NOT NULL"
+    slow: list[int] = []
+    for priority in (1, 1, 1, 5, 5, 5):
+        slow.append(admit(stack, Kind.WAITING, priority=priority))
+        wait_for("its claim", lambda: stack.rows(claimed, slow[-1]), 60, poll_s=0.1)
+    urgent = admit(stack, Kind.URGENT, priority=10)
+    started = "SELECT 1 FROM collect.task WHERE id = %s AND started_at IS NOT NULL"
+    wait_for("its plan", lambda: stack.rows(started, urgent), 60, poll_s=0.1)
+    planned = "SELECT 1 FROM collect.shard WHERE task_id = ANY(%s)"
+    assert not stack.rows(planned, slow), "each of them waits for the source yet"
+    for task_id in (*slow, urgent):
+        stack.command("collect_ops.cli", "cancel", str(task_id))
+
+
 @pytest.mark.parametrize("source", [8.0], indirect=True)  # four pages of it: longer than the pause
 def test_a_scheduler_that_was_paused_for_20_s_takes_nothing_with_it(
     stack: RunningStack, long_task: int

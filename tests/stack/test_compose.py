@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from config.airflow_local_settings import forks
-from stack import access, container_privileges, container_watch, credentials, env_files
+from stack import access, container_privileges, container_watch, credentials, env_files, workers
 from stack.layout import CHECKOUT
 
 EXAMPLE = CHECKOUT / "docker.env.example"
@@ -59,7 +59,9 @@ def test_the_file_is_accepted_with_every_secret(tmp_path: Path) -> None:
     env_files.connections(places)
     assert env_files.celery(places)["AIRFLOW__CELERY__BROKER_URL"].endswith("@rabbitmq:5672/celery")
     # Nobody's tasks go to a queue that nobody serves.
-    assert services["control"]["environment"]["COLLECT_WORKER_QUEUES"] == environment["COLLECT_CONTROL_QUEUE"]
+    control = services["control"]["environment"]
+    assert control["COLLECT_WORKER_QUEUES"] == environment["COLLECT_CONTROL_QUEUE"]
+    assert control["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == str(workers.control_tasks())
     assert "COLLECT_WORKER_QUEUES" not in environment
     assert services["airflow-init"]["depends_on"].keys() == {"database-init", "rabbitmq"}
     # What needs that no older process is left waits for every one that is new.

@@ -34,10 +34,17 @@ class LaneRule(Rules):
 
 
 class ControlRule(Rules):
-    """The pool of claiming, planning, settling and sweeping."""
+    """The pool of claiming, planning, settling and sweeping.
+
+    Attributes:
+        pool: Airflow's pool.
+        slots: Of it.
+        plans: Plans of one lane at once: each may wait half a minute for a slow source, and no claim shall wait for it.
+    """
 
     pool: ResourceName
     slots: Positive
+    plans: Positive = 2
 
 
 class BrokerRule(Rules):
