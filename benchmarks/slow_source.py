@@ -52,19 +52,20 @@ def page(kind: Kind, offset: int, number: int) -> dict[str, Any]:
     return {"rows": rows, "total": total}
 
 
-def pause_s(kind: Kind, offset: int, long_page_s: float) -> float:
+def pause_s(kind: Kind, offset: int, long_page_s: float, waiting_s: float) -> float:
     """How long it takes for that."""
     if kind is Kind.WAITING:
-        return WAITING_S
+        return waiting_s
     return long_page_s if kind is Kind.LONG and offset >= PAGE_ROWS else 0.0
 
 
 @contextmanager
-def serve(long_page_s: float = LONG_PAGE_S) -> Iterator[int]:
+def serve(long_page_s: float = LONG_PAGE_S, waiting_s: float = WAITING_S) -> Iterator[int]:
     """The source, for the length of the block; its port.
 
     Args:
         long_page_s: How long each of the four slow pages of a long task takes.
+        waiting_s: How long the answer to a waiting task takes.
     """
     over = threading.Event()
 
@@ -75,7 +76,7 @@ def serve(long_page_s: float = LONG_PAGE_S) -> Iterator[int]:
             query = parse_qs(urlsplit(self.path).query)
             moment = datetime.fromisoformat(query["since"][0])
             kind, offset = Kind(moment.year), int(query.get("offset", ["0"])[0])
-            over.wait(pause_s(kind, offset, long_page_s))
+            over.wait(pause_s(kind, offset, long_page_s, waiting_s))
             start = datetime(moment.year, 1, 1, tzinfo=UTC)
             body = json.dumps(page(kind, offset, int((moment - start).total_seconds()))).encode()
             try:

@@ -20,11 +20,16 @@ import pytest
 from benchmarks import slow_source
 from benchmarks.settings import BenchSettings
 from benchmarks.slow_source import LONG_PAGE_S, Kind
+from collect_ops.admission.service import AdmissionService
+from collect_ops.kernel.backends import Backends
+from collect_ops.lanes.rest_runs import RestRuns
+from collect_ops.lanes.rules import lane_rules
 from stack import postgres, supervisor
 from stack.layout import Layout
 from stack.settings import CELERY_VHOST, load
 from tests.e2e.kills import point_connection
 from tests.e2e.running_stack import RunningStack, wait_for
+from tests.factories import submission
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 NUMBERS = slow_source.numbers()
@@ -102,18 +107,31 @@ def test_postgres_killed_under_a_long_group_holds_up_nothing_new(stack: RunningS
     assert_untouched(stack, long_task)
 
 
-def test_plans_that_wait_for_a_slow_source_hold_up_no_claim(stack: RunningStack, source: None) -> None:
-    """As many as there were processes for control tasks; one after the other, so that each has a run of its own."""
-    claimed = "SELECT 1 FROM collect.task WHERE id = %s AND claimed_at IS NOT NULL"
-    slow: list[int] = []
-    for priority in (1, 1, 1, 5, 5, 5):
-        slow.append(admit(stack, Kind.WAITING, priority=priority))
-        wait_for("its claim", lambda: stack.rows(claimed, slow[-1]), 60, poll_s=0.1)
-    urgent = admit(stack, Kind.URGENT, priority=10)
+def test_plans_that_wait_for_a_slow_source_hold_up_no_claim(stack: RunningStack) -> None:
+    """Six runs, three a lane, each of which waits for as long as a request may take."""
+    settings = stack.settings
+    backends = Backends(
+        postgres_dsn=settings.postgres_dsn, redis_url=settings.redis_url, amqp_url=settings.amqp_url
+    )
+    service = AdmissionService(backends, lane_rules(), RestRuns.from_environment())
+
+    def admitted(kind: Kind, priority: int) -> int:
+        params = {"since": slow_source.since(kind, next(NUMBERS))}
+        return service.admit(submission(slow_source.SOURCE, params=params, priority=priority)).task_id
+
+    unclaimed = "SELECT 1 FROM collect.task WHERE id = ANY(%s) AND claimed_at IS NULL"
     started = "SELECT 1 FROM collect.task WHERE id = %s AND started_at IS NOT NULL"
-    wait_for("its plan", lambda: stack.rows(started, urgent), 60, poll_s=0.1)
     planned = "SELECT 1 FROM collect.shard WHERE task_id = ANY(%s)"
-    assert not stack.rows(planned, slow), "each of them waits for the source yet"
+    slow: list[int] = []
+    with slow_source.serve(waiting_s=28.0) as port:
+        point_connection(stack, "example_api", f"http://127.0.0.1:{port}")
+        for _ in range(3):
+            pair = [admitted(Kind.WAITING, priority) for priority in (1, 5)]
+            wait_for("their claim", lambda ids=pair: not stack.rows(unclaimed, ids), 60, poll_s=0.1)
+            slow += pair
+        urgent = admitted(Kind.URGENT, 10)
+        wait_for("its plan", lambda: stack.rows(started, urgent), 60, poll_s=0.1)
+        assert not stack.rows(planned, slow), "each of them waits for the source yet"
     for task_id in (*slow, urgent):
         stack.command("collect_ops.cli", "cancel", str(task_id))
 
