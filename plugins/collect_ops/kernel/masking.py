@@ -28,6 +28,15 @@ MAX_DEPTH = 64
 _LOOKED_AT = 4096
 # Characters of an error's text that are kept.
 _LONGEST = 16_384
+# Fields of Python's own errors that they are shown with and that `vars` does not have.
+_PYTHONS_FIELDS: Sequence[tuple[type[BaseException], Sequence[str]]] = (
+    (OSError, ("strerror", "filename", "filename2")),
+    (UnicodeError, ("reason",)),
+    (ImportError, ("msg", "name", "path")),
+    (SyntaxError, ("msg", "filename", "text")),
+    (StopIteration, ("value",)),
+    (SystemExit, ("code",)),
+)
 
 _SOUNDS_SECRET = re.compile(
     r"authorization|cookie|token|secret|password|passwd|passphrase|credential|signature|apikey|accesskey"
@@ -115,22 +124,33 @@ def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:
         each.args = tuple(_masked_field(masker, value) for value in each.args)
         for name, value in vars(each).items():
             each.__dict__[name] = _masked_field(masker, value)
-        if isinstance(each, OSError):  # made of fields that `vars` does not have
-            each.strerror = _masked_field(masker, each.strerror)
-            each.filename = _masked_field(masker, each.filename)
+        for kind, names in _PYTHONS_FIELDS:
+            if isinstance(each, kind):
+                _mask_fields(each, names, masker)
         waiting += [one for one in (each.__cause__, each.__context__) if one is not None]
         waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         _cut_off(each, masker)
 
 
+def _mask_fields(error: BaseException, names: Iterable[str], masker: _Masker) -> None:
+    for name in names:
+        value = getattr(error, name)
+        if value is not None:  # Python tells None from a field that nobody has set
+            setattr(error, name, _masked_field(masker, value))
+
+
 def _masked_field(masker: _Masker, value: Anything) -> Anything:
     match value:
+        case bytes() | bytearray():
+            text = value.decode("utf-8", errors="backslashreplace")
+            masked = masker.text(text[:_LONGEST], cut=len(text) > _LONGEST)
+            return value if masked == text else type(value)(masked.encode())
         case str() if len(value) > _LONGEST:
             return masker.text(value[:_LONGEST], cut=True)
         case Fault():
-            masked = _masked_field(masker, value.value)
-            return replace(value, value=masked, problem=_masked_field(masker, value.problem))
-        case str() | bytes() | dict():
+            masked_value = _masked_field(masker, value.value)
+            return replace(value, value=masked_value, problem=_masked_field(masker, value.problem))
+        case str() | dict():
             return masker.masked(value, 0)
     if type(value) in (tuple, list):
         return type(value)(_masked_field(masker, item) for item in value)

@@ -234,6 +234,11 @@ def quoting() -> Exception:
         lambda: ExceptionGroup("several", [ValueError(KEY), quoting()]),
         lambda: KeyError(KEY),
         lambda: OSError(5, f"cannot open {KEY}"),
+        lambda: OSError(2, "no such file", f"/a/{KEY}", None, f"/b/{KEY}"),
+        lambda: UnicodeDecodeError("utf-8", KEY.encode(), 0, 1, f"near {KEY}"),
+        lambda: ImportError(f"no {KEY}", name=KEY, path=f"/a/{KEY}"),
+        lambda: SyntaxError(f"what is {KEY}", (f"/a/{KEY}", 1, 1, f"x = {KEY}")),
+        lambda: StopIteration(KEY),
     ],
 )
 def test_an_error_is_masked_with_its_fields_its_notes_and_what_it_was_raised_from(
@@ -258,6 +263,34 @@ def test_an_error_without_a_secret_stays_as_it_is() -> None:
     mask_error(error, secrets=[KEY])
     assert (str(error), dict(vars(error)), cause.args) == before
     assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        OSError("cannot read the file"),
+        ConnectionResetError(104, "reset"),
+        FileNotFoundError(2, "no such file", "a"),
+        FileNotFoundError(2, "no such file", b"a", None, b"b"),
+        OSError(18, "cannot move", "a", None, "b"),
+        UnicodeDecodeError("utf-8", b"x\xff", 1, 2, "invalid"),
+        UnicodeEncodeError("ascii", "x\u2026", 1, 2, "no such character"),
+        ImportError("no such module", name="a"),
+        SyntaxError("invalid", ("a.py", 1, 1, "x =")),
+        StopIteration(),
+        ValueError(b"bytes", bytearray(b"more")),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_errors_of_python_without_a_secret_stay_as_they_are(error: Exception, *, linked: bool) -> None:
+    outer = ValueError("outer")
+    outer.__cause__ = error
+    before = (str(error), repr(error), error.args)
+    mask_error(outer if linked else error, secrets=[KEY])
+    assert (str(error), repr(error), error.args) == before
+    assert outer.__cause__ is error
 
 
 def test_faults_stay_faults() -> None:
