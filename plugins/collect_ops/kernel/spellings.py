@@ -44,6 +44,8 @@ _PACKED = 2
 # Characters at the end of a text that was cut which may be the beginning of an escape.
 _CUT_ESCAPE = 16
 _MOST_READINGS = 16
+# An escape costs as much as so many letters.
+_ESCAPE_WORK = 32
 # Texts up to this length are searched once.
 _REMEMBERED = 512
 
@@ -72,6 +74,8 @@ _LOST = "?\ufffd"  # what an encoder or a decoder writes for a character that it
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_\r\n-]{8,}")
 _HEX_RUN = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-]?[0-9A-Fa-f]{2}){5,}[:\s-]?[0-9A-Fa-f]?")
 _PACKED_RUN = re.compile(f"{_BASE64_RUN.pattern}|{_HEX_RUN.pattern}")
+# In unpacked bytes: what may be a text, UTF-16's NULs included.
+_TEXT_RUN = re.compile(rf"[\t\n\r\0\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]{{{MIN_LENGTH},}}")
 _TO_STANDARD = str.maketrans("-_", "+/", "\r\n")
 _DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 # Between digits anything may stand; `+` and `-` are digits, and a form's spaces and what joins texts in source code.
@@ -286,6 +290,16 @@ class _Text:
                 yield character, ends[length]
 
 
+class _Unescaped(_Text):
+    """A text in which nothing is an escape."""
+
+    def readings(self, at: int, depth: int = _DEPTH) -> tuple[Reading, ...]:  # noqa: ARG002 - as above
+        return ((self.text[at], at + 1),)
+
+    def escaped(self, characters: Iterable[str]) -> Iterator[int]:  # noqa: ARG002 - as above
+        return iter(())
+
+
 class _Form:
     """A secret as it is looked for.
 
@@ -339,6 +353,8 @@ class Spellings:
         composed = {unicodedata.normalize("NFC", secret) for secret in self.secrets}
         texts = sorted(self.secrets | {text for text in composed if len(text) >= MIN_LENGTH})
         self._forms = [_Form(text) for text in texts]
+        # Their bytes may be none of a text: those of another charset, of UTF-16.
+        self._no_text = [form for form, text in zip(self._forms, texts, strict=True) if not _is_plain(text)]
         plain = (sum(map(str.isascii, _with_their_marks(text))) for text in texts)
         self._shortest = min((max(MIN_LENGTH, length) for length in plain), default=0)
         self._recased = [_Recased(secret) for secret in sorted(self.secrets) if _Recased.fits(secret)]
@@ -398,11 +414,9 @@ class Spellings:
         if packed == _PACKED:
             yield from self._as_they_are(text)
         if "\0" in text:
-            # UTF-16 that was read as another encoding.
-            kept = [at for at, character in enumerate(text) if character != "\0"]
-            kept.append(len(text))
-            for start, end in self._found(text.replace("\0", ""), packed, cut=cut):
-                yield kept[start], kept[end]
+            without, places = _without_nuls(text)
+            for start, end in self._found(without, packed, cut=cut):
+                yield places[start], places[end]
 
     def _as_they_are(self, text: str) -> Iterator[Span]:
         """Where they stand in other case, or as base64 with anything between its digits.
@@ -436,32 +450,42 @@ class Spellings:
         places: Sequence[int] = range(run.start(), run.end())
         if len(digits) < len(run[0]):
             places = [run.start() + at for at, character in enumerate(run[0]) if character not in "\r\n"]
-        for skipped in range(4):
-            # What stands before it may look like base64, too: a path, a name.
-            part = digits[skipped:]
-            part = part[:-1] if len(part) % 4 == 1 else part
-            packed_bytes = binascii.a2b_base64(part + "=" * (-len(part) % 4))
+        for skipped, packed_bytes in enumerate(_base64_bytes(digits)):
             for start, end in self._in_bytes(packed_bytes, packed - 1, cut=cut):
                 last = min(skipped + -(-end * 4 // 3), len(places))
                 yield places[skipped + start * 4 // 3], places[last - 1] + 1
 
     def _in_hex(self, run: re.Match[str], packed: int, *, cut: bool) -> Iterator[Span]:
-        places = [run.start() + at for at, character in enumerate(run[0]) if character in _HEX]
-        digits = "".join(character for character in run[0] if character in _HEX)
-        for skipped in range(2):
-            part = digits[skipped:]
-            packed_bytes = bytes.fromhex(part[: len(part) // 2 * 2])
+        digits, places = _hex_digits(run)
+        for skipped, packed_bytes in enumerate(_hex_bytes(digits)):
             for start, end in self._in_bytes(packed_bytes, packed - 1, cut=cut):
                 yield places[skipped + start * 2], places[skipped + end * 2 - 1] + 1
 
     def _in_bytes(self, raw: bytes, packed: int, *, cut: bool) -> Iterator[Span]:
         text = raw.decode("utf-8", errors="surrogateescape")
-        if len(text) == len(raw):
-            yield from self._found(text, packed, cut=cut)
-            return
-        places = [0, *accumulate(1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text)]
-        for start, end in self._found(text, packed, cut=cut):
+        runs, is_text = _text_runs(text)
+        spans = self._found(text, packed, cut=cut) if is_text else self._in_noise(text, runs, packed, cut=cut)
+        places: Sequence[int] = range(len(text) + 1) if len(text) == len(raw) else ()
+        for start, end in spans:
+            places = places or list(
+                accumulate((1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text), initial=0)
+            )
             yield places[start], places[end]
+
+    def _in_noise(self, text: str, runs: Sequence[Span], packed: int, *, cut: bool) -> Iterator[Span]:
+        """Where they stand in bytes that are mostly no text: nobody has escaped anything but what is text in them.
+
+        What was packed is read at every alignment, and so most of what is read is noise.
+        """
+        for start, end in runs:
+            for first, last in self._found(text[start:end], packed, cut=cut and end == len(text)):
+                yield start + first, start + last
+        if not self._no_text:
+            return
+        for each, places in [(text, range(len(text) + 1)), *([_without_nuls(text)] if "\0" in text else [])]:
+            unescaped = _Unescaped(each)
+            for form in self._no_text:
+                yield from ((places[start], places[end]) for start, end in form.spans(unescaped, cut=cut))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -609,6 +633,39 @@ def _quoted_undone(text: str) -> Undone | None:
     return "".join([*parts, text[at:]]), places, places
 
 
+def _base64_bytes(digits: str) -> Iterator[bytes]:
+    """What digits of base64 are at each alignment: what stands before them may look like some, too: a path, a name."""
+    for skipped in range(4):
+        part = digits[skipped:]
+        part = part[:-1] if len(part) % 4 == 1 else part
+        yield binascii.a2b_base64(part + "=" * (-len(part) % 4))
+
+
+def _hex_digits(run: re.Match[str]) -> tuple[str, Sequence[int]]:
+    """The digits of a run of hex, and where each of them stands."""
+    places = [run.start() + at for at, character in enumerate(run[0]) if character in _HEX]
+    return "".join(character for character in run[0] if character in _HEX), places
+
+
+def _hex_bytes(digits: str) -> Iterator[bytes]:
+    """What hexadecimal digits are at each alignment."""
+    for skipped in range(2):
+        part = digits[skipped:]
+        yield bytes.fromhex(part[: len(part) // 2 * 2])
+
+
+def _text_runs(text: str) -> tuple[Sequence[Span], bool]:
+    """Where unpacked bytes are a text, and whether most of them are."""
+    runs = [match.span() for match in _TEXT_RUN.finditer(text)]
+    return runs, 2 * sum(end - start for start, end in runs) >= len(text)
+
+
+def _without_nuls(text: str) -> tuple[str, Sequence[int]]:
+    """UTF-16 that was read as another encoding, and where each of its characters stands."""
+    places = [at for at, character in enumerate(text) if character != "\0"]
+    return text.replace("\0", ""), [*places, len(text)]
+
+
 def _cores(secret: str) -> Iterator[tuple[bytes, bytes]]:
     """The digits of base64 that a secret alone decides, at each alignment, and `?` where it shares one."""
     raw = secret.encode(errors="surrogatepass")
@@ -636,6 +693,11 @@ def _with_their_marks(text: str) -> list[str]:
         else:
             characters.append(character)
     return characters
+
+
+def _is_plain(secret: str) -> bool:
+    """Whether it stands within a single run of text, wherever it does."""
+    return secret.isascii() and _TEXT_RUN.fullmatch(secret) is not None
 
 
 def _ways(character: str, *, lossy: bool) -> tuple[Way, ...]:
@@ -715,6 +777,31 @@ def _cut_at(text: str, place: int, *, cut: bool) -> int | None:
     if end is not None and (place == end or (end - place < _CUT_ESCAPE and text[place] in _ESCAPES)):
         return end
     return None
+
+
+def search_work(text: str, packed: int = _PACKED) -> int:
+    """How much work it is to search a text: about so many microseconds, whatever the secrets are.
+
+    Args:
+        text: Any text.
+        packed: How often what is packed in it is unpacked.
+    """
+    work = len(text) + _ESCAPE_WORK * sum(1 for _ in _STARTS.finditer(text))
+    if packed == 0:
+        return work
+    for run in _BASE64_RUN.finditer(text):
+        work += sum(_work_in_bytes(raw, packed - 1) for raw in _base64_bytes(run[0].translate(_TO_STANDARD)))
+    for run in _HEX_RUN.finditer(text):
+        work += sum(_work_in_bytes(raw, packed - 1) for raw in _hex_bytes(_hex_digits(run)[0]))
+    return work
+
+
+def _work_in_bytes(raw: bytes, packed: int) -> int:
+    text = raw.decode("utf-8", errors="surrogateescape")
+    runs, is_text = _text_runs(text)
+    if is_text:
+        return search_work(text, packed)
+    return sum(search_work(text[start:end], packed) for start, end in runs)
 
 
 @lru_cache(maxsize=64)

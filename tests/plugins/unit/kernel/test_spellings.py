@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import random
 import re
 import struct
 import time
@@ -93,6 +94,12 @@ PLAIN: dict[str, Callable[[str], str]] = {
     "escape()": lambda text: "".join(
         c if c.isalnum() and c.isascii() else "".join(f"%u{u:04X}" for u in utf_16(c)) for c in text
     ),
+}
+PACKED_BYTES: dict[str, Callable[[bytes], str]] = {
+    "base64": lambda raw: b64encode(raw).decode(),
+    "base64 for addresses": lambda raw: urlsafe_b64encode(raw).decode(),
+    "hex": lambda raw: raw.hex(),
+    "hex, with colons": lambda raw: raw.hex(":"),
 }
 PACKED: dict[str, Callable[[str], str]] = {
     "base64": lambda text: b64encode(text.encode()).decode(),
@@ -284,11 +291,45 @@ def test_utf_16_read_as_something_else() -> None:
         assert mask(text, secrets=[CANARY]).replace("\0", "") == "no: ***!"
 
 
+@pytest.mark.parametrize("packed", PACKED_BYTES)
+@pytest.mark.parametrize("length", [0, 7, 2000])
+def test_a_secret_within_what_is_no_text_is_found_when_it_is_packed(length: int, packed: str) -> None:
+    """Such as a file, a ticket or a message of another protocol."""
+    noise = random.Random(length).randbytes(length)
+    for secret in (CANARY, "kR7qW2pL9", "\u041f\u0430\u0440\u043e\u043b\u044c-1", "geh\u00e9im-7"):
+        spelled = {
+            *(secret.encode(encoding, errors="ignore") for encoding in ("utf-8", "utf-16-le", "utf-16-be")),
+            *(encode(secret).encode() for name, encode in PLAIN.items() if name != "latin-1 for utf-8"),
+        }
+        for raw in spelled:
+            for skipped in range(3):
+                encoded = PACKED_BYTES[packed](noise[:skipped] + noise + raw + noise)
+                text = f"no: {encoded} is"
+                spans = Spellings([secret]).spans(text)
+                assert spans, (secret, raw)
+                digits = len(PACKED_BYTES[packed](raw)) - 8
+                assert sum(end - start for start, end in spans) >= digits, (secret, raw)
+
+
 def test_lines_of_base64() -> None:
     secret = "".join(chr(48 + 7 * n % 70) for n in range(150))
     packed = b64encode(f"user:{secret}".encode()).decode()
     lines = "\r\n".join(packed[at : at + 76] for at in range(0, len(packed), 76))
     assert mask(lines, secrets=[secret]) in ("dXNlcj***", "dXNlcj***=", "dXNlcj***==")
+
+
+def test_packed_noise_costs_little_more_than_text() -> None:
+    packed = b64encode(random.Random(5).randbytes(100_000)).decode()
+    plain = "some words, and a number like 1234. " * (len(packed) // 36)
+    spellings = Spellings([CANARY, "login-of-it", "Bearer " + "x1Y2" * 200])
+
+    def seconds(text: str) -> float:
+        began = time.process_time()
+        assert spellings.spans(text) == []
+        return time.process_time() - began
+
+    assert seconds(packed) < 30 * seconds(plain) + 0.2
+    assert seconds(packed.encode().hex()) < 2
 
 
 def test_a_large_body_costs_seconds_at_most() -> None:
