@@ -274,6 +274,12 @@ def test_endless_nesting_is_cut() -> None:
         "a%3A%2F%2F",
         "a:\\/\\/",
         "token%253D%25",
+        "0x",
+        "12, ",
+        "0x12,        ",
+        "=41",
+        "=41=4",
+        "=46rom",
     ],
 )
 def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
