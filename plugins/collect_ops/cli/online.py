@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collect_ops.collectors.page import Page
     from collect_ops.sources.request import RenderedRequest
 
+# Of a list of fields.
+_SHOWN_CHARS = 1000
+
 State = Literal["ok", "warning", "fault", "skipped"]
 
 
@@ -99,8 +102,8 @@ async def check_online(
         records = [record for page in pages for record in page.records]
         if records:
             await _check_types(source, records, collector, findings)
-            findings.extend(_columns(source, records))
-            findings.extend(_keys(source, records))
+            findings.extend(_columns(source, records, collector.excerpt))
+            findings.extend(_keys(source, records, collector.excerpt))
     _check_table(source, findings)
     return findings.found
 
@@ -139,11 +142,12 @@ async def _asked(
     try:
         parts, counting = await divide(task, collector)
     except CollectOpsError as error:
+        collector.mask_error(error)
         no_answer = _check_of(error) == "connection"
         remedy = _connection_remedy(source, error) if no_answer else "see `shards` of the declaration"
         findings.add("connection" if no_answer else "shards", "fault", _one_line(error), remedy)
         return None
-    findings.add("shards", "ok" if parts.shards else "warning", parts.why)
+    findings.add("shards", "ok" if parts.shards else "warning", collector.masked(parts.why))
     if not parts.shards:
         return None
     shard = render(source, {**checked, **(parts.shards[0].params or {})})
@@ -174,6 +178,7 @@ async def _fetch(
                 if page.next_position is None:
                     break
     except CollectOpsError as error:
+        collector.mask_error(error)
         check = "next page" if pages else _check_of(error)
         findings.add(check, "fault", _one_line(error), None if pages else _connection_remedy(source, error))
         if not pages and asked.counting is not None:
@@ -203,6 +208,7 @@ async def _ask_total(
     try:
         total = await collector.total(counting)
     except CollectOpsError as error:
+        collector.mask_error(error)
         remedy = _connection_remedy(source, error)
         if isinstance(error, UrlNotFound):
             remedy = "see total.path of the declaration"
@@ -335,8 +341,14 @@ async def _check_types(
         findings.add("types", "fault", text, "another type, or another `path`, under target.columns")
 
 
-def _columns(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
-    """Declared columns that no record has, and fields that no column takes."""
+def _columns(source: Source, records: Sequence[Any], excerpt: Callable[[str], str]) -> Iterator[Finding]:
+    """Declared columns that no record has, and the fields that there are.
+
+    Args:
+        source: Declares them.
+        records: What the server sent.
+        excerpt: Of what the server sent, so much as may be shown.
+    """
     from collect_ops.kernel.errors import did_you_mean
     from collect_ops.landing.records import RowFault, extractor
 
@@ -356,16 +368,16 @@ def _columns(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
     for name in empty:
         path = columns[name].path or name
         close = did_you_mean(path, fields)
-        hint = f"; did you mean {close!r}?" if close else ""
-        remedy = f"there are: {', '.join(fields[:40])}"
+        hint = f"; did you mean {excerpt(close)!r}?" if close else ""
+        remedy = f"there are: {', '.join(map(excerpt, fields[:40]))}"[:_SHOWN_CHARS]
         text = f"{name}: no row has {path}, so it would be NULL everywhere{hint}"
         yield Finding(check="columns", state="warning", text=text, remedy=remedy)
     if not empty:
         yield Finding(check="columns", state="ok", text=f"all {len(columns)} columns are in the rows")
 
 
-def _keys(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
-    """Whether the key tells the rows apart."""
+def _keys(source: Source, records: Sequence[Any], excerpt: Callable[[str], str]) -> Iterator[Finding]:
+    """Whether the key tells the rows apart; see `_columns`."""
     from collect_ops.landing.records import RowFault, extractor, json_text
 
     target = source.target
@@ -384,7 +396,8 @@ def _keys(source: Source, records: Sequence[Any]) -> Iterator[Finding]:
     repeated = [key for key, count in keys.items() if count > 1]
     if repeated:
         text = (
-            f"{named}: {len(repeated):,} keys stand in several rows, such as {repeated[0]}; the last row wins"
+            f"{named}: {len(repeated):,} keys stand in several rows, such as {excerpt(repeated[0])}; "
+            "the last row wins"
         )
         yield Finding(
             check="key", state="warning", text=text, remedy="more fields under target.key, if rows are lost"
@@ -398,7 +411,7 @@ def _check_table(source: Source, findings: _Findings) -> None:
 
     from collect_ops.kernel.errors import CollectOpsError
     from collect_ops.landing.migration import plan_migration
-    from collect_ops.storage import DatabaseUnavailable, connect
+    from collect_ops.storage import DatabaseUnavailable, connect, errors
 
     dsn = os.environ.get("COLLECT_POSTGRES_DSN")
     if not dsn:
@@ -409,8 +422,8 @@ def _check_table(source: Source, findings: _Findings) -> None:
     try:
         with connect(dsn, application_name="collect-ops check") as connection:
             planned = plan_migration(connection, source)
-    except DatabaseUnavailable as error:
-        findings.add("table", "skipped", f"not checked: {error}")
+    except (DatabaseUnavailable, errors.Error) as error:
+        findings.add("table", "skipped", f"not checked: {_one_line(error)}")
         return
     except CollectOpsError as error:
         findings.add("table", "fault", _one_line(error))

@@ -95,8 +95,9 @@ async def misfits_of(
     """What of a page does not fit the declared types, cast as landing casts; or None, and why nobody can say."""
     import os
 
+    from collect_ops.landing.bad_row_texts import cut_reason
     from collect_ops.landing.trial import try_casts
-    from collect_ops.storage import DatabaseUnavailable, connect_async
+    from collect_ops.storage import DatabaseUnavailable, connect_async, errors
 
     dsn = os.environ.get("COLLECT_POSTGRES_DSN")
     if not dsn:
@@ -105,12 +106,15 @@ async def misfits_of(
         async with await connect_async(dsn, application_name="collect-ops preview") as connection:
             misfits = await try_casts(connection, source.target, records)
         shown = [
-            replace(each, value=collector.masked(each.value), problem=collector.masked(each.problem))
+            replace(
+                each, value=collector.masked(each.value), problem=collector.masked(cut_reason(each.problem))
+            )
             for each in misfits
         ]
         return shown, None
-    except DatabaseUnavailable as error:
-        return None, str(error)
+    except (DatabaseUnavailable, errors.Error) as error:
+        # PostgreSQL may quote a row.
+        return None, collector.excerpt(" ".join(str(error).split()))
 
 
 def misfit_lines(misfits: Sequence[Misfit], *, most: int = 3) -> list[str]:
@@ -145,13 +149,18 @@ async def first_shard(
     task = CutTask(source=source, params=checked, history=History(), target_s=sharding_rules().target_s)
     parts = await cut(task, collector)
     told = Preview(
-        records=(), received=0, total=parts.total, request={}, shards=len(parts.shards), sharding=parts.why
+        records=(),
+        received=0,
+        total=parts.total,
+        request={},
+        shards=len(parts.shards),
+        sharding=collector.masked(parts.why),
     )
     if not parts.shards:
         return told, None
     first = parts.shards[0]
     own = render(source, {**checked, **(first.params or {})})
-    return replace(told, shard=first.label), own
+    return replace(told, shard=collector.masked(first.label)), own
 
 
 def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[object]]]:

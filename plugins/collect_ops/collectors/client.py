@@ -53,7 +53,8 @@ from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
 from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
 from collect_ops.collectors.urls import parse_url
-from collect_ops.kernel.masking import MASK, mask, mask_beginning, mask_error, sounds_secret
+from collect_ops.kernel.masking import MASK, mask, mask_beginning, mask_error
+from collect_ops.kernel.secret_names import sounds_secret
 from collect_ops.sources.model import Source
 
 _MAX_REDIRECTS = 5

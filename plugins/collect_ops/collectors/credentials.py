@@ -15,7 +15,7 @@ from yarl import URL
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import CredentialsMissing
-from collect_ops.kernel.masking import sounds_secret
+from collect_ops.kernel.secret_names import sounds_secret
 from collect_ops.kernel.spellings import MIN_LENGTH, spellings_of
 from collect_ops.sources.model import AuthType, Source
 

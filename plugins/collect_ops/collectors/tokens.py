@@ -26,7 +26,8 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.paging import kind_of
 from collect_ops.collectors.retry import retry_after_s
-from collect_ops.kernel.masking import mask, mask_beginning, sounds_secret
+from collect_ops.kernel.masking import mask, mask_beginning
+from collect_ops.kernel.secret_names import sounds_secret
 from collect_ops.sources.model import AuthType, Source
 
 #: What a token is taken to live for when its server does not say, in seconds.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import orjson
 
 from collect_ops.broker.consumer import Delivery
 from collect_ops.broker.message import OutgoingMessage
-from collect_ops.kernel.masking import mask
+from collect_ops.kernel.masking import mask, mask_beginning
 from collect_ops.lanes.rules import LaneRules
 
 #: Bytes of a body that are kept.
@@ -26,6 +27,8 @@ MAX_SHOWN_CHARS = 4000
 MAX_SHOWN_BYTES = 512
 _MAX_TEXT_CHARS = 4000
 _MAX_DEPTH = 20
+# Control characters, and what stands for bytes that no charset has.
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _LAST_SECOND = 253_402_300_799.0  # 9999-12-31
 #: Headers that were put on the way here: not the sender's.
 _OURS = frozenset(
@@ -151,17 +154,27 @@ def shown_body(body: bytes | None) -> dict[str, Any] | None:
     """A body for people: JSON or text, masked and cut, or hexadecimal digits; None when there is none."""
     if body is None:
         return None
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return {"hex": body[:MAX_SHOWN_BYTES].hex(" "), "cut": len(body) > MAX_SHOWN_BYTES}
+    text = _text_of(body)
+    if text is None:
+        # Also the digits of a password are one.
+        masked = mask_beginning(body.decode("latin-1"), MAX_SHOWN_BYTES)
+        return {"hex": masked.encode("latin-1").hex(" "), "cut": len(body) > MAX_SHOWN_BYTES}
     try:
         value = orjson.loads(text) if len(body) <= MAX_SHOWN_CHARS else None
     except orjson.JSONDecodeError:
         value = None
     if value is not None:
         return {"json": mask(value), "cut": False}
-    return {"text": mask(storable(text[:MAX_SHOWN_CHARS])), "cut": len(text) > MAX_SHOWN_CHARS}
+    return {"text": mask_beginning(storable(text), MAX_SHOWN_CHARS), "cut": len(text) > MAX_SHOWN_CHARS}
+
+
+def _text_of(body: bytes) -> str | None:
+    """A body as the text that it most likely is: UTF-8, or what Windows and Latin-1 have; None where it is none."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        text = body.decode("cp1252", errors="replace")
+        return None if _NO_TEXT.search(text) else text
 
 
 def storable(text: str) -> str:

@@ -188,7 +188,11 @@ async def _ends(
             except (Unfit, OverflowError) as error:
                 end_name = "high" if name == high else "low"
                 value = collector.excerpt(given[name])
-                fault = Fault(field=f"shards.range.{end_name}", value=value, problem=f"for {name}: {error}")
+                fault = Fault(
+                    field=f"shards.range.{end_name}",
+                    value=value,
+                    problem=f"for {name}: {collector.excerpt(str(error))}",
+                )
                 raise ValidationFailed(f"shards of source {task.source.name}", [fault]) from error
         if _place(task.source, low, found[low]) > _place(task.source, high, found[high]):
             return None  # who asks for what comes after the last one there is asks for nothing that is wrong

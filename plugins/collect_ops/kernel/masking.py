@@ -12,9 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
-from urllib.parse import unquote
 
 from collect_ops.kernel.errors import Fault
+from collect_ops.kernel.secret_names import (
+    Span,
+    secret_assignments,
+    secret_encoded_assignments,
+    secret_members,
+    sounds_secret,
+)
 from collect_ops.kernel.spellings import Spellings, spellings_of
 
 MASK = "***"
@@ -28,17 +34,26 @@ MAX_DEPTH = 64
 _LOOKED_AT = 4096
 # Characters of an error's text that are kept.
 _LONGEST = 16_384
-
-_SOUNDS_SECRET = re.compile(
-    r"authorization|cookie|token|secret|password|passwd|passphrase|credential|signature|apikey|accesskey"
-    r"|privatekey|sessionid|jwt|bearer|csrf|xsrf"
+# Fields of Python's own errors that they are shown with and that `vars` does not have.
+_PYTHONS_FIELDS: Sequence[tuple[type[BaseException], Sequence[str]]] = (
+    (OSError, ("strerror", "filename", "filename2")),
+    (UnicodeError, ("reason",)),
+    (ImportError, ("msg", "name", "path")),
+    (SyntaxError, ("msg", "filename", "text")),
+    (StopIteration, ("value",)),
+    (SystemExit, ("code",)),
 )
-_SECRET_WORDS = frozenset({"key", "auth", "pwd", "pass", "sig", "sid", "session", "otp", "pin"})
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 # Texts come from servers one does not trust: every pattern starts at the start of a word or has a bound, so
 # that none of them is quadratic.
-_USERINFO = re.compile(r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@")
+_USERINFO = re.compile(
+    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}:(?:\\{0,9}/){2})[^\s/?#\"'<>]*(?P<at>@)"
+)
+# The same where an address is a parameter of another one.
+_USERINFO_ENCODED = re.compile(
+    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}%(?P<depth>(?:25){0,3})3[Aa](?:%(?P=depth)2[Ff]){2})"
+    r"(?:(?!%(?P=depth)(?:2[Ff]|3[Ff]|23|40))[^\s/?#&\"'<>])*(?P<at>%(?P=depth)40)"
+)
 _SCHEMED = re.compile(
     r"\b(?P<scheme>Bearer|Basic|Digest|Negotiate|ApiKey)(?P<space>\s{1,9})[^\s,;\"']{4,}", re.IGNORECASE
 )
@@ -48,24 +63,6 @@ _HEADER_LINE = re.compile(
     r"(?P<colon>['\"]?\s{0,9}:\s{0,9})(?P<value>[^\r\n]+)",
     re.IGNORECASE,
 )
-_ASSIGNMENT = re.compile(
-    r"(?<![A-Za-z0-9_.%\[\]-])(?P<name>[A-Za-z0-9_.%\[\]-]++)="
-    r"(?P<value>'[^'\r\n]{0,4096}'|\"[^\"\r\n]{0,4096}\"|[^\s&;#,\"'<>()]+)"
-)
-_MEMBER = re.compile(
-    r"(?P<quote>[\"'])(?P<name>[^\"'\r\n]{1,100})(?P=quote)\s{0,9}:\s{0,9}"
-    r"(?P<value>\"(?:[^\"\\]|\\.){0,4096}\"|'(?:[^'\\]|\\.){0,4096}')"
-)
-
-
-@lru_cache(maxsize=1024)
-def sounds_secret(name: str) -> bool:
-    """Whether a header, query parameter or member of this name is likely to hold a secret."""
-    name = unquote(name)
-    squashed = re.sub(r"[^a-z0-9]", "", name.lower())
-    return bool(_SOUNDS_SECRET.search(squashed)) or any(
-        word.lower() in _SECRET_WORDS for word in _WORDS.findall(name)
-    )
 
 
 def mask(value: Anything, *, secrets: Iterable[str] = (), names: bool = True) -> Anything:
@@ -115,22 +112,33 @@ def mask_error(error: BaseException, *, secrets: Iterable[str]) -> None:
         each.args = tuple(_masked_field(masker, value) for value in each.args)
         for name, value in vars(each).items():
             each.__dict__[name] = _masked_field(masker, value)
-        if isinstance(each, OSError):  # made of fields that `vars` does not have
-            each.strerror = _masked_field(masker, each.strerror)
-            each.filename = _masked_field(masker, each.filename)
+        for kind, names in _PYTHONS_FIELDS:
+            if isinstance(each, kind):
+                _mask_fields(each, names, masker)
         waiting += [one for one in (each.__cause__, each.__context__) if one is not None]
         waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         _cut_off(each, masker)
 
 
+def _mask_fields(error: BaseException, names: Iterable[str], masker: _Masker) -> None:
+    for name in names:
+        value = getattr(error, name)
+        if value is not None:  # Python tells None from a field that nobody has set
+            setattr(error, name, _masked_field(masker, value))
+
+
 def _masked_field(masker: _Masker, value: Anything) -> Anything:
     match value:
+        case bytes() | bytearray():
+            text = value.decode("utf-8", errors="backslashreplace")
+            masked = masker.text(text[:_LONGEST], cut=len(text) > _LONGEST)
+            return value if masked == text else type(value)(masked.encode())
         case str() if len(value) > _LONGEST:
             return masker.text(value[:_LONGEST], cut=True)
         case Fault():
-            masked = _masked_field(masker, value.value)
-            return replace(value, value=masked, problem=_masked_field(masker, value.problem))
-        case str() | bytes() | dict():
+            masked_value = _masked_field(masker, value.value)
+            return replace(value, value=masked_value, problem=_masked_field(masker, value.problem))
+        case str() | dict():
             return masker.masked(value, 0)
     if type(value) in (tuple, list):
         return type(value)(_masked_field(masker, item) for item in value)
@@ -199,33 +207,35 @@ class _Masker:
         if not self.names:
             return text
         # Each pattern is tried only where a character that it needs is there: most texts are names and numbers.
-        if "://" in text:
-            text = _USERINFO.sub(lambda match: f"{match['scheme']}{self.mask}@", text)
+        if "@" in text:
+            text = _USERINFO.sub(self._userinfo, text)
         if ":" in text:
             text = _HEADER_LINE.sub(lambda match: f"{match['name']}{match['colon']}{self.mask}", text)
         if _SPACE.search(text):
             text = _SCHEMED.sub(lambda match: f"{match['scheme']}{match['space']}{self.mask}", text)
-        if ":" in text:
-            text = _MEMBER.sub(self._named, text)
-        return _ASSIGNMENT.sub(self._named, text) if "=" in text else text
+        if ":" in text or "=>" in text:
+            text = self._without(text, secret_members(text))
+        if "=" in text:
+            text = self._without(text, secret_assignments(text))
+        if "%" in text:
+            text = _USERINFO_ENCODED.sub(self._userinfo, text)
+            text = self._without(text, secret_encoded_assignments(text))
+        return text
 
-    def _named(self, match: re.Match[str]) -> str:
-        if not sounds_secret(match["name"]):
-            return match[0]
-        start, end = match.start("value") - match.start(), match.end("value") - match.start()
-        mark = match["value"][0] if match["value"][0] in "\"'" else ""
-        return f"{match[0][:start]}{mark}{self.mask}{mark}{match[0][end:]}"
+    def _userinfo(self, match: re.Match[str]) -> str:
+        return f"{match['scheme']}{self.mask}{match['at']}"
 
     def _known_masked(self, text: str, *, cut: bool = False) -> str:
-        spans = self.known.spans(text, cut=cut) if self.known else []
-        if not spans:
-            return text
         # One pass is enough: what replaces a secret occurs in none, so nothing new can form around it.
-        parts, last = [], 0
+        return self._without(text, self.known.spans(text, cut=cut)) if self.known else text
+
+    def _without(self, text: str, spans: Iterable[Span]) -> str:
+        parts: list[str] = []
+        last = 0
         for start, end in spans:
             parts += [text[last:start], self.mask]
             last = end
-        return "".join([*parts, text[last:]])
+        return "".join([*parts, text[last:]]) if parts else text
 
 
 @lru_cache(maxsize=64)

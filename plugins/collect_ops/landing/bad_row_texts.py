@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from collect_ops.kernel.spellings import search_work
 from collect_ops.landing.model import BadRow
 
 MAX_REASON_CHARS: Final = 1000
 NOT_KEPT: Final = "not kept: the page's other bad rows were all that is searched for secrets"
 
-# So much of a page is searched, reasons and records apart: some seconds. An escape costs as much as so many letters.
+# So much of a page is searched, reasons and records apart: some seconds.
 _WORK: Final = 4_000_000
-_ESCAPE_WORK: Final = 32
-_ESCAPES: Final = re.compile(r"[%&\\]")
 
 
 def cut_reason(text: str) -> str:
@@ -41,5 +39,5 @@ def without_secrets(bad: Sequence[BadRow], masked: Callable[[str], str]) -> tupl
 def _masked(texts: Sequence[str], masked: Callable[[str], str]) -> Iterator[str]:
     left = _WORK
     for text in texts:
-        left -= len(text) + _ESCAPE_WORK * sum(1 for _ in _ESCAPES.finditer(text))
+        left -= search_work(text) if left >= 0 else 0
         yield masked(text) if left >= 0 else NOT_KEPT

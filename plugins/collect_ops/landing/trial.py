@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from collect_ops.landing.encoding import encoder_of, provenance
 from collect_ops.landing.layout import SCHEMA, layout_of
-from collect_ops.landing.model import Json, Origin
+from collect_ops.landing.model import BadRow, Json, Origin
 from collect_ops.landing.records import ascii_text
 from collect_ops.landing.statements import Statements
 from collect_ops.sources.model import Target
@@ -73,14 +73,12 @@ async def try_casts(connection: AsyncConnection, target: Target, records: Sequen
         )
         for fault in faults
     ]
-    misfits += [
-        Misfit(
-            ordinal=row.ordinal,
-            column=None,
-            type=None,
-            value=row.row_text[:_MAX_VALUE_CHARS],
-            problem=row.reason,
-        )
-        for row in rows.bad
-    ]
+    misfits += map(misfit_of, rows.bad)
     return sorted(misfits, key=lambda each: each.ordinal)
+
+
+def misfit_of(row: BadRow) -> Misfit:
+    """A record that cannot be a row at all; an ellipsis says where it was cut, to whoever masks it, too."""
+    text = row.row_text
+    value = text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}..."
+    return Misfit(ordinal=row.ordinal, column=None, type=None, value=value, problem=row.reason)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import orjson
 
-from collect_ops.kernel.masking import mask
 from collect_ops.lanes.runs import RunState, RunsUnavailable
-from collect_ops.orchestrator.client import AirflowClient, content_of, detail_of
+from collect_ops.orchestrator.client import AirflowClient
 from collect_ops.orchestrator.errors import AirflowRefused
 
 __all__ = ["AirflowRefused", "RestRuns"]
@@ -32,7 +31,7 @@ class RestRuns(AirflowClient):
         answer = self.request("POST", f"/dags/{quote(dag_id)}/dagRuns", body)
         if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
             raise RunsUnavailable(
-                f"Airflow did not start {dag_id} {run_id}: {answer.status_code} {detail_of(answer)}"
+                f"Airflow did not start {dag_id} {run_id}: {answer.status_code} {self.detail(answer)}"
             )
 
     def state(self, dag_id: str, run_id: str) -> RunState:
@@ -42,9 +41,9 @@ class RestRuns(AirflowClient):
             return RunState.MISSING
         if not answer.is_success:
             raise RunsUnavailable(
-                f"Airflow did not tell {run_id}'s state: {answer.status_code} {detail_of(answer)}"
+                f"Airflow did not tell {run_id}'s state: {answer.status_code} {self.detail(answer)}"
             )
-        state = content_of(answer, f"show run {run_id}", lambda run: str(run["state"]))
+        state = self.content_of(answer, f"show run {run_id}", lambda run: str(run["state"]))
         return RunState.ENDED if state in _ENDED else RunState.ACTIVE
 
     def group_states(self, dag_id: str, run_id: str) -> Mapping[int, str]:
@@ -55,9 +54,9 @@ class RestRuns(AirflowClient):
             return {}
         if not answer.is_success:
             raise RunsUnavailable(
-                f"Airflow did not tell the groups of {run_id}: {answer.status_code} {detail_of(answer)}"
+                f"Airflow did not tell the groups of {run_id}: {answer.status_code} {self.detail(answer)}"
             )
-        return content_of(
+        return self.content_of(
             answer,
             f"show the groups of {run_id}",
             lambda found: {
@@ -72,7 +71,7 @@ class RestRuns(AirflowClient):
         path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
         answer = self.request("PATCH", path, {"state": "failed"})
         if not answer.is_success and answer.status_code != httpx.codes.NOT_FOUND:
-            raise RunsUnavailable(f"Airflow did not end {run_id}: {answer.status_code} {detail_of(answer)}")
+            raise RunsUnavailable(f"Airflow did not end {run_id}: {answer.status_code} {self.detail(answer)}")
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or resume a DAG.
@@ -105,7 +104,7 @@ class RestRuns(AirflowClient):
         action = f"show connection {connection_id}"
         names = ("conn_type", "host", "schema", "port", "login", "password", "extra")
         answer = self.demand("GET", path, action=action)
-        return content_of(answer, action, lambda found: {name: found.get(name) for name in names})
+        return self.content_of(answer, action, lambda found: {name: found.get(name) for name in names})
 
     def save_connection(self, connection_id: str, fields: Mapping[str, Any], *, replace: bool) -> bool:
         """Define a connection; False when there is one of this id that was not to be replaced.
@@ -131,9 +130,8 @@ class RestRuns(AirflowClient):
                 return False
             answer = self.request("PATCH", f"/connections/{quote(connection_id, safe='')}", body)
         if not answer.is_success:
-            # A refusal may repeat what was sent.
-            detail = mask(detail_of(answer), secrets=[fields["password"]] if fields.get("password") else [])
-            raise AirflowRefused(f"save connection {connection_id}", answer.status_code, detail)
+            secrets = _texts([fields.get("password"), extra])
+            raise self.refusal(f"save connection {connection_id}", answer, secrets=secrets)
         return True
 
     def paused(self, dag_ids: Sequence[str]) -> Mapping[str, bool]:
@@ -150,6 +148,17 @@ class RestRuns(AirflowClient):
                 continue
             action = f"show DAG {dag_id}"
             if not answer.is_success:
-                raise AirflowRefused(action, answer.status_code, detail_of(answer))
-            found[dag_id] = content_of(answer, action, lambda dag: bool(dag["is_paused"]))
+                raise self.refusal(action, answer)
+            found[dag_id] = self.content_of(answer, action, lambda dag: bool(dag["is_paused"]))
         return found
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts and numbers within a value."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
@@ -15,6 +15,7 @@ import httpx
 
 from collect_ops.kernel.backends import SettingMissing
 from collect_ops.kernel.errors import Fault, ValidationFailed
+from collect_ops.kernel.masking import mask, mask_beginning
 from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 
 #: Tokens live a day by default; a new one an hour costs nothing.
@@ -24,6 +25,8 @@ _VARIABLES = ("COLLECT_AIRFLOW_URL", "COLLECT_AIRFLOW_USER", "COLLECT_AIRFLOW_PA
 _LEAST_S = 0.05
 #: Seconds that a call may take when nobody has said how long all of them may.
 CALL_LIMIT_S = 30.0
+# Of an answer, in an error.
+_SHOWN_CHARS = 300
 
 T = TypeVar("T")
 
@@ -65,9 +68,9 @@ class AirflowClient:
         try:
             scheme = httpx.URL(url).scheme
         except httpx.InvalidURL as error:
-            scheme, problem = "", f"is no URL: {error}"
+            scheme, problem = "", f"is no URL: {mask(str(error))}"
         if scheme not in ("http", "https"):
-            fault = Fault(field=_VARIABLES[0], value=url, problem=problem)
+            fault = Fault(field=_VARIABLES[0], value=mask(url), problem=problem)
             raise ValidationFailed("environment", (fault,))
         return cls(url, user, password)
 
@@ -95,8 +98,46 @@ class AirflowClient:
         """
         answer = self.request(method, path, body)
         if not answer.is_success:
-            raise AirflowRefused(action, answer.status_code, detail_of(answer))
+            raise self.refusal(action, answer)
         return answer
+
+    def refusal(self, action: str, answer: httpx.Response, *, secrets: Iterable[str] = ()) -> AirflowRefused:
+        """The error of an answer that is no success.
+
+        Args:
+            action: What was asked.
+            answer: What Airflow says.
+            secrets: What was sent and must not be in the error; the own password and token never are.
+        """
+        return AirflowRefused(action, answer.status_code, self.detail(answer, secrets=secrets))
+
+    def detail(self, answer: httpx.Response, *, secrets: Iterable[str] = ()) -> str:
+        """What an answer says went wrong: it may repeat what was sent. See `refusal`."""
+        return self.quote(_detail_of(answer), secrets=secrets)
+
+    def quote(self, text: str, *, secrets: Iterable[str] = ()) -> str:
+        """The beginning of what Airflow says, without what it must not repeat. See `refusal`."""
+        own = [self._credentials["password"], *([self._token[0]] if self._token else [])]
+        return mask_beginning(text, _SHOWN_CHARS, secrets=[*own, *secrets])
+
+    def content_of(self, answer: httpx.Response, action: str, read: Callable[[Any], T]) -> T:
+        """What an answer says.
+
+        Args:
+            answer: A success.
+            action: What was asked, for the error: `show run collect_1`.
+            read: Takes what is wanted out of the JSON.
+
+        Raises:
+            AirflowUnavailable: It is no JSON, or not what Airflow answers: something else listens there.
+        """
+        try:
+            return read(answer.json())
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            problem, text = self.quote(repr(error)), self.quote(answer.text)
+            raise AirflowUnavailable(
+                f"Airflow's REST API did not answer what it should to {action}: {problem} in {text!r}"
+            ) from error
 
     def request(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Call `/api/v2{path}`, signed in; once more with a new token when the old one is refused.
@@ -111,7 +152,9 @@ class AirflowClient:
                 answer = self._send(method, path, body)
         # Not every error of httpx is an HTTPError, and names and headers that cannot be encoded are ValueErrors.
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise self._unavailable(f"did not answer: {error!r}; is the stack up (make status)?") from error
+            # A header that cannot be sent is in the error, too.
+            problem = self.quote(repr(error))
+            raise self._unavailable(f"did not answer: {problem}; is the stack up (make status)?") from error
         return answer
 
     def _send(self, method: str, path: str, body: object) -> httpx.Response:
@@ -129,8 +172,8 @@ class AirflowClient:
             )
             action = f"log in {self._credentials['username']}"
             if not answer.is_success:
-                raise AirflowRefused(action, answer.status_code, detail_of(answer))
-            token = content_of(answer, action, lambda content: str(content["access_token"]))
+                raise self.refusal(action, answer)
+            token = self.content_of(answer, action, lambda content: str(content["access_token"]))
             self._token = (token, time.monotonic() + _TOKEN_LIFETIME_S)
         return self._token[0]
 
@@ -178,31 +221,11 @@ class AirflowClient:
         return httpx.Timeout(max(_LEAST_S, left / 4), read=max(_LEAST_S, left * 3 / 4))
 
     def _unavailable(self, problem: str) -> AirflowUnavailable:
-        return AirflowUnavailable(f"Airflow's REST API at {self._base_url} {problem}")
+        return AirflowUnavailable(f"Airflow's REST API at {mask(self._base_url)} {problem}")
 
 
-def content_of(answer: httpx.Response, action: str, read: Callable[[Any], T]) -> T:
-    """What an answer says.
-
-    Args:
-        answer: A success.
-        action: What was asked, for the error: `show run collect_1`.
-        read: Takes what is wanted out of the JSON.
-
-    Raises:
-        AirflowUnavailable: It is no JSON, or not what Airflow answers: something else listens there.
-    """
+def _detail_of(answer: httpx.Response) -> str:
     try:
-        return read(answer.json())
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise AirflowUnavailable(
-            f"Airflow's REST API did not answer what it should to {action}: {error!r} in {answer.text[:200]!r}"
-        ) from error
-
-
-def detail_of(answer: httpx.Response) -> str:
-    """What an answer says went wrong."""
-    try:
-        return str(answer.json()["detail"])[:300]
+        return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return answer.text[:200]
+        return answer.text

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from collect_ops.orchestrator.client import AirflowClient, content_of, detail_of
+from collect_ops.orchestrator.client import AirflowClient
 from collect_ops.orchestrator.errors import AirflowRefused
 from collect_ops.orchestrator.port import KnownRun, RunOutcome
 
@@ -27,8 +27,8 @@ class RestReports(AirflowClient):
             return KnownRun(outcome=RunOutcome.MISSING)
         action = f"show run {run_id}"
         if not answer.is_success:
-            raise AirflowRefused(action, answer.status_code, detail_of(answer))
-        return content_of(
+            raise self.refusal(action, answer)
+        return self.content_of(
             answer,
             action,
             lambda run: KnownRun(
@@ -55,7 +55,7 @@ class RestReports(AirflowClient):
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         if not answer.is_success:
-            raise AirflowRefused(f"take an event of {name}", answer.status_code, detail_of(answer))
+            raise self.refusal(f"take an event of {name}", answer)
         return True
 
     def newest_scheduled(self, dag_id: str) -> frozenset[str]:
@@ -85,11 +85,12 @@ class RestReports(AirflowClient):
         def read(content: Any) -> tuple[int, list[tuple[int, str]]]:
             deleted = content["delete"]
             refusals = [
-                (int(each.get("status_code", 0)), str(each.get("error"))) for each in deleted["errors"]
+                (int(each.get("status_code", 0)), self.quote(str(each.get("error"))))
+                for each in deleted["errors"]
             ]
             return len(deleted["success"]), refusals
 
-        runs, refusals = content_of(answer, action, read)
+        runs, refusals = self.content_of(answer, action, read)
         if refusals:
             raise AirflowRefused(action, *refusals[0])
         return runs
@@ -101,8 +102,8 @@ class RestReports(AirflowClient):
             return []
         action = f"list runs of {dag_id}"
         if not answer.is_success:
-            raise AirflowRefused(action, answer.status_code, detail_of(answer))
-        return content_of(
+            raise self.refusal(action, answer)
+        return self.content_of(
             answer, action, lambda found: [str(each["dag_run_id"]) for each in found["dag_runs"]]
         )
 
@@ -112,7 +113,7 @@ class RestReports(AirflowClient):
         while True:
             asked = urlencode({"name_pattern": name, "limit": _PAGE, "offset": offset, "order_by": "id"})
             answer = self.demand("GET", f"/assets?{asked}", action=action)
-            assets = content_of(
+            assets = self.content_of(
                 answer,
                 action,
                 lambda found: [(int(each["id"]), each["name"], each["uri"]) for each in found["assets"]],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from collect_ops.storage import connect
 from tests.plugins.integration.world import World
@@ -162,6 +165,72 @@ def test_a_key_that_does_not_tell_rows_apart(declare: Declare, check: Check) -> 
     assert states(findings)["key"] == "warning"
 
 
+def test_what_the_server_says_is_shown_without_secrets_and_cut(
+    declare: Declare, check: Check, collect_ops: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"valeu": {"type": "text"}, "id": {"type": "integer"}, "name": {"type": "text"}}
+    target = {"table": "things", "disposition": "merge", "key": ["name"], "columns": columns}
+    rows = {
+        number: {
+            "id": "x" * 150_000 + "hush-hush",
+            "name": "y" * 200_000 + "hush-hush",
+            "hush-hush-valeu": 1,
+            "z" * 9000: 1,
+        }
+        for number in range(30)
+    }
+    with PagedServer(rows=30) as server:
+        server.changed = rows
+        path = declare(server, target=target)
+        _, findings = check(path)  # looks for the secret
+        assert {name: states(findings)[name] for name in ("types", "columns", "key")} == {
+            "types": "fault", "columns": "warning", "key": "warning",
+        }  # fmt: skip
+        shown = [
+            each[part] or "" for found in findings.values() for each in found for part in ("text", "remedy")
+        ]
+        assert max(map(len, shown)) < 2000
+        server.changed = {number: {"name": "hush-hush", "hush-hush": 1} for number in rows}
+        check(path)
+        server.changed = rows
+        monkeypatch.setattr("collect_ops.sources.load.sources_dir", lambda: path.parent)
+        code, out, _ = collect_ops("source", "preview", "things", "--json")
+        assert code == 0
+        assert "hush" not in json.dumps(json.loads(out)["misfits"])
+        assert max(len(each["problem"]) for each in json.loads(out)["misfits"]) < 2000
+
+
+@pytest.fixture
+def stranger(world: World) -> Iterator[str]:
+    """The database's address for a role that may make no temporary tables."""
+    role = f"stranger_{uuid.uuid4().hex[:8]}"
+    dsn = world.backends.postgres_dsn
+    name = conninfo_to_dict(dsn)["dbname"]
+    admin = make_conninfo(os.environ["COLLECT_POSTGRES_ADMIN_DSN"], dbname=name)
+    with connect(admin) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+    yield make_conninfo(dsn, user=role, password=role)
+    with connect(admin) as connection:
+        connection.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
+        connection.execute(f"DROP ROLE {role}")
+
+
+def test_findings_stay_when_the_database_refuses(
+    declare: Declare, check: Check, collect_ops: Run, monkeypatch: pytest.MonkeyPatch, stranger: str
+) -> None:
+    for dsn, table in ((stranger, "ok"), ("no-dsn-at-all", "skipped")):
+        monkeypatch.setenv("COLLECT_POSTGRES_DSN", dsn)
+        with PagedServer(rows=30) as server:
+            path = declare(server)
+            code, findings = check(path)
+            monkeypatch.setattr("collect_ops.sources.load.sources_dir", lambda path=path: path.parent)
+            assert collect_ops("source", "preview", "things")[0] == 0
+        assert code == 0
+        names = ("connection", "total", "page", "page size", "next page", "columns", "key")
+        assert states(findings) == {**dict.fromkeys(names, "ok"), "types": "skipped", "table": table}
+
+
 def test_nobody_answers(declare: Declare, check: Check) -> None:
     code, findings = check(declare(None))
     assert (code, states(findings)) == (2, {"connection": "fault", "table": "ok"})
@@ -275,6 +344,16 @@ def test_a_request_for_the_ends_of_a_range_that_fails(declare: Declare, check: C
     (failed,) = findings["shards"]
     assert (code, failed["state"], "/nowhere" in failed["text"]) == (2, "fault", True)
     assert set(findings) == {"shards", "table"}
+    ends = json.dumps({"low": "hush-hush", "high": "of the hush-hush" * 1000}).encode()
+    with PagedServer(rows=30) as server:
+        server.fail_next(
+            "/ends", Failure(status=200, headers={"content-type": "application/json"}, body=ends)
+        )
+        shards["range"] = {"path": "/ends", "low": "low", "high": "high"}
+        code, findings = check(declare(server, request=request, shards=shards))  # looks for the secret
+    (failed,) = findings["connection"]
+    assert (code, failed["state"], "shards.range.low" in failed["text"]) == (2, "fault", True)
+    assert len(failed["text"]) < 1000
 
 
 EMPTY = b'{"rows": []}'

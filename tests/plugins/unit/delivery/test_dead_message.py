@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.broker.consumer import Delivery
-from collect_ops.delivery.dead_message import MAX_BODY_BYTES, again, bare_message, dead_message, shown_body
+from collect_ops.delivery.dead_message import (
+    MAX_BODY_BYTES,
+    MAX_SHOWN_CHARS,
+    again,
+    bare_message,
+    dead_message,
+    shown_body,
+)
 from collect_ops.lanes.rules import lane_rules
 
 RULES = lane_rules()
@@ -135,9 +144,35 @@ def test_bodies_are_shown_masked_cut_or_as_digits() -> None:
     assert shown_body(b'{"password": "hush", "a": 1}') == {"json": {"password": "***", "a": 1}, "cut": False}
     assert shown_body(b"token=hush then") == {"text": "token=*** then", "cut": False}
     assert shown_body(b"\xff\x00\x01") == {"hex": "ff 00 01", "cut": False}
+    # Latin-1 is a text, too; of what is none, not even the digits of a secret are shown.
+    assert shown_body('{"password": "gehéim", "a": 1}'.encode("latin-1")) == {
+        "json": {"password": "***", "a": 1},
+        "cut": False,
+    }
+    assert shown_body("é token=hush then".encode("latin-1")) == {"text": "é token=*** then", "cut": False}
+    binary = shown_body(b"\xff\x00 password=gehe\xefim \x01")
+    assert binary == {"hex": b"\xff\x00 password=*** \x01".hex(" "), "cut": False}
+    assert shown_body(b"\xff" + b"\x00" * 511 + b"a") == {"hex": " ".join(["ff"] + ["00"] * 511), "cut": True}
     long = shown_body(b"a" * 5000)
     assert long is not None
     assert (len(long["text"]), long["cut"]) == (4000, True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    "secret", ["hunter2-and-more", "gehéim-" * 3, "x" * 9000, ["hunter2-and-more"], 4711471147]
+)
+def test_a_secret_at_the_end_of_what_is_shown_is_masked(secret: object, encoding: str) -> None:
+    for before in range(3_960, 4_020):
+        body = json.dumps(
+            {"a": "b" * before, "password": secret, "end": "c" * 60}, ensure_ascii=False
+        ).encode(encoding)
+        assert len(body) > MAX_SHOWN_CHARS
+        shown = shown_body(body)
+        assert shown is not None
+        assert shown["cut"]
+        assert len(shown["text"]) <= MAX_SHOWN_CHARS
+        assert not any(part in shown["text"] for part in ("hun", "geh", "xx", "47"))
 
 
 def test_times_and_counts_that_are_none() -> None:

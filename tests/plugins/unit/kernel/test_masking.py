@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import time
 import traceback
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from collect_ops.collectors.errors import NotJson
 from collect_ops.kernel.errors import Fault, ValidationFailed
-from collect_ops.kernel.masking import MASK, MAX_DEPTH, mask, mask_beginning, mask_error, sounds_secret
+from collect_ops.kernel.masking import MASK, MAX_DEPTH, mask, mask_beginning, mask_error
+from collect_ops.kernel.secret_names import sounds_secret
 from collect_ops.kernel.spellings import MIN_LENGTH
 
 SECRETS = st.lists(st.text(min_size=MIN_LENGTH, max_size=12), min_size=1, max_size=4)
@@ -131,10 +133,76 @@ def test_names_that_do_not(name: str) -> None:
         ('{"token": "a\\"b", "n": 1}', '{"token": "***", "n": 1}'),
         ("HTTP 401 for https://h/x?api_key=k1&page=2", "HTTP 401 for https://h/x?api_key=***&page=2"),
         ("unexpected token: <", "unexpected token: <"),
+        # within the value of a harmless name
+        ("url=https://h/?token=abcdef", "url=https://h/?token=***"),
+        ("next=/login?password=hunter2&page=2", "next=/login?password=***&page=2"),
+        ("redirect=/b?api_key=K", "redirect=/b?api_key=***"),
+        (
+            "next=%2Flogin%3Fpassword%3Dhunter2%26page%3D2&a=b",
+            "next=%2Flogin%3Fpassword%3D***%26page%3D2&a=b",
+        ),
+        ("next=%252Fb%253Fkey%253Da%252526b%2526page%253D2", "next=%252Fb%253Fkey%253D***%2526page%253D2"),
+        ("next=%2Fb?key%3Dk1&a=b", "next=%2Fb?key%3D***&a=b"),
+        (
+            '{"body": "{\\"password\\": \\"hunter2\\"}", "n": 1}',
+            '{"body": "{\\"password\\": \\"***\\"}", "n": 1}',
+        ),
+        ('{"b": "{\\"pin\\": 4711, \\"n\\": 1}"}', '{"b": "{\\"pin\\": ***, \\"n\\": 1}"}'),
+        ("{'extra': '{\"api_key\": \"hunter2\"}'}", "{'extra': '{\"api_key\": \"***\"}'}"),
+        ('{"m": "password=\\"hunter2\\" is"}', '{"m": "password=\\"***\\" is"}'),
+        # numbers, lists, objects and bytes
+        ('{"pin": 471199, "n": 1}', '{"pin": ***, "n": 1}'),
+        ('{"otp": -1.5e+7}', '{"otp": ***}'),
+        ('{"tokens": ["a", "b]"], "n": 1}', '{"tokens": ***, "n": 1}'),
+        ('{"credentials": {"a": {"b": "}"}}, "n": 1}', '{"credentials": ***, "n": 1}'),
+        ('"{\\"secrets\\": [\\"a\\", \\"b\\"", "password": "c"', '"{\\"secrets\\": ***", "password": "***"'),
+        ("{'password': b'hunter2', 'n': 1}", "{'password': b'***', 'n': 1}"),
+        ('{"password" => "hunter2", "n" => 1}', '{"password" => "***", "n" => 1}'),
+        # without an end
+        ('{"n": 1, "password": "hunter2', '{"n": 1, "password": "***'),
+        ("{'n': 1, 'password': 'hunter2\\", "{'n': 1, 'password': '***"),
+        ('{"n": 1, "pin": 47', '{"n": 1, "pin": ***'),
+        ('{"tokens": ["hunter2", "hun', '{"tokens": ***'),
+        ('{"b": "{\\"password\\": \\"hunter2", "n": 1', '{"b": "{\\"password\\": \\"***", "n": 1'),
+        ("host=h password='hunter2 and\nuser=u", "host=h password='***\nuser=u"),
+        ("host=h password='it\\'s' user=u", "host=h password='***' user=u"),
+        # addresses with their slashes escaped
+        ('"amqp:\\/\\/user:pw@host\\/v"', '"amqp:\\/\\/***@host\\/v"'),
+        ("url=amqp%3A%2F%2Fuser%3Apw%40host%2Fv", "url=amqp%3A%2F%2F***%40host%2Fv"),
     ],
 )
 def test_secrets_within_texts(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@pytest.mark.parametrize("length", [4_090, 5_000, 70_000])
+@pytest.mark.parametrize("mark", ['"', "'", '\\"'])
+def test_a_secret_under_its_name_may_be_of_any_length(mark: str, length: int) -> None:
+    text = f"{{{mark}token{mark}: {mark}{'x' * length}{mark}, {mark}n{mark}: 1}}"
+    assert mask(text) == f"{{{mark}token{mark}: {mark}***{mark}, {mark}n{mark}: 1}}"
+    assert mask(f"a token={mark}{'x' * length}{mark} is") == f"a token={mark}***{mark} is"
+
+
+@given(
+    st.recursive(
+        st.integers(10**6, 10**9) | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text("an\"'\\", max_size=3), inner, max_size=3)
+        ),
+        max_leaves=5,
+    ),
+    st.integers(0, 3),
+)
+@example("\\", 2)
+@example('"', 3)
+def test_a_secret_under_its_name_is_masked_however_deep_its_json_lies(value: Any, levels: int) -> None:
+    text = json.dumps({"a": "b", "password": value, "end": "of it"})
+    expected = json.dumps({"a": "b", "password": "***", "end": "of it"})
+    if not isinstance(value, str):
+        expected = expected.replace('"***"', "***")
+    for _ in range(levels):
+        text, expected = json.dumps({"x": text, "y": 1}), json.dumps({"x": expected, "y": 1})
+    assert mask(text) == expected
 
 
 def test_shapes_are_kept() -> None:
@@ -193,6 +261,25 @@ def test_endless_nesting_is_cut() -> None:
         "+AC8-",
         "c2Vj ",
         "e\u0301",
+        "'token':'\\\"",
+        "token='\n",
+        "token=\"a\ntoken='b\n",
+        '"token":[',
+        '"token":\\',
+        '\\"token\\":\\"',
+        '"token":["a',
+        "token=\\",
+        "%3Dtoken",
+        "token%3D",
+        "a%3A%2F%2F",
+        "a:\\/\\/",
+        "token%253D%25",
+        "0x",
+        "12, ",
+        "0x12,        ",
+        "=41",
+        "=41=4",
+        "=46rom",
     ],
 )
 def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
@@ -203,6 +290,19 @@ def test_hostile_texts_cost_no_more_than_their_length(piece: str) -> None:
 
     assert seconds(20_000) < 3
     assert seconds(80_000) < 12
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a=", "token=", '"a":"', '"token":"', "'token':'\\", '"token":[', '\\"token\\":\\"', "token='\n", "%3Dtoken%3D",
+        'token="a\ntoken=\'b\n', '"', "\\", "'token':1", '"token":"\\\\', "a%3A%2F%2F", "a:\\/\\/", "token=\\\"",
+    ],
+)  # fmt: skip
+def test_hostile_names_cost_next_to_nothing(piece: str) -> None:
+    began = time.process_time()
+    mask(piece * 20_000)
+    assert time.process_time() - began < 1
 
 
 KEY = "kR7/qW2+pL9"
@@ -234,6 +334,11 @@ def quoting() -> Exception:
         lambda: ExceptionGroup("several", [ValueError(KEY), quoting()]),
         lambda: KeyError(KEY),
         lambda: OSError(5, f"cannot open {KEY}"),
+        lambda: OSError(2, "no such file", f"/a/{KEY}", None, f"/b/{KEY}"),
+        lambda: UnicodeDecodeError("utf-8", KEY.encode(), 0, 1, f"near {KEY}"),
+        lambda: ImportError(f"no {KEY}", name=KEY, path=f"/a/{KEY}"),
+        lambda: SyntaxError(f"what is {KEY}", (f"/a/{KEY}", 1, 1, f"x = {KEY}")),
+        lambda: StopIteration(KEY),
     ],
 )
 def test_an_error_is_masked_with_its_fields_its_notes_and_what_it_was_raised_from(
@@ -258,6 +363,34 @@ def test_an_error_without_a_secret_stays_as_it_is() -> None:
     mask_error(error, secrets=[KEY])
     assert (str(error), dict(vars(error)), cause.args) == before
     assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        OSError("cannot read the file"),
+        ConnectionResetError(104, "reset"),
+        FileNotFoundError(2, "no such file", "a"),
+        FileNotFoundError(2, "no such file", b"a", None, b"b"),
+        OSError(18, "cannot move", "a", None, "b"),
+        UnicodeDecodeError("utf-8", b"x\xff", 1, 2, "invalid"),
+        UnicodeEncodeError("ascii", "x\u2026", 1, 2, "no such character"),
+        ImportError("no such module", name="a"),
+        SyntaxError("invalid", ("a.py", 1, 1, "x =")),
+        StopIteration(),
+        ValueError(b"bytes", bytearray(b"more")),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_errors_of_python_without_a_secret_stay_as_they_are(error: Exception, *, linked: bool) -> None:
+    outer = ValueError("outer")
+    outer.__cause__ = error
+    before = (str(error), repr(error), error.args)
+    mask_error(outer if linked else error, secrets=[KEY])
+    assert (str(error), repr(error), error.args) == before
+    assert outer.__cause__ is error
 
 
 def test_faults_stay_faults() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.lanes.rest_runs import RestRuns
 from collect_ops.orchestrator.client import AirflowClient
-from collect_ops.orchestrator.errors import AirflowUnavailable
+from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.orchestrator.rest_reports import RestReports
 
 LIMIT_S = 1.0
@@ -163,12 +164,13 @@ CALLS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _answering(token: bytes, body: bytes) -> Callable[[socket.socket], None]:
+def _answering(token: bytes, body: bytes, status: str = "200 OK") -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         while request := connection.recv(65536):
-            content = token if b"/auth/token" in request else body
+            signing_in = b"/auth/token" in request
+            content, line = (token, "200 OK") if signing_in else (body, status)
             head = (
-                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+                f"HTTP/1.1 {line}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
             )
             connection.sendall(head.encode() + content)
 
@@ -204,3 +206,74 @@ def test_a_token_that_is_none_is_unavailable(token: bytes) -> None:
     for url in _listen(_answering(token, b"{}")):
         with pytest.raises(AirflowUnavailable):
             RestReports(url, "u", "p", limit_s=5).look("dag", "run")
+
+
+KEY = "K9sQ-7f/2hW1xY"
+TOKEN = "eyJhbGci.Oi-JIUzI1"
+#: Where a refusal may repeat what was sent.
+REFUSALS: dict[str, Callable[[str], object]] = {
+    "detail": lambda text: {"detail": text},
+    "list of details": lambda text: {"detail": [{"type": "missing", "input": text}]},
+    "no detail": lambda text: {"errors": [text]},
+}
+
+
+@pytest.mark.parametrize("before", [0, 150, 190, 280, 295])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_shows_nothing_of_the_secrets_that_were_sent(refusal: str, before: int) -> None:
+    fields = {
+        "conn_type": "http",
+        "password": f"pass-{KEY}",
+        "extra": {
+            "headers": {"X-Tenant": f"tenant-{KEY}"},
+            "list": [f"list-{KEY}"],
+            "number": 471_147_114_711,
+        },
+    }
+    for sent in (f"pass-{KEY}", f"tenant-{KEY}", f"list-{KEY}", "471147114711", TOKEN, "own-" + KEY):
+        body = json.dumps(REFUSALS[refusal]("x" * before + " " + sent + " and more")).encode()
+        serve = _answering(json.dumps({"access_token": TOKEN}).encode(), body, "422 Unprocessable Content")
+        for url in _listen(serve):
+            runs = RestRuns(url, "user", f"own-{KEY}")
+            with pytest.raises(AirflowRefused) as refused:
+                runs.save_connection("things", fields, replace=True)
+            assert sent[:9] not in str(refused.value)
+            assert sent[-9:] not in str(refused.value)
+
+
+@pytest.mark.parametrize("status", ["422 Unprocessable Content", "500 Internal Server Error", "200 OK"])
+def test_no_answer_is_quoted_with_own_secrets(status: str) -> None:
+    for sent, names in ((TOKEN, ["input"]), (f"own-{KEY}", ["input"]), ("hush", ["password"])):
+        body = json.dumps({"detail": [{name: sent} for name in names], "x": sent if sent != "hush" else ""})
+        serve = _answering(json.dumps({"access_token": TOKEN}).encode(), body.encode(), status)
+        for call in (
+            lambda url: RestReports(url, "user", f"own-{KEY}").look("dag", "run"),
+            lambda url: RestReports(url, "user", f"own-{KEY}").newest_scheduled("dag"),
+            lambda url: RestReports(url, "user", f"own-{KEY}").delete_runs("dag", ["run"], limit_s=5),
+            lambda url: RestRuns(url, "user", f"own-{KEY}").state("dag", "run"),
+            lambda url: RestRuns(url, "user", f"own-{KEY}").paused(["dag"]),
+        ):
+            for url in _listen(serve):
+                with pytest.raises(AirflowUnavailable) as refused:
+                    call(url)
+                assert sent not in str(refused.value)
+
+
+def test_credentials_of_the_address_and_a_token_that_is_no_header_are_not_quoted() -> None:
+    with pytest.raises(AirflowUnavailable) as failed:
+        RestReports("http://user:hunter2@airflow.invalid", "u", "p", limit_s=LIMIT_S).look("dag", "run")
+    assert "hunter2" not in str(failed.value)
+    environment = {
+        "COLLECT_AIRFLOW_URL": "ftp://user:hunter2@a",
+        "COLLECT_AIRFLOW_USER": "u",
+        "COLLECT_AIRFLOW_PASSWORD": "p",
+    }
+    with pytest.raises(ValidationFailed) as invalid:
+        AirflowClient.from_environment(environment)
+    assert "hunter2" not in str(invalid.value)
+    for url in _listen(
+        _answering(json.dumps({"access_token": f"{KEY}ä"}, ensure_ascii=False).encode(), b"{}")
+    ):
+        with pytest.raises(AirflowUnavailable) as failed:
+            RestReports(url, "u", "p", limit_s=5).look("dag", "run")
+        assert KEY not in str(failed.value)
