@@ -25,6 +25,16 @@ GRANT airflow_results TO collect_nodes;
 ALTER ROLE collect_person IN DATABASE collect_ops SET role = 'collect_landing';
 GRANT CONNECT, TEMPORARY ON DATABASE collect_ops TO collect_landing, collect_person;
 
+-- A value that a column refuses stands in PostgreSQL's error, as the server sent it, and may hold what that server was sent:
+-- whoever ran the statement tells it, masked. Airflow's statements hold their values, a connection's login for one.
+ALTER DATABASE collect_ops SET log_min_messages = 'fatal';
+DO $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM pg_database WHERE datname = 'airflow') THEN
+        ALTER DATABASE airflow SET log_min_error_statement = 'panic';
+    END IF;
+END $$;
+
 CREATE SCHEMA IF NOT EXISTS collect AUTHORIZATION collect_ops;
 CREATE SCHEMA IF NOT EXISTS landing AUTHORIZATION collect_landing;
 CREATE SCHEMA IF NOT EXISTS landing_aside AUTHORIZATION collect_landing;

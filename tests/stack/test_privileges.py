@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
@@ -145,6 +146,42 @@ def session(layout: Layout) -> Iterator[Session]:
 
 
 # PostgreSQL
+
+
+def log_until_now(stack: Stack) -> str:
+    """PostgreSQL's log, with all that came before this call: up to a login that it refuses."""
+    nobody = f"nobody_{uuid.uuid4().hex}"
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(host=HOST, port=stack.ports.postgres, dbname="collect_ops", user=nobody, password="x")
+    deadline = time.monotonic() + 20
+    while nobody not in (log := (stack.layout.logs / "postgres.log").read_text()):
+        assert time.monotonic() < deadline, "the log does not come to it"
+        time.sleep(0.05)
+    return log
+
+
+@each_identity
+def test_a_value_that_does_not_fit_is_not_in_postgresqls_log(
+    session: Session, stack: Stack, places: Places
+) -> None:
+    value = f"echoed-{uuid.uuid4().hex}"
+    connection = session(places)
+    with pytest.raises(errors.InvalidTextRepresentation, match=value):
+        connection.execute("SELECT %s::text::bigint", (value,))
+    with pytest.raises(errors.InvalidTextRepresentation, match=value):
+        connection.execute(f"SELECT '{value}'::text::bigint".encode())  # nor is the statement
+    assert connection.execute("SHOW log_min_messages").fetchone() == ("fatal",)
+    assert value not in log_until_now(stack)
+
+
+def test_no_statement_of_airflows_is_in_postgresqls_log(stack: Stack) -> None:
+    value = f"echoed-{uuid.uuid4().hex}"
+    with database(owner(stack), "airflow") as connection, pytest.raises(errors.UndefinedTable):
+        connection.execute(f"SELECT '{value}' FROM no_such_table".encode())
+    log = log_until_now(stack)
+    assert "no_such_table" in log
+    assert value not in log
+
 
 DDL = (
     "CREATE TABLE collect.extra (n int)",
