@@ -20,7 +20,7 @@ from tests.e2e.test_recovery import admit, pid_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 #: Less than the group takes. Its loop is silent for 30 s until it is called unwell, and for 30 more until it is
-#: restarted; then the old scheduler ends, and the next one imports (91 s in all on a machine with much else to do).
+#: restarted; then the old scheduler ends, and the next one imports (79 and 91 s in all on a busy machine).
 SOON_S = 4 * LONG_PAGE_S - 5
 #: As long as a failover may take: the scheduler meets it in its loop, wherever it is.
 CUT_FOR_S = 3.0
