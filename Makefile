@@ -82,7 +82,7 @@ schemas: ## Write the JSON Schemas of include/, which editors use
 
 ##@ Developing
 .PHONY: test
-test: ## Lint, types, import contracts and all tests, on services of their own (ARGS= goes to pytest)
+test: ## Lint, types, import contracts and tests (but for long and chaos), on services of their own (ARGS= goes to pytest)
 	@scripts/test.sh $(ARGS)
 
 .PHONY: test-long
@@ -103,7 +103,7 @@ fmt: bootstrap ## Format the code, and fix what can be fixed by itself
 	@$(BIN)/ruff check --fix $(wildcard $(CODE))
 
 .PHONY: bench
-bench: up demo-venv bench-venv ## Run the benchmarks (make bench ONLY=collect runs one)
+bench: up demo-venv bench-venv ## Run the benchmarks, for hours (make bench ONLY=collect runs one)
 	@$(PYTHON) -m benchmarks $(ONLY)
 
 .PHONY: chaos

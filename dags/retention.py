@@ -9,18 +9,16 @@ from airflow.sdk import DAG
 
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.forms import optional
+from collect_ops.operators.machinery import machinery
 from collect_ops.operators.retention import RetentionOperator
 
 with DAG(
     dag_id="retention",
     schedule="17 3 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
     render_template_as_native_obj=True,
     dagrun_timeout=timedelta(hours=25),
-    tags=["collect-ops", "maintenance"],
+    **machinery("Machinery: retention", "Deletes what has ended and is not kept any longer", "maintenance"),
     doc_md="Deletes what has ended and is not kept any longer, as include/rules/retention.yaml says. What is open "
     "stays, and so does what something open refers to; rows that landed are never touched. XCom of `delete` has the "
     "counts.",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make test: lint, types, import contracts, SQL, then all tests on services of their own, which are stopped whatever
-# happens. Not 0 when any of it failed; a summary of pytest's is the last line.
+# make test: lint, types, import contracts, SQL, then the tests that are marked neither long nor chaos, on services of their
+# own, which are stopped whatever happens. Not 0 when any of it failed; a summary of pytest's is the last line.
 #
 #   scripts/test.sh [--lint-only | --long] [arguments for pytest]
 #

@@ -50,9 +50,17 @@ class ForeignFolder(StackError):
 
 
 class NotHealthy(StackError):
-    """A service did not become healthy in time."""
+    """A service did not become healthy in time.
+
+    Args:
+        service: Which.
+        seconds: How long it was waited for.
+        reason: What is wrong with it.
+        log_tail: The end of its log.
+    """
 
     def __init__(self, service: str, seconds: float, reason: str, log_tail: str) -> None:
+        self.service, self.seconds, self.reason, self.log_tail = service, seconds, reason, log_tail
         super().__init__(f"{service} is not healthy after {seconds:.0f} s: {reason}\n{log_tail}".rstrip())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from benchmarks.__main__ import BENCHMARKS
 from collect_ops.cli.app import app
 from collect_ops.sources.load import load_source
 
@@ -49,6 +50,29 @@ def make_targets() -> set[str]:
 def test_the_architecture_lists_the_packages_that_are_there() -> None:
     there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert table_below(text_of("docs/architecture.md"), "## Packages") == there
+
+
+def test_the_architecture_lists_the_tables_that_migrations_make() -> None:
+    migrations = (CHECKOUT / "include" / "sql" / "migrations").glob("*.sql")
+    made = {
+        name for path in migrations for name in re.findall(r"CREATE TABLE collect\.(\w+)", path.read_text())
+    }
+    assert table_below(text_of("docs/architecture.md"), "## Tables") == made
+
+
+def test_the_readme_lists_the_rules_that_are_there() -> None:
+    there = {path.name for path in (CHECKOUT / "include" / "rules").glob("*.yaml")}
+    section = text_of("README.md").split("\n## Configuration\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"\(include/rules/(\w+\.yaml)\)", section)) == there
+
+
+def test_the_list_of_benchmarks_is_complete() -> None:
+    assert table_below("\n" + text_of("docs/benchmarks.md"), "# Benchmarks") == set(BENCHMARKS)
+
+
+def test_every_decision_is_headed_by_its_number() -> None:
+    records = (CHECKOUT / "docs" / "adr").glob("[0-9]*.md")
+    assert [path.name for path in records if not path.read_text().startswith(f"# {path.name[:4]} ")] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))

@@ -159,7 +159,14 @@ def test_the_machinery_can_be_told_from_what_people_started(dags: Mapping[str, D
         "collect_sweep",
         "heartbeat_ingest",
         "landing_tables",
+        "retention",
     }
+    runs_by_itself = {
+        dag_id
+        for dag_id, dag in dags.items()
+        if dag.schedule is not None and not dag_id.startswith("source_")
+    }
+    assert runs_by_itself == machinery - {"landing_tables"}
     for dag_id in machinery:
         dag = dags[dag_id]
         assert dag.owner == "collect-ops"

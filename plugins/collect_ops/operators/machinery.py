@@ -1,4 +1,4 @@
-"""How the DAGs look that nobody starts: lanes, sweep, heartbeats, backlog, inbox."""
+"""How the DAGs look that nobody starts: lanes, sweep, heartbeats, backlog, inbox, retention."""
 
 from __future__ import annotations
 

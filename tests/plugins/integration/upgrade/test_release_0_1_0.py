@@ -16,6 +16,10 @@ from collect_ops.delivery.dead_model import Edit
 from collect_ops.delivery.intervene import cancel
 from collect_ops.storage import connect
 from tests.plugins.integration.delivery.letters import sent_again
+from tests.plugins.integration.storage.test_hot_tables import (
+    assert_early_vacuum,
+    assert_no_index_that_nobody_reads,
+)
 from tests.plugins.integration.upgrade.release import RELEASE, ROWS, Upgraded, definitions, upgrade
 from tests.servers.paged import row
 
@@ -163,6 +167,12 @@ def test_the_retried_task_resumes_at_its_page(upgraded: Upgraded) -> None:
     pages = upgraded.rows("SELECT pages FROM collect.shard WHERE task_id = %s ORDER BY shard_no", task["id"])
     assert [each["pages"] for each in pages] == [2, 2, 2]
     assert_exact(upgraded, "retrying")
+
+
+def test_its_hot_tables_are_kept_as_those_of_a_new_database(upgraded: Upgraded) -> None:
+    with connect(upgraded.backends.postgres_dsn) as db:
+        assert_no_index_that_nobody_reads(db)
+        assert_early_vacuum(db)
 
 
 def test_a_planned_run_goes_on_where_its_process_was_replaced(upgraded: Upgraded) -> None:
