@@ -149,16 +149,22 @@ def test_no_secret_is_written_anywhere(
         tasks["by the form"] = stack.submit(
             {"source": "example_offset", "path": "/json", "force": True}, 300
         )["task_id"]
-        unfinished = "SELECT id, status FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL"
+        # A host whose answers always break off is asked again for hours: its task is HELD, and has written what it will.
+        unfinished = (
+            "SELECT id FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL AND status <> 'HELD'"
+        )
         wait_for(
             "the end of every task", lambda: not stack.rows(unfinished, list(tasks.values())), 1800, poll_s=2
         )
+        held = [str(task_id) for task_id in tasks.values() if stack.task(task_id)["status"] == "HELD"]
+        opened.callback(lambda: held and stack.command("collect_ops.cli", "cancel", *held))
         for way in WAYS:
             for canary in keys.sent:
                 assert any(canary.text in text for text in server.heard[way]), (way, canary.name)
     ends = {way: stack.task(task_id) for way, task_id in tasks.items()}
     assert {ends[way]["status"] for way in GOOD} == {"COMPLETED"}
-    assert {task["status"] for task in ends.values()} == {"COMPLETED", "DEAD"}
+    statuses = {task["status"] for task in ends.values()}
+    assert {"COMPLETED", "DEAD"} <= statuses <= {"COMPLETED", "DEAD", "HELD"}
     assert any(task["retry_count"] > 0 for task in ends.values())
 
     planted = Canary.new("planted")
