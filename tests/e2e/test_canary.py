@@ -149,7 +149,7 @@ def test_no_secret_is_written_anywhere(
         tasks["by the form"] = stack.submit(
             {"source": "example_offset", "path": "/json", "force": True}, 300
         )["task_id"]
-        # A host whose answers always break off is asked again for hours: its task is HELD, and has written what it will.
+        # A host whose answers always break off is asked again for hours: its task is HELD, and has been written of.
         unfinished = (
             "SELECT id FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL AND status <> 'HELD'"
         )
