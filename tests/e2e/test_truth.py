@@ -78,6 +78,7 @@ def test_a_dead_tasks_run_fails_though_the_api_server_is_away(
     task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
     dead = "SELECT FROM collect.task WHERE id = %s AND status = 'DEAD'"
     verdict = "SELECT FROM pg_stat_activity WHERE application_name = 'collect-ops verdict'"
+    note = "SELECT delivered_at FROM collect.run_note WHERE task_id = %s"
     with psycopg.connect(stack.settings.postgres_dsn) as holder:
         wait_for("a dead task", lambda: stack.rows(dead, task_id), 60, poll_s=0.02)
         # A shard group has settled it. The run's last task waits here, before it calls Airflow.
@@ -86,8 +87,7 @@ def test_a_dead_tasks_run_fails_though_the_api_server_is_away(
         with away(stack, "api-server"):
             holder.rollback()
             wait_for("its verdict", lambda: not stack.rows(verdict), 60, poll_s=0.05)
-    note = "SELECT delivered_at FROM collect.run_note WHERE task_id = %s"
-    assert stack.rows(note, task_id) == [{"delivered_at": None}]
+            assert stack.rows(note, task_id) == [{"delivered_at": None}]
     task = stack.task(task_id)
     run = stack.run_ended(task["dag_id"], task["run_id"], 200)
     states = {each["task_id"]: each["state"] for each in stack.task_instances(task["dag_id"], task["run_id"])}
