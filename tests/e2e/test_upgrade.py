@@ -204,7 +204,6 @@ def test_a_running_stack_is_upgraded(
         "RUNNING", "HELD", "MERGED", "CANCELLED",
     ]  # fmt: skip
     server.mend()
-    server.delay_s = 4.0
     slow_page.release()
 
     installation.pull()
