@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,6 +17,8 @@ import psutil
 from demo.run import prepare_connection, submit, unpause_needed
 from demo.server import DemoServer, ensure_running
 from demo.verify import verify
+from stack import supervisor
+from stack.layout import Layout
 from tests.e2e.running_stack import RunningStack, wait_for
 from tests.e2e.slow_proxy import SlowProxy
 from tests.servers.paged import PagedServer, row
@@ -157,6 +159,33 @@ def kill_client(stack: RunningStack, application_name: str, timeout_s: float = 6
     assert_is_task_process(pid)
     os.kill(pid, signal.SIGKILL)
     return int(pid)
+
+
+@contextmanager
+def frozen(stack: RunningStack, service: str) -> Iterator[None]:
+    """SIGSTOP for all of a service's processes: they accept connections, and answer nothing until the block ends."""
+    main = psutil.Process(supervisor.states(Layout(home=stack.settings.home))[service].pid)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+@contextmanager
+def stopped(stack: RunningStack, service: str) -> Iterator[None]:
+    """A service stopped by the stack's supervisor, and started again when the block ends."""
+    layout = Layout(home=stack.settings.home)
+    supervisor.stop_programs(layout, [service])
+    try:
+        yield
+    finally:
+        supervisor.start_program(layout, service)
+        stack.wait_until_healthy()
 
 
 def assert_is_task_process(pid: int) -> None:

@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +110,21 @@ class RunningStack:
         run_id = run_id or f"rest__{uuid.uuid4().hex}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
         return self.rest("POST", f"/dags/{dag_id}/dagRuns", body=body)
+
+    @contextmanager
+    def paused(self, *dag_ids: str) -> Iterator[None]:
+        """DAGs that start no runs until the block ends."""
+        for dag_id in dag_ids:
+            self._pause(dag_id, is_paused=True)
+        try:
+            yield
+        finally:
+            for dag_id in dag_ids:
+                self._pause(dag_id, is_paused=False)
+
+    def _pause(self, dag_id: str, *, is_paused: bool) -> None:
+        answer = self.rest("PATCH", f"/dags/{dag_id}", body={"is_paused": is_paused})
+        assert answer.status_code == 200, answer.text
 
     def run_ended(self, dag_id: str, run_id: str, timeout_s: float = 60) -> dict[str, Any]:
         """The run once it is over."""

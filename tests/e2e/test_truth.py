@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.e2e.kills import empty_table, point_connection
+from tests.e2e.kills import empty_table, frozen, point_connection, stopped
 from tests.e2e.running_stack import CHECKOUT, RunningStack, wait_for
 from tests.plugins.integration.admission.inbox_broker import Producer
-from tests.servers.paged import Failure, PagedServer
+from tests.servers.paged import Failure, PagedServer, Recorded
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 SOURCE = "example_offset"
@@ -51,6 +55,105 @@ def test_a_dead_task_is_red_and_its_run_says_what_to_do(stack: RunningStack, ser
     # At once; on a machine that is too busy to answer within two seconds, by the sweep.
     shown = "SELECT FROM collect.run_note WHERE task_id = %s AND delivered_at IS NOT NULL"
     wait_for("the note to be delivered", lambda: stack.rows(shown, task_id), 200)
+
+
+def is_page(request: Recorded) -> bool:
+    """Not the look at the total, which planning takes."""
+    return int(request.query.get("limit", 0)) > 1
+
+
+def since_of(request: Recorded) -> datetime | None:
+    since = request.query.get("since")
+    return None if since is None else datetime.fromisoformat(since)
+
+
+@pytest.mark.parametrize("away", [frozen, pytest.param(stopped, marks=pytest.mark.chaos)])
+def test_a_dead_tasks_run_fails_though_the_api_server_is_away(
+    stack: RunningStack,
+    server: PagedServer,
+    away: Callable[[RunningStack, str], AbstractContextManager[None]],
+) -> None:
+    """Its last task cannot write the note then: it comes later, by the sweep."""
+    server.fail_where(is_page, Failure(status=404))
+    task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
+    dead = "SELECT FROM collect.task WHERE id = %s AND status = 'DEAD'"
+    verdict = "SELECT FROM pg_stat_activity WHERE application_name = 'collect-ops verdict'"
+    note = "SELECT delivered_at FROM collect.run_note WHERE task_id = %s"
+    with psycopg.connect(stack.settings.postgres_dsn) as holder:
+        wait_for("a dead task", lambda: stack.rows(dead, task_id), 60, poll_s=0.02)
+        # A shard group has settled it. The run's last task waits here, before it calls Airflow.
+        holder.execute("LOCK TABLE collect.run_note IN ACCESS EXCLUSIVE MODE")
+        wait_for("the run's last task", lambda: stack.rows(verdict), 60, poll_s=0.05)
+        with away(stack, "api-server"):
+            holder.rollback()
+            wait_for("its verdict", lambda: not stack.rows(verdict), 60, poll_s=0.05)
+            assert stack.rows(note, task_id) == [{"delivered_at": None}]
+    task = stack.task(task_id)
+    run = stack.run_ended(task["dag_id"], task["run_id"], 200)
+    states = {each["task_id"]: each["state"] for each in stack.task_instances(task["dag_id"], task["run_id"])}
+    assert (run["state"], states["settle"]) == ("failed", "failed")
+    wait_for("the note, by the sweep", lambda: stack.rows(note, task_id)[0]["delivered_at"], 200)
+    assert f"task {task_id} of `{SOURCE}` DEAD" in run_note(stack, task)
+
+
+@pytest.fixture
+def small(stack: RunningStack, server: PagedServer) -> Iterator[None]:
+    """The source's last task was small, so those that wait share a run; afterwards it is as large as ever."""
+    rows = server.rows
+
+    def collect(size: int) -> None:
+        server.rows = size
+        task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
+        assert stack.task_ended(task_id)["status"] == "COMPLETED"
+
+    collect(20)
+    yield
+    server.mend()
+    collect(rows)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_dead_task_delays_none_of_those_that_share_its_run(
+    stack: RunningStack, server: PagedServer
+) -> None:
+    """Fifty in one run, the first dies first: the others end in the same attempt, and none waits for the verdict."""
+    days = [datetime.now(UTC).replace(microsecond=0) - timedelta(days=number) for number in range(50)]
+    first, *later = days
+
+    def is_of(day: datetime) -> Callable[[Recorded], bool]:
+        return lambda request: is_page(request) and since_of(request) == day
+
+    with stack.paused("lane_bulk"):
+        batch = [{"since": day.isoformat()} for day in days]
+        answer = stack.submit({"source": SOURCE, "priority": 1, "batch": batch})
+        ids = [each["task_id"] for each in answer["tasks"]]
+        before = len(server.requests)
+        server.fail_where(is_of(first), Failure(status=404))
+        held = [server.hold_where(is_of(day)) for day in later]
+    try:
+        stack.task_ended(ids[0], 120)
+    finally:
+        for each in held:
+            each.release()
+    unfinished = "SELECT FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL"
+    wait_for("the end of all", lambda: not stack.rows(unfinished, ids), 60)
+
+    tasks = stack.rows("SELECT * FROM collect.task WHERE id = ANY(%s) ORDER BY id", ids)
+    assert [task["status"] for task in tasks] == ["DEAD"] + 49 * ["COMPLETED"]
+    assert {task["attempt"] for task in tasks} == {1}
+    ((dag_id, run_id),) = {(task["dag_id"], task["run_id"]) for task in tasks}
+    assert stack.run_ended(dag_id, run_id)["state"] == "failed"
+    instances = {each["task_id"]: each for each in stack.task_instances(dag_id, run_id)}
+    assert {name: each["state"] for name, each in instances.items()} == {
+        "plan": "success", "collect": "success", "settle": "failed",
+    }  # fmt: skip
+    dead_at, *ended_at = (task["finished_at"] for task in tasks)
+    assert dead_at < min(ended_at)
+    assert max(ended_at) < datetime.fromisoformat(instances["settle"]["start_date"])
+    assert stack.airflow.xcom(dag_id, run_id, "settle") == [], "nothing was left for it to settle"
+    asked = Counter(map(since_of, server.requests[before:]))
+    assert len({asked[day] for day in later}) == 1, "none was asked for again"
+    assert run_note(stack, tasks[0]).startswith("collect-ops: 1 DEAD of 50 tasks")
 
 
 def test_a_task_that_died_after_its_runs_end_turns_it_red(stack: RunningStack, server: PagedServer) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.e2e.installation import Installation
 from tests.e2e.kills import landed, point_connection
 from tests.e2e.node_stack import names_a_stack
 from tests.e2e.running_stack import RunningStack, wait_for
-from tests.servers.paged import Failure, PagedServer
+from tests.servers.paged import Failure, PagedServer, Recorded
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 ROWS = 1500
@@ -26,8 +27,8 @@ COUNT = "SELECT count(*) AS rows, count(DISTINCT id) AS ids, min(id) AS low, max
 
 
 def declared(name: str, **more: Any) -> dict[str, Any]:
-    """A source that both the release and this checkout know; its requests carry its name."""
-    return {
+    """A source that both the release and this checkout know; its requests carry its name. None leaves a field out."""
+    fields = {
         "name": name,
         "connection": CONNECTION,
         "request": {"path": "/offset", "query": {"probe": name}},
@@ -45,19 +46,48 @@ def declared(name: str, **more: Any) -> dict[str, Any]:
         },
         **more,
     }
+    return {field: value for field, value in fields.items() if value is not None}
 
 
+SHARDS = {"shards": {"by": "count", "max_size": 250}}
 SOURCES = {
     name: declared(name, **more)
     for name, more in {
         "upgrade_ended": {},
-        "upgrade_slow": {"max_active_tasks": 1},
+        # 300 pages: it runs until the others are where they shall be, on a busy machine, too.
+        "upgrade_slow": {"max_active_tasks": 1, "page_size": 5},
         "upgrade_waiting": {},
-        "upgrade_retrying": {},
+        # Due again when the upgrade has begun.
+        "upgrade_retrying": {"retries": {"base_s": 60}},
         "upgrade_dead": {},
         "upgrade_queued": {},
+        # Replaces its table; dies with one of six shards not fetched.
+        "upgrade_half": {
+            **SHARDS,
+            "target": {
+                "table": "upgrade_half",
+                "disposition": "replace",
+                "columns": {"id": {"type": "bigint"}},
+            },
+        },
+        "upgrade_partial": {**SHARDS, "max_failed_shards": 1},
+        "upgrade_merged": {
+            "request": {
+                "path": "/select",
+                "query": {"ids": "{ids}", "probe": "upgrade_merged"},
+                "params": {"ids": {"type": "string"}},
+            },
+            "paging": {"type": "none"},
+            "total": {"type": "body", "path": "matching"},
+            "batch_size": None,
+            "page_size": None,
+            "merge": {"type": "list", "param": "ids", "column": "id", "max_values": 50},
+            "merge_window_seconds": 600,
+        },
     }.items()
 }
+#: Rows of the tables whose sources are not fetched to their end.
+FEWER_ROWS = {"upgrade_partial": 1250, "upgrade_merged": 4}
 
 
 @pytest.fixture
@@ -86,8 +116,42 @@ def running_stack(variables: dict[str, str], patch: pytest.MonkeyPatch) -> Runni
     return RunningStack.from_environment()
 
 
+def healthy_status(installation: Installation) -> dict[str, Any]:
+    """What `stack status` says; a server of a busy machine may not answer one look in time."""
+
+    def look() -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(installation.run("stack", "status", "--json"))
+        except AssertionError:
+            return None
+        return found
+
+    return wait_for("a healthy stack", look, 120, poll_s=2)
+
+
 def has_status(stack: RunningStack, task_id: int, *statuses: str) -> bool:
     return stack.task(task_id)["status"] in statuses
+
+
+def lacks_its_end(source: str) -> Callable[[Recorded], bool]:
+    """The requests of a source's last shard."""
+    return lambda request: (
+        request.query.get("probe") == source and int(request.query.get("offset", 0)) >= 1250
+    )
+
+
+def is_page(request: Recorded, source: str) -> bool:
+    """Not the look at the total, which planning takes."""
+    return request.query.get("probe") == source and int(request.query.get("limit", 0)) > 1
+
+
+def unfinished_rows(stack: RunningStack, task_id: int) -> set[int]:
+    """Offsets of rows that a task has not fetched: those of its shards that are not done."""
+    shards = stack.rows(
+        "SELECT span_offset, span_size FROM collect.shard WHERE task_id = %s AND status <> 'DONE'", task_id
+    )
+    spans = [range(each["span_offset"], each["span_offset"] + each["span_size"]) for each in shards]
+    return set(chain(*spans))
 
 
 def submit(stack: RunningStack, source: str, **more: Any) -> int:
@@ -107,8 +171,23 @@ def test_a_running_stack_is_upgraded(
     old.task_ended(tasks["ended"], LATER_S)
     tasks["dead"] = submit(old, "upgrade_dead")
     old.task_ended(tasks["dead"], LATER_S)
+    assert old.task_ended(submit(old, "upgrade_half"), LATER_S)["status"] == "COMPLETED"
+    for source in ("upgrade_half", "upgrade_partial"):
+        server.fail_where(lacks_its_end(source), Failure(status=404))
+    tasks["half"], over = submit(old, "upgrade_half"), {"partial": submit(old, "upgrade_partial")}
+    assert old.task_ended(tasks["half"], LATER_S)["status"] == "DEAD"
+    assert old.task_ended(over["partial"], LATER_S)["status"] == "PARTIAL"
+    missing = unfinished_rows(old, tasks["half"])
+    assert set(range(1250, ROWS)) <= missing < set(range(ROWS)), "it is half done"
     pause(old, "lane_bulk")
     tasks["queued"] = submit(old, "upgrade_queued", priority=1)
+    tasks["survivor"], tasks["merged"] = (
+        submit(old, "upgrade_merged", priority=1, force=False, params={"ids": ids})
+        for ids in ("1,2", "2,3,4")
+    )
+    assert old.task(tasks["merged"])["merged_into"] == tasks["survivor"]
+    over["cancelled"] = submit(old, "upgrade_queued", priority=1)
+    installation.run("collect_ops.cli", "cancel", str(over["cancelled"]), **installation.exports())
     server.delay_s = 1.5
     tasks["slow"] = submit(old, "upgrade_slow")
     wait_for("a running task", lambda: has_status(old, tasks["slow"], "RUNNING"), LATER_S)
@@ -131,35 +210,45 @@ def test_a_running_stack_is_upgraded(
     tasks["waiting"] = row["id"]
     tasks["retrying"] = submit(old, "upgrade_retrying")
     wait_for("a task to try again", lambda: has_status(old, tasks["retrying"], "RETRYING"), LATER_S)
-    before = {name: old.task(task_id) for name, task_id in tasks.items()}
+    before = {name: old.task(task_id) for name, task_id in (tasks | over).items()}
     print({name: task["status"] for name, task in before.items()})
-    assert before["slow"]["status"] == "RUNNING", "it is slow enough to be met by the upgrade"
+    assert [before[name]["status"] for name in ("slow", "held", "merged", "cancelled")] == [
+        "RUNNING", "HELD", "MERGED", "CANCELLED",
+    ]  # fmt: skip
+    server.mend()
 
     installation.pull()
     # Between `git pull` and `make up`: what runs goes on, old processes beside new files.
     there = landed(old, tasks["slow"])
     wait_for("rows of what runs, beside the new files", lambda: landed(old, tasks["slow"]) > there, 60)
     window = {name: old.task(each) for name, each in tasks.items()}
-    assert [name for name, each in window.items() if each["status"] == "DEAD"] == ["dead"]
+    assert [name for name, each in window.items() if each["status"] == "DEAD"] == ["dead", "half"]
     assert not [name for name, each in window.items() if each["lost_count"] > before[name]["lost_count"]]
     old.close()
 
     began = time.monotonic()
     told = installation.run("stack", "up")
     print(told, f"upgraded in {time.monotonic() - began:.0f} s", sep="\n")
-    server.mend()
     server.delay_s = 0.0
 
-    status = json.loads(installation.run("stack", "status", "--json"))
+    status = healthy_status(installation)
     assert {line["service"]: (line["state"], line["code"]) for line in status["services"]} == {
         line["service"]: ("healthy", "current") for line in status["services"]
     }
     with monkeypatch.context() as patch:
         new = running_stack(installation.exports("--all"), patch)
         unpause_needed(new.airflow)
-        (letter,) = new.rows("SELECT id FROM collect.dead_letter WHERE task_id = %s", tasks["dead"])
+        letters = new.rows(
+            "SELECT id::text FROM collect.dead_letter WHERE task_id IN (%s, %s)", tasks["dead"], tasks["half"]
+        )
+        assert len(letters) == 2
+        asked = len(server.requests)
         redriven = installation.run(
-            "collect_ops.cli", "dead", "redrive", str(letter["id"]), **installation.exports("--all")
+            "collect_ops.cli",
+            "dead",
+            "redrive",
+            *(letter["id"] for letter in letters),
+            **installation.exports("--all"),
         )
         print(redriven)
         wait_for(
@@ -173,13 +262,26 @@ def test_a_running_stack_is_upgraded(
             name: (task["retry_count"], task["lost_count"], task["attempt"]) for name, task in after.items()
         }
         print(counts)
-        for name in ("ended", "queued", "slow", "held", "waiting"):
+        for name in ("ended", "queued", "slow", "held", "waiting", "survivor", "merged"):
             assert after[name]["retry_count"] == 0, counts
             assert after[name]["lost_count"] == 0, counts
         assert after["retrying"]["retry_count"] == before["retrying"]["retry_count"], counts
+        assert (after["merged"]["merged_into"], after["merged"]["result"]["rows_landed"]) == (
+            tasks["survivor"],
+            3,
+        )
+        for name, task_id in over.items():
+            kept = new.task(task_id)
+            assert (kept["status"], kept["attempt"]) == (before[name]["status"], before[name]["attempt"])
+        again = {
+            int(each.query["offset"]) for each in server.requests[asked:] if is_page(each, "upgrade_half")
+        }
+        assert again, "what was missing is fetched"
+        assert again <= missing, "and nothing else: it goes on from the rows that the release has put aside"
         for source in SOURCES:
             (found,) = new.rows(COUNT.format(source))
-            assert found == {"rows": ROWS, "ids": ROWS, "low": 0, "high": ROWS - 1}, source
+            low, rows = (1 if source == "upgrade_merged" else 0), FEWER_ROWS.get(source, ROWS)
+            assert found == {"rows": rows, "ids": rows, "low": low, "high": low + rows - 1}, source
         assert new.run_ended("source_upgrade_waiting", waiting_run, LATER_S)["state"] == "success"
         failed = new.rest("GET", "/dags/~/dagRuns/~/taskInstances?state=failed&limit=100")
         assert failed.status_code == 200, failed.text
@@ -191,8 +293,8 @@ def test_a_running_stack_is_upgraded(
         fresh = submit(new, "upgrade_ended")
         assert new.task_ended(fresh, LATER_S)["status"] == "COMPLETED"
         new.close()
-    again = installation.run("stack", "up")
-    assert again.count("runs already") == len(status["services"]), "what runs this code is left alone"
+    told = installation.run("stack", "up")
+    assert told.count("runs already") == len(status["services"]), "what runs this code is left alone"
 
 
 def pause(stack: RunningStack, dag_id: str) -> None:

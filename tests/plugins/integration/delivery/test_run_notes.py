@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -20,6 +21,7 @@ from collect_ops.orchestrator.errors import AirflowRefused, AirflowUnavailable
 from collect_ops.orchestrator.port import RunOutcome
 from collect_ops.storage import Connection
 from tests.factories import list_source
+from tests.plugins.integration.broker.link import wait_until
 from tests.plugins.integration.recorded_reports import RecordedReports
 from tests.plugins.integration.world import World, source
 from tests.servers.paged import Failure, PagedServer, Recorded
@@ -86,10 +88,13 @@ def are_due(world: World, db: Connection) -> bool:
     return "notes" in due.look(db, world.backends, world.rules, placement_rules())
 
 
+def is_page(request: Recorded) -> bool:
+    """Not the look at the total, which planning takes."""
+    return int(request.query.get("limit", 0)) > 1
+
+
 def on_page(offset: int) -> Callable[[Recorded], bool]:
-    return lambda request: (
-        request.query.get("offset") == str(offset) and int(request.query.get("limit", 0)) > 1
-    )
+    return lambda request: request.query.get("offset") == str(offset) and is_page(request)
 
 
 def test_dead_by_a_shard_group(world: World, serve: Serve, airflow: RecordedReports) -> None:
@@ -284,28 +289,58 @@ def test_held_stays_green_and_says_nothing(
     assert airflow.notes == {}
 
 
+@pytest.mark.parametrize("dies", ["while it is planned", "before the others", "after the others"])
 def test_fifty_tasks_share_a_run_and_the_first_is_dead(
-    world: World, serve: Serve, airflow: RecordedReports
+    world: World, serve: Serve, airflow: RecordedReports, dies: str
 ) -> None:
-    """The others end in the same attempt, and when the dead one's verdict is read they have all ended."""
+    """The others end in the same attempt, whenever it dies: none is asked for again, none waits for the verdict."""
     server = serve(rows=20)
     world.add(source(retries=NO_RETRIES))
     world.serve_from(server.base_url)
-    world.collect(params={"day": "so that the source is known to be small"})
-    server.fail_where(lambda request: request.query.get("day") == "0", Failure(status=404))
-    tasks = [world.submit(params={"day": str(number)}).task_id for number in range(50)]
+    alone = {"day": "so that the source is known to be small"}
+    world.collect(params=alone)
+    first, *later = tasks = [world.submit(params={"day": str(number)}).task_id for number in range(50)]
+    planned = dies == "while it is planned"
+    server.fail_where(
+        lambda request: request.query.get("day") == "0" and (planned or is_page(request)), Failure(status=404)
+    )
     (run,) = world.claim().runs
     assert [each["task_id"] for each in run.conf["tasks"]] == tasks
-    world.run(run.run_id)
+    if planned:
+        world.run(run.run_id)
+    else:
+        waiting, awaited = (later, [first]) if dies == "before the others" else ([first], later)
+        unfinished = "SELECT FROM collect.task WHERE id = ANY(%s) AND finished_at IS NULL"
+        held = [server.hold_where(page_of(tasks.index(task_id))) for task_id in waiting]
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(world.run, run.run_id)
+            try:
+                wait_until(lambda: not world.rows(unfinished, awaited), within_s=30)
+            finally:
+                for each in held:
+                    each.release()
+            running.result(20)
     rows = world.rows(
         "SELECT status, attempt, finished_at FROM collect.task WHERE id = ANY(%s) ORDER BY id", tasks
     )
     assert [row["status"] for row in rows] == ["DEAD"] + 49 * ["COMPLETED"]
     assert {row["attempt"] for row in rows} == {1}
+    dead_at, *ended_at = (row["finished_at"] for row in rows)
+    if dies == "before the others":
+        assert dead_at < min(ended_at)
+    else:
+        assert max(ended_at) < dead_at
+    asked = Counter(request.query["day"] for request in server.requests)
+    assert {asked[str(number)] for number in range(1, 50)} == {asked[alone["day"]]}, "as often as one alone"
     said = verdict(world, run.run_id, airflow)
-    assert [end.task_id for end in said.dead] == tasks[:1]
+    assert [end.task_id for end in said.dead] == [first]
     assert airflow.notes[run.run_id].startswith("collect-ops: 1 DEAD of 50 tasks")
-    assert {row["status"] for row in rows[1:]} == {"COMPLETED"}
+    (note,) = world.rows("SELECT delivered_at FROM collect.run_note WHERE run_id = %s", run.run_id)
+    assert max(dead_at, *ended_at) < note["delivered_at"]
+
+
+def page_of(day: int) -> Callable[[Recorded], bool]:
+    return lambda request: request.query.get("day") == str(day) and is_page(request)
 
 
 def test_many_dead_tasks_fit_a_note(world: World, serve: Serve, airflow: RecordedReports) -> None:
