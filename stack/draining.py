@@ -1,7 +1,8 @@
 """Stopping what runs tasks without losing their work: shard groups hand back first, and no new ones are claimed.
 
 A group that is asked to hand back does so after the page it is at; its task goes on from there with whoever runs it
-next, and no retry is counted. Control tasks take a second or two and are waited for by their worker or scheduler.
+next, and no retry is counted. Then the control tasks of these runs end, which take a second or two: one that is cut off
+leaves a failed run in Airflow, though its task goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import suppress
 import psycopg
 
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.lanes.runs import collect_dag_id
 from collect_ops.nodes.machine import node_id_of
 from collect_ops.storage import query
 from stack import postgres
@@ -25,10 +27,18 @@ Say = Callable[[str], None]
 #: resumed from its last page.
 HAND_BACK_WITHIN_S = 25.0
 _LOOK_EVERY_S = 0.5
+#: Plans wait for their source, half a minute at worst; what is longer is cut off, and repaired.
+_CONTROL_WITHIN_S = 15.0
+#: Between the end of a run's groups and its next task there is a moment in which Airflow has neither.
+_CALM_LOOKS = 4
 #: A claim holds its lane for a second. All lanes together: what is waited for here is missing when groups hand back.
 _LANES_WITHIN_S = 5.0
 #: Somebody else's transaction holds a group's row for milliseconds; one that hangs is left to the next look.
 _GROUPS_WITHIN_S = 1.0
+_CONTROL = """
+SELECT count(*) FROM task_instance
+WHERE dag_id = ANY(%s) AND task_id IN ('plan', 'settle') AND state IN ('scheduled', 'queued', 'running')
+"""
 _OPEN = "SELECT count(*) FROM collect.shard_group WHERE status = 'OPEN' AND started_at IS NOT NULL AND node = ANY(%s)"
 
 
@@ -60,7 +70,9 @@ def drain(stack: Stack, names: Iterable[str], say: Say) -> int:
         return 0
     try:
         with postgres.connect(stack, stack.places["POSTGRES_COLLECT_DB"]) as connection:
-            return _drain(connection, nodes, say)
+            left = _drain(connection, nodes, say)
+            _await_control_tasks(stack)  # while no claim can begin
+            return left
     except psycopg.Error as error:
         # Without PostgreSQL nothing is asked and nothing lands; what was under way is resumed from its last page.
         say(f"shard groups are not asked to hand back: {str(error).strip().splitlines()[0]}")
@@ -91,6 +103,18 @@ def _drain(connection: psycopg.Connection, nodes: list[str], say: Say) -> int:
             say(f"{left} shard groups hand back what they have not done")
             told = True
         time.sleep(_LOOK_EVERY_S)
+
+
+def _await_control_tasks(stack: Stack) -> None:
+    """Wait until nothing plans or settles, as long as that may take."""
+    dag_ids = [collect_dag_id(lane) for lane in lane_rules().lanes]
+    deadline, calm = time.monotonic() + _CONTROL_WITHIN_S, 0
+    with postgres.connect(stack, stack.places["POSTGRES_AIRFLOW_DB"]) as connection:
+        there = connection.execute("SELECT to_regclass('task_instance') IS NOT NULL").fetchone()
+        while there and there[0] and calm < _CALM_LOOKS and time.monotonic() < deadline:
+            row = connection.execute(_CONTROL, [dag_ids]).fetchone()
+            calm = 0 if row and row[0] else calm + 1
+            time.sleep(_LOOK_EVERY_S)
 
 
 def _hold_lanes(connection: psycopg.Connection) -> list[str]:
