@@ -72,6 +72,28 @@ def ids_of(metadata: psycopg.Connection, statement: str, *values: object) -> lis
     return [number for (number,) in metadata.execute(statement, values).fetchall()]  # type: ignore[arg-type]
 
 
+def test_a_run_that_has_not_ended_stays(stack: RunningStack, metadata: psycopg.Connection) -> None:
+    age = timedelta(days=retention_rules().airflow.metadata + 1)
+    dag_id, run_id = "retention", f"retention.{uuid.uuid4().hex}"
+    (ended,) = ended_runs(stack, 1)
+    # Of a DAG that is paused nothing goes on: as one whose task has been held for a month.
+    with stack.paused(dag_id):
+        assert stack.trigger(dag_id, {}, run_id=run_id).status_code == 200
+        older = (
+            "UPDATE dag_run SET state = %s, run_after = now() - %s, start_date = now() - %s WHERE run_id = %s"
+        )
+        metadata.execute(older, ["running", age, age, run_id])
+        metadata.execute(older, ["success", age / 2, age / 2, ended])
+        done = clean(stack)
+        assert any(run_id in line for line in done["metadata"])
+        left = metadata.execute(
+            "SELECT run_id FROM dag_run WHERE run_id = ANY(%s)", [[run_id, ended]]
+        ).fetchall()
+        assert {found for (found,) in left} == {run_id, ended}
+        metadata.execute(older, ["success", age, age, run_id])
+        assert stack.rest("DELETE", f"/dags/{dag_id}/dagRuns/{run_id}").status_code == 204
+
+
 def test_old_rows_go_fresh_ones_and_live_triggers_stay(
     stack: RunningStack, metadata: psycopg.Connection
 ) -> None:

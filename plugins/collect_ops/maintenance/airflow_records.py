@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any, Final
 from collect_ops.kernel.backends import SettingMissing
 from collect_ops.kernel.errors import CollectOpsError
 from collect_ops.maintenance.retention_rules import DAY_S
+from collect_ops.storage import connect
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ TABLES: Final = (
     "dag_version", "deadline", "import_error", "job", "log", "partitioned_asset_key_log", "revoked_token",
     "task_instance", "task_instance_history", "task_reschedule", "task_state_store", "xcom",
 )  # fmt: skip
+_OLDEST_OPEN_RUN: Final = """
+SELECT dag_id, run_id, start_date AS began FROM dag_run
+WHERE state = 'running' AND start_date IS NOT NULL ORDER BY start_date LIMIT 1
+"""
 #: Rows in one of its transactions.
 _BATCH: Final = 5000
 #: Lines of its output that an error repeats.
@@ -84,7 +90,8 @@ def clean_metadata(
 ) -> str:
     """Delete old rows of Airflow's metadata database; returns what `airflow db clean` wrote.
 
-    Each DAG's newest run that was not started by hand stays: Airflow computes the next from it.
+    Each DAG's newest run that was not started by hand stays: Airflow computes the next from it. Runs that have not
+    ended stay, and with them all that is younger: the command goes by when a run began, whatever its state.
 
     Args:
         days: Rows that are older go.
@@ -94,11 +101,19 @@ def clean_metadata(
 
     Raises:
         SettingMissing: No database is named.
+        DatabaseUnavailable: It does not answer.
         CleaningFailed: The command failed.
     """
     if not environment.get(DATABASE_VARIABLE):
         raise SettingMissing((DATABASE_VARIABLE,))
-    before = (now or datetime.now(UTC)) - timedelta(days=days)
+    before, kept = (now or datetime.now(UTC)) - timedelta(days=days), ""
+    oldest = _oldest_open_run(environment[DATABASE_VARIABLE])
+    if oldest is not None and oldest.began < before:
+        before = oldest.began
+        kept = (
+            f"run {oldest.run_id} of DAG {oldest.dag_id} has not ended: nothing is deleted from {before} on\n"
+        )
+        log.warning("%s", kept.strip())
     command = [
         sys.executable, "-m", "airflow", "db", "clean", "--yes", "--skip-archive", "--error-on-cleanup-failure",
         "--clean-before-timestamp", before.isoformat(), "--batch-size", str(_BATCH), "--tables", ",".join(TABLES),
@@ -115,7 +130,26 @@ def clean_metadata(
     if done.returncode:
         raise CleaningFailed(done.returncode, done.stdout)
     log.info("Airflow's metadata before %s: %s", before, "counted" if dry_run else "deleted")
-    return done.stdout
+    return kept + done.stdout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenRun:
+    dag_id: str
+    run_id: str
+    began: datetime
+
+
+def _oldest_open_run(database: str) -> _OpenRun | None:
+    """The run that has not ended and began first.
+
+    Args:
+        database: Airflow's, as SQLAlchemy names it.
+    """
+    dsn = re.sub(r"^postgresql\+\w+:", "postgresql:", database)
+    with connect(dsn, application_name="collect-ops retention") as connection:
+        row = connection.execute(_OLDEST_OPEN_RUN).fetchone()
+    return _OpenRun(**row) if row else None
 
 
 def delete_logs(
