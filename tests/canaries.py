@@ -38,8 +38,10 @@ class Canary:
         for piece in pieces:
             raw = piece.encode()
             found |= {raw.hex(), raw.hex().upper(), "".join(f"&#{byte};" for byte in raw)}
+            # Of each alignment the digits that hold nothing but it: eight of them.
             found |= {
-                base64.b64encode(bytes(skip) + raw)[4 if skip else 0 : -4].decode() for skip in range(3)
+                base64.b64encode(bytes(skip) + raw)[digits].decode()
+                for skip, digits in enumerate((slice(8), slice(4, 12), slice(4, 12)))
             }
         return tuple(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
@@ -141,6 +142,8 @@ def on_terminal(
         process = subprocess.Popen(
             [sys.executable, "-m", "collect_ops.cli", *arguments],
             stdin=slave, stdout=slave, stderr=stderr, env=dict(environment),
+            # Ignored where the tests run in the background, and by all that is started there.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
     os.close(slave)
     terminal = Terminal(process, master, columns)
