@@ -71,7 +71,7 @@ def drain(stack: Stack, names: Iterable[str], say: Say) -> int:
     try:
         with postgres.connect(stack, stack.places["POSTGRES_COLLECT_DB"]) as connection:
             left = _drain(connection, nodes, say)
-            _await_control_tasks(stack)  # while no claim can begin
+            _await_control_tasks(stack, say)  # while no claim can begin
             return left
     except psycopg.Error as error:
         # Without PostgreSQL nothing is asked and nothing lands; what was under way is resumed from its last page.
@@ -105,7 +105,14 @@ def _drain(connection: psycopg.Connection, nodes: list[str], say: Say) -> int:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _await_control_tasks(stack: Stack) -> None:
+def _await_control_tasks(stack: Stack, say: Say) -> None:
+    try:
+        _await_calm(stack)
+    except psycopg.Error as error:
+        say(f"runs that plan or settle are not waited for: {str(error).strip().splitlines()[0]}")
+
+
+def _await_calm(stack: Stack) -> None:
     """Wait until nothing plans or settles, as long as that may take."""
     dag_ids = [collect_dag_id(lane) for lane in lane_rules().lanes]
     deadline, calm = time.monotonic() + _CONTROL_WITHIN_S, 0

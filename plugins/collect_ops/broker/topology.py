@@ -9,6 +9,8 @@ picks the rung, so that the routing key (the lane) survives the way back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,17 +125,24 @@ def declare(amqp_url: str, topology: Topology) -> None:
         TopologyRefused: The broker does not take it, or the user may not declare it.
         BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
     """
-    connection, channel = open_channel(amqp_url)
-    try:
-        check_server(connection, topology)
+    with _channel(amqp_url, "to declare the topology") as channel:
+        check_server(channel.connection, topology)
         for exchange in topology.exchanges:
             declare_exchange(channel, exchange)
         for queue in topology.queues:
             declare_queue(channel, queue)
         for binding in topology.bindings:
             _bind(channel, binding)
+
+
+@contextmanager
+def _channel(amqp_url: str, action: str) -> Iterator[BlockingChannel]:
+    """A channel for the length of the block; what RabbitMQ refuses or breaks off in it is said with the action."""
+    connection, channel = open_channel(amqp_url)
+    try:
+        yield channel
     except AMQPError as error:
-        raise failure_of("to declare the topology", error) from error
+        raise failure_of(action, error) from error
     finally:
         close_connection(connection)
 
@@ -158,8 +167,7 @@ def ensure(amqp_url: str, topology: Topology) -> None:
 
 
 def _find(amqp_url: str, topology: Topology) -> None:
-    connection, channel = open_channel(amqp_url)
-    try:
+    with _channel(amqp_url, "to look for the topology") as channel:
         for exchange in topology.exchanges:
             try:
                 channel.exchange_declare(exchange=exchange.name, passive=True)
@@ -172,10 +180,6 @@ def _find(amqp_url: str, topology: Topology) -> None:
                 raise TopologyIncomplete("queue", queue.name, error.reply_text) from error
         for binding in topology.bindings:
             _bind(channel, binding)
-    except AMQPError as error:
-        raise failure_of("to look for the topology", error) from error
-    finally:
-        close_connection(connection)
 
 
 def check_server(connection: pika.BlockingConnection, topology: Topology) -> None:
