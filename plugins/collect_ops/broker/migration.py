@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -63,7 +64,9 @@ BLOCK = 500
 MAX_ROUNDS = 5
 #: The management API's figures are up to five seconds old (collect_statistics_interval); twice that and a bit more.
 _FRESH_S = 11.0
-_NOT_FOUND, _RESOURCE_LOCKED = 404, 405
+#: A claim's consumer is there for some milliseconds.
+_AGAIN_S = 0.05
+_NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 404, 405, 406
 
 
 class State(StrEnum):
@@ -204,7 +207,7 @@ def migrate(
     Raises:
         ManagementMissing: There is no management API, or it does not answer.
         MigrationRunning: Another one runs.
-        MigrationStuck: Consumers hold messages for longer than `wait_s`, or others redeclare the old form.
+        MigrationStuck: Consumers hold messages or a queue for longer than `wait_s`, or others redeclare the old form.
         QuorumUnsupported: The server cannot hold one of the queues; nothing was changed.
         TopologyRefused: The broker does not take the wanted form, or the user may not declare it.
         BrokerUnavailable: RabbitMQ did not accept the connection, or closed it.
@@ -341,7 +344,7 @@ class _Migration:
             self._unbind(replace(binding, queue=name))
         self._move(name, stand_in, Step.MOVE_ASIDE)
         self._wait_for_consumers(name, stand_in)
-        self._delete(name, Step.DELETE_OLD)
+        self._delete(name, Step.DELETE_OLD, partial(self._wait_for_consumers, name, stand_in))
 
     def _back(self, queue: Queue) -> None:
         name, stand_in = queue.name, queue.name + SUFFIX
@@ -358,8 +361,9 @@ class _Migration:
         self._told(name, Step.RELEASE)
         for binding in bindings:
             self._unbind(replace(binding, queue=stand_in))
-        self._move(stand_in, name, Step.MOVE_BACK)
-        self._delete(stand_in, Step.DELETE_STAND_IN)
+        move_back = partial(self._move, stand_in, name, Step.MOVE_BACK)
+        move_back()
+        self._delete(stand_in, Step.DELETE_STAND_IN, move_back)
 
     def _others(self, bindings: list[Binding] | None, name: str) -> list[Binding]:
         if bindings is None:
@@ -430,17 +434,32 @@ class _Migration:
                 return
             time.sleep(0.25)
 
-    def _delete(self, name: str, step: Step) -> None:
+    def _delete(self, name: str, step: Step, move_again: Callable[[], None]) -> None:
+        """Delete a queue that is empty. A claim may look into it at this very moment: it is tried again."""
         self._told(name.removesuffix(SUFFIX), step)
+        until = time.monotonic() + self._wait_s
+        while refused := self._refusal(name):
+            if time.monotonic() > until:
+                raise MigrationStuck(name, f"it cannot be deleted after {self._wait_s:g} s: {refused}")
+            time.sleep(_AGAIN_S)
+            self._connection.process_data_events(0)
+            if self._asking.messages(name):
+                move_again()
+
+    def _refusal(self, name: str) -> str | None:
+        """Why the queue could not be deleted; None once it is gone."""
         # Quorum queues know neither condition; there the wait for consumers has to do.
         careful = self._management.queue_type(name) in (None, "classic")
         if not careful and self._asking.messages(name):
-            raise MigrationStuck(name, "messages have come back to it")
+            return "messages have come back to it"
         try:
             self._asking.channel().queue_delete(queue=name, if_unused=careful, if_empty=careful)
         except ChannelClosedByBroker as error:
+            if error.reply_code == _PRECONDITION_FAILED:
+                return str(error.reply_text)
             if error.reply_code != _NOT_FOUND:
                 raise MigrationStuck(name, f"it cannot be deleted: {error.reply_text}") from error
+        return None
 
     # Exchanges
 

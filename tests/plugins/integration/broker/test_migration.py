@@ -304,6 +304,33 @@ def test_what_a_consumer_holds_unacked_is_waited_for(amqp_url: str) -> None:
     assert sorted(everything_in(amqp_url, LANE)) == list(range(30))
 
 
+@pytest.mark.parametrize("leaves_after_s", [0.3, None])
+def test_a_claim_that_looks_into_it_at_the_end_is_waited_for(
+    amqp_url: str, leaves_after_s: float | None
+) -> None:
+    declare(amqp_url, OLD)
+    publish(amqp_url, range(30))
+    looking = pika.BlockingConnection(pika.URLParameters(amqp_url))
+
+    def look(progress: Progress) -> None:
+        if progress.step is Step.DELETE_OLD and not looked:
+            looked.append(progress.name)
+            looking.channel().basic_consume(LANE, lambda *_: None)
+            if leaves_after_s:
+                threading.Timer(leaves_after_s, looking.close).start()
+
+    looked: list[str] = []
+    if leaves_after_s:
+        assert migrate(amqp_url, API, WANTED, tell=look) == [LANE]
+    else:
+        with pytest.raises(MigrationStuck, match="after 1 s"):
+            migrate(amqp_url, API, WANTED, tell=look, wait_s=1)
+        looking.close()
+        assert migrate(amqp_url, API, WANTED) == [LANE]
+    assert looked == [LANE]
+    assert sorted(everything_in(amqp_url, LANE)) == list(range(30))
+
+
 @pytest.mark.parametrize("api", [None, "http://nobody:nothing@127.0.0.1:9"])
 def test_without_the_management_api_nothing_is_changed(amqp_url: str, api: str | None) -> None:
     declare(amqp_url, OLD)
