@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collect_ops.cli.online import Finding
     from collect_ops.kernel.errors import Fault, ValidationFailed
     from collect_ops.landing.migration import Migration
+    from collect_ops.sources.file_defaults import ChangedReading
     from collect_ops.sources.model import Source
 
 app = typer.Typer(
@@ -109,10 +110,10 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
 
     from collect_ops.cli.output import print_error
     from collect_ops.kernel.errors import ValidationFailed
-    from collect_ops.sources.load import load_source
+    from collect_ops.sources.load import changed_readings_of, load_source
     from collect_ops.sources.loading_rules import warnings_of
 
-    verdict: dict[str, Any] = {"file": str(path), "ok": False, "faults": [], "warnings": []}
+    verdict: dict[str, Any] = {"file": str(path), "ok": False, "faults": [], "warnings": [], "changed": []}
     try:
         source = load_source(path)
         _check_entry_point(source)
@@ -120,12 +121,18 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
         if not as_json:
             print_error(failed)
         return {**verdict, "faults": _faults(failed)}
-    warnings = warnings_of(source)
+    warnings, changed = warnings_of(source), changed_readings_of(path)
     if not as_json:
         typer.echo(f"ok  {path.stem}")
+        for reading in changed:
+            typer.echo(f"    {_told(reading)}")
         for each in warnings:
             print_error(f"warning: source file {path.name}: {each}")
-    verdict |= {"ok": True, "warnings": _described(warnings)}
+    verdict |= {
+        "ok": True,
+        "warnings": _described(warnings),
+        "changed": [asdict(reading) for reading in changed],
+    }
     if params is None:
         return verdict
     findings = _check_online(source, params, as_json=as_json)
@@ -134,6 +141,11 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
         "ok": not any(each.state == "fault" for each in findings),
         "online": [asdict(each) for each in findings],
     }
+
+
+def _told(reading: ChangedReading) -> str:
+    keep = f"declare {reading.keep} to keep that"
+    return f"{reading.field} is {reading.value} now; before 0.2.0 {reading.before} ({keep})"
 
 
 def _check_online(source: Source, params: Mapping[str, str], *, as_json: bool) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -50,6 +50,48 @@ class Since:
 
     format: int
     values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFiles:
+    """Marks a field that a file sets by leaving it out: `Annotated[..., Since(format=3), InFiles(...)]`.
+
+    The model's default is what a declaration means that was stored before the field was there, so open tasks go on as
+    they were admitted. Loading a file writes the value into the declaration (ADR 0033).
+
+    Args:
+        value: What a file means that leaves the field out; a function is given the part that holds the field, and
+            returns None where the part is to stay as it is.
+        before: What it meant before, as a sentence for `source check`: `a page that repeats another one lands again`.
+        keep: The value that declares the earlier meaning.
+    """
+
+    value: Any
+    before: str
+    keep: Any
+
+    def value_in(self, part: BaseModel) -> Any:
+        """The value that a file means in one part; None: the part stays as it is."""
+        return self.value(part) if callable(self.value) else self.value
+
+
+def parts_of(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """A model and all models that its fields are made of."""
+    found, todo = [], [model]
+    while todo:
+        part = todo.pop()
+        if part not in found:
+            found.append(part)
+            todo += [
+                within for field in part.model_fields.values() for within in _models_within(field.annotation)
+            ]
+    return found
+
+
+def _models_within(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_within(part)]
 
 
 def demand(problem_of: Callable[[str], str | None]) -> AfterValidator:

@@ -17,6 +17,7 @@ from collect_ops.kernel.paths import include_dir
 from collect_ops.kernel.yaml_text import read_yaml
 from collect_ops.sources.declaration import Json
 from collect_ops.sources.examples import EXAMPLE_PREFIX, EXAMPLES_VARIABLE, examples_are_on
+from collect_ops.sources.file_defaults import ChangedReading, changed_readings, with_file_defaults
 from collect_ops.sources.loading_rules import LOADING_RULES
 from collect_ops.sources.model import Source
 
@@ -92,7 +93,13 @@ def load_source(path: Path) -> Source:
         raise ValidationFailed(subject, capped([fault])) from error
     if source is None or faults:
         raise ValidationFailed(subject, capped(faults))
-    return source
+    return with_file_defaults(source)
+
+
+def changed_readings_of(path: Path) -> list[ChangedReading]:
+    """What a file leaves out that meant something else in an earlier release; nothing of a file with faults."""
+    source, faults = _read(path.read_bytes(), path)
+    return [] if source is None or faults else changed_readings(source)
 
 
 def _read(content: bytes, path: Path) -> tuple[Source | None, list[Fault]]:

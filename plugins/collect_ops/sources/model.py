@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_va
 from collect_ops.sources.declaration import (
     Declaration,
     Identifier,
+    InFiles,
     Name,
     Scalar,
     Since,
@@ -158,6 +159,13 @@ class Request(Declaration):
     """What a submission may set."""
 
 
+EqualPages = Annotated[
+    Literal["allow", "refuse"],
+    Since(format=3),
+    InFiles(value="refuse", before="a page with the rows of an earlier one landed again", keep="allow"),
+]
+
+
 class OffsetPaging(Declaration):
     """`offset` and `limit`: can be split by arithmetic."""
 
@@ -169,6 +177,8 @@ class OffsetPaging(Declaration):
     """The parameter that says how many rows to give."""
     location: Literal["query", "body"] = "query"
     """Where both parameters go."""
+    equal_pages: EqualPages = "allow"
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
 
 
 class PagePaging(Declaration):
@@ -184,6 +194,8 @@ class PagePaging(Declaration):
     """The first page's number."""
     location: Literal["query", "body"] = "query"
     """Where both parameters go."""
+    equal_pages: EqualPages = "allow"
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
 
 
 class CursorPaging(Declaration):
@@ -199,6 +211,8 @@ class CursorPaging(Declaration):
     """The parameter that says how many rows to give, when there is one."""
     location: Literal["query", "body"] = "query"
     """Where the parameters go."""
+    equal_pages: EqualPages = "allow"
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
 
 
 class NextUrlPaging(Declaration):
@@ -210,6 +224,8 @@ class NextUrlPaging(Declaration):
     """JMESPath of the address; null, missing or empty on the last page."""
     limit_param: ApiName | None = None
     """The query parameter that says how many rows to give, when there is one."""
+    equal_pages: EqualPages = "allow"
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
 
 
 class LinkHeaderPaging(Declaration):
@@ -219,6 +235,8 @@ class LinkHeaderPaging(Declaration):
     """Each page's Link header holds the address of the next."""
     limit_param: ApiName | None = None
     """The query parameter that says how many rows to give, when there is one."""
+    equal_pages: EqualPages = "allow"
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
 
 
 class NoPaging(Declaration):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from collect_ops.sources.bounds import NUMBERS
+from collect_ops.sources.file_defaults import values_in_files
 from collect_ops.sources.model import Source
 from collect_ops.sources.texts import COLUMN_TYPES
 
@@ -25,6 +26,8 @@ def json_schema() -> dict[str, Any]:
             number["maximum"] = bound.most
             if bound.least is not None:
                 number["minimum"] = bound.least
+    for model, field, value in values_in_files(Source):
+        schema["$defs"][model]["properties"][field]["default"] = value
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -21,13 +21,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient
-from collect_ops.sources.declaration import READING_STORED, Json, Since
+from collect_ops.sources.declaration import READING_STORED, InFiles, Json, Since, parts_of
 from collect_ops.sources.model import Source
 from collect_ops.sources.priority_formula import PriorityFormula
 
 #: The newest format that this release reads. 0: by release 0.1.0, with every default. 1: what 0.1.0 can declare.
-#: 2: `target.replace_when`.
-FORMAT: Final = 2
+#: 2: `target.replace_when`. 3: what release 0.2.0 reads more strictly, which every file now declares (ADR 0033).
+FORMAT: Final = 3
 #: Declarations kept in memory by version: they never change.
 _KEPT: Final = 512
 
@@ -216,13 +216,24 @@ def _as_json(value: object, *, defaults: bool) -> Json:
                 getattr(value, name), defaults=defaults
             )
             for name, field in type(value).model_fields.items()
-            if _is_declared(value, name, field) or (defaults and _since(field, getattr(value, name)) <= 1)
+            if _belongs(value, name, field, defaults=defaults)
         }
     if isinstance(value, Mapping):
         return {name: _as_json(item, defaults=defaults) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(item, defaults=defaults) for item in value]
     return _ANYTHING.dump_python(value, mode="json")
+
+
+def _belongs(model: BaseModel, name: str, field: FieldInfo, *, defaults: bool) -> bool:
+    """Whether a field is written. Older processes go without what a file means by leaving a field out."""
+    value = getattr(model, name)
+    if not defaults:
+        return _is_declared(model, name, field)
+    if _since(field, value) <= 1:
+        return True
+    implied = any(isinstance(mark, InFiles) and mark.value_in(model) == value for mark in field.metadata)
+    return _is_declared(model, name, field) and not implied
 
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
@@ -246,27 +257,11 @@ def _since(field: FieldInfo, value: object) -> int:
 @lru_cache(maxsize=1)
 def newest_mark() -> int:
     """The newest format that a field of any part of a source is marked with."""
-    seen: set[type[BaseModel]] = set()
-
-    def walk(model: type[BaseModel]) -> int:
-        if model in seen:
-            return 1
-        seen.add(model)
-        own = (
-            mark.format
-            for field in model.model_fields.values()
-            for mark in field.metadata
-            if isinstance(mark, Since)
-        )
-        below = (
-            walk(part) for field in model.model_fields.values() for part in _models_within(field.annotation)
-        )
-        return max((*own, *below), default=1)
-
-    return walk(Source)
-
-
-def _models_within(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_within(part)]
+    marks = (
+        mark.format
+        for model in parts_of(Source)
+        for field in model.model_fields.values()
+        for mark in field.metadata
+        if isinstance(mark, Since)
+    )
+    return max(marks, default=1)
