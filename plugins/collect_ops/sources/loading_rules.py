@@ -11,6 +11,7 @@ from functools import partial
 
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources import bounds, expressions, patterns
+from collect_ops.sources.condition_rules import condition_faults
 from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.rules import RULES, Rule
 from collect_ops.sources.texts import climbing_problem, schedule_never_problem
@@ -53,6 +54,10 @@ def _replace_when_faults(source: Source) -> Iterator[Fault]:
         yield Fault(field="target.replace_when", value=target.replace_when, problem=problem)
 
 
+def _retry_when_faults(source: Source) -> Iterator[Fault]:
+    yield from condition_faults("retry_when", source.retry_when)
+
+
 LOADING_RULES: tuple[Rule, ...] = (
     # First, since a list that is too long has too many other faults.
     *(Rule(reads=(field,), faults=partial(bounds.length_faults, field=field)) for field in bounds.LENGTHS),
@@ -78,6 +83,7 @@ LOADING_RULES: tuple[Rule, ...] = (
     Rule(reads=("target.columns",), faults=_column_faults),
     Rule(reads=("request.params",), faults=_pattern_faults),
     Rule(reads=("target.replace_when", "target.disposition"), faults=_replace_when_faults),
+    Rule(reads=("retry_when",), faults=_retry_when_faults),
     Rule(
         reads=("schedule",), faults=partial(_text_faults, field="schedule", problem_of=schedule_never_problem)
     ),

@@ -76,6 +76,7 @@ __all__ = [
     "Total",
     "UnknownTotal",
     "ValuesShards",
+    "When",
 ]
 
 
@@ -308,6 +309,20 @@ class Column(Declaration):
     """PostgreSQL type."""
     path: Expression | None = None
     """JMESPath of the value within a record; the field of the column's name when not given."""
+
+
+Status = Annotated[int, Field(ge=200, le=599)]
+
+
+class When(Declaration):
+    """A condition on an answer: whatever is given of it must hold."""
+
+    status: tuple[Status, ...] = ()
+    """Its status is one of these; none: any success (200 to 299)."""
+    headers: dict[ApiName, str] = Field(default_factory=dict)
+    """Its headers have these values, capitals or not; `*` stands for any characters."""
+    body: Expression | None = None
+    """JMESPath on its body that finds something: not null, false, or an empty text, list or object."""
 
 
 class Target(Declaration):
@@ -583,6 +598,8 @@ class Source(Declaration):
     """How long to wait."""
     retries: Retries = Retries()
     """How often to try again."""
+    retry_when: Annotated[tuple[When, ...], Since(format=3)] = ()
+    """Answers that mean "later": the request is sent again when one of these holds."""
     dedup: Dedup = Dedup()
     """Which submissions are duplicates."""
     merge: Merge | None = None
