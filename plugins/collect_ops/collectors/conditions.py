@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from collect_ops.collectors.page import Json
 from collect_ops.sources.expressions import compiled
 from collect_ops.sources.model import When
 
+W = TypeVar("W", bound=When)
+
 
 def first_met(
-    conditions: Iterable[When], *, status: int, headers: Mapping[str, str], document: Json
-) -> When | None:
+    conditions: Iterable[W], *, status: int, headers: Mapping[str, str], document: Json
+) -> W | None:
     """The first condition that an answer meets; None when it meets none.
 
     Args:
