@@ -32,6 +32,7 @@ from collect_ops.collectors.errors import (
 from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
+from collect_ops.collectors.request_body import written
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.collectors.urls import parse_url
 from collect_ops.sources.model import (
@@ -470,15 +471,9 @@ class HttpCollector:
         return call if ask.url is None else replace(call, url=self._absolute(ask.url))
 
     def _rendered(self, request: RenderedRequest) -> Call:
-        headers = dict(request.headers)
-        if request.body is not None:
-            headers = {"Content-Type": "application/json", **headers}
-        return Call(
-            method=request.method,
-            url=self._url(request.path, request.query),
-            headers=headers,
-            body=None if request.body is None else orjson.dumps(request.body),
-        )
+        body, headers = written(request)
+        url = self._url(request.path, request.query)
+        return Call(method=request.method, url=url, headers=headers, body=body)
 
     def _absolute(self, text: str) -> URL:
         try:

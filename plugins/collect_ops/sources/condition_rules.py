@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources import expressions
-from collect_ops.sources.model import When
+from collect_ops.sources.model import Source, When
 
 #: Redirects are followed, and 304 is the answer to a question of ours: no condition ever sees them.
 _NEVER_SEEN = frozenset({301, 302, 303, 304, 307, 308})
@@ -24,3 +24,8 @@ def condition_faults(field: str, conditions: Sequence[When]) -> Iterator[Fault]:
             yield Fault(field=f"{here}.status", value=status, problem=problem)
         if condition.body is not None and (unbounded := expressions.unbounded_problem(condition.body)):
             yield Fault(field=f"{here}.body", value=condition.body, problem=unbounded)
+
+
+def retry_when_faults(source: Source) -> Iterator[Fault]:
+    """What is wrong with `retry_when`."""
+    yield from condition_faults("retry_when", source.retry_when)

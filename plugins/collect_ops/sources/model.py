@@ -348,7 +348,7 @@ class When(Declaration):
 class RetryWhen(When):
     """An answer that means "later"."""
 
-    wait_s: float | None = Field(default=None, gt=0)
+    wait_s: float | None = Field(default=None, gt=0, le=86_400)
     """Seconds to wait where the answer names no time; none: as in `retries`."""
     pauses: Literal["host", "request"] | None = None
     """What waits: all requests to the host, or this one; none: this one after a success other than 200, else all."""

@@ -220,6 +220,7 @@ def without_marked(schema: dict[str, Any]) -> dict[str, Any]:
                     gone.add(name)
                 else:
                     del parts[name]["properties"][field_name]
+                    _drop_from_defaults(schema, name, field_name)
     for name in gone:
         del schema["$defs"][name]
     schema = _without_references(schema, gone)
@@ -238,6 +239,18 @@ def _reached(schema: dict[str, Any]) -> set[str]:
                 found.add(name)
                 waiting.append(schema["$defs"][name])
     return found
+
+
+def _drop_from_defaults(value: Any, model: str, field: str) -> None:
+    """Where a part is the default of a field, its own new field has a default there."""
+    if isinstance(value, dict):
+        if value.get("$ref") == f"#/$defs/{model}" and isinstance(value.get("default"), dict):
+            value["default"].pop(field, None)
+        for item in value.values():
+            _drop_from_defaults(item, model, field)
+    elif isinstance(value, list):
+        for item in value:
+            _drop_from_defaults(item, model, field)
 
 
 def _drop_values(parts: dict[str, Any], field: dict[str, Any], values: tuple[Any, ...]) -> None:
