@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -77,16 +77,17 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str]
-    links: tuple[str, ...]
-    body: bytes
+    # What the server chose is not for logs: it may repeat what it was sent.
+    headers: Mapping[str, str] = field(repr=False)
+    links: tuple[str, ...] = field(repr=False)
+    body: bytes = field(repr=False)
     wire_bytes: int
-    url: str
+    url: str = field(repr=False)
     shown: str
     sent_at: float
     received_at: float
     trusted: bool
-    quote: Quote
+    quote: Quote = field(repr=False)
 
 
 def refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
@@ -97,6 +98,12 @@ def refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
         source: The source.
         now: The time, for a Retry-After that names a date.
     """
+    error = _refusal(answer, source, now)
+    error.answer = answer
+    return error
+
+
+def _refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
     status, shown = answer.status, answer.shown
     if status == 304:
         return NotModifiedUnasked(shown)
@@ -249,7 +256,8 @@ def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
         return []
     found = document if source.records == "@" else search("records", source.records, document, answer.shown)
     if not isinstance(found, list):
-        raise RecordsNotAList(answer.shown, source.records, _described(found, answer.quote))
+        gave = f"{_described(found, answer.quote)} in a body that says {words_of(answer, document)!r}"
+        raise RecordsNotAList(answer.shown, source.records, gave)
     return found
 
 

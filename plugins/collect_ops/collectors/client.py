@@ -30,7 +30,7 @@ from collect_ops.collectors.answer import (
 )
 from collect_ops.collectors.bodies import read_beginning, read_body, read_whole
 from collect_ops.collectors.conditional import fingerprint
-from collect_ops.collectors.conditions import body_expressions, first_met, named_statuses
+from collect_ops.collectors.conditions import body_expressions, named_statuses
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
@@ -38,7 +38,6 @@ from collect_ops.collectors.errors import (
     CertificateRefused,
     CollectorError,
     ConnectionBroken,
-    ExpressionFailed,
     HostBusy,
     HostHeld,
     HostUnreachable,
@@ -57,8 +56,7 @@ from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
 from collect_ops.collectors.urls import parse_url
 from collect_ops.kernel.masking import MASK, mask, mask_beginning, mask_error
 from collect_ops.kernel.secret_names import sounds_secret
-from collect_ops.sources.expressions import ExpressionFails
-from collect_ops.sources.model import Source, When
+from collect_ops.sources.model import Source
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -103,7 +101,6 @@ class Call:
         body: What is sent with it.
         conditions: Headers that ask for the answer only if it has changed.
         page: Whether the answer is to hold rows.
-        accepts: An answer of another status than success is no error when it meets one of these.
     """
 
     method: str
@@ -112,7 +109,6 @@ class Call:
     body: bytes | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     page: bool = False
-    accepts: tuple[When, ...] = ()
 
     @property
     def key(self) -> int:
@@ -126,15 +122,13 @@ class Fetched:
 
     Args:
         answer: The response.
-        document: Its body as JSON; None where it has none, or where that of an accepted refusal cannot be read.
+        document: Its body as JSON; None where it has none.
         attempts: 1, and one more for each request that failed before.
-        accepted: Which of the call's `accepts` it meets; None for a success.
     """
 
     answer: Answer
     document: Json
     attempts: int
-    accepted: When | None = None
 
 
 class _Timed:
@@ -192,7 +186,8 @@ class HttpClient:
         self._on_retry = on_retry
         ask = TokenAsk.of(source, endpoint)
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
-        self._named_by_source = named_statuses(source.retry_when)
+        # Refusals whose bodies a condition may look at.
+        self._later_statuses = named_statuses(source.retry_when)
         self._base = parse_url(endpoint.base_url)
         self._who = (source.auth.type.value, endpoint.login or "")
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
@@ -277,10 +272,16 @@ class HttpClient:
                 raise
 
     async def _understood(self, call: Call, answer: Answer) -> Fetched:
-        """A success with its document, unless it says "later"; another status when it is accepted."""
+        """A success with its document, unless it says "later".
+
+        Raises:
+            CollectorError: It is no success, or there is nothing to be read from it.
+        """
         source, now = self._source, datetime.now(UTC)
         if not _is_success(answer.status, call):
-            return await self._accepted(call, answer, now)
+            if answer.status in self._later_statuses:
+                await self._refuse_later(answer, document_if_any(answer, source), now)
+            raise refusal(answer, source, now)
         is_empty = answer.status == 202 and not answer.body.strip()
         document = None if is_empty else document_of(answer, source)
         if source.retry_when:
@@ -290,32 +291,13 @@ class HttpClient:
         return Fetched(answer=answer, document=document, attempts=1)
 
     async def _refuse_later(self, answer: Answer, document: Json, now: datetime) -> None:
-        conditions = self._source.retry_when
         error = await beside(
-            lambda: later(answer, document, self._source, now), answer, body_expressions(conditions)
+            lambda: later(answer, document, self._source, now),
+            answer,
+            body_expressions(self._source.retry_when),
         )
         if error is not None:
             raise error
-
-    async def _accepted(self, call: Call, answer: Answer, now: datetime) -> Fetched:
-        """An answer of another status than success, when the call accepts it."""
-        document = document_if_any(answer, self._source) if answer.status in self._named(call) else None
-        await self._refuse_later(answer, document, now)
-
-        def met() -> When | None:
-            return first_met(call.accepts, status=answer.status, headers=answer.headers, document=document)
-
-        try:
-            accepted = await beside(met, answer, body_expressions(call.accepts))
-        except ExpressionFails as error:
-            raise ExpressionFailed(answer.shown, "paging.end", "body", str(error)) from error
-        if accepted is None:
-            raise refusal(answer, self._source, now)
-        return Fetched(answer=answer, document=document, attempts=1, accepted=accepted)
-
-    def _named(self, call: Call) -> frozenset[int]:
-        """The statuses of refusals whose bodies a condition may look at."""
-        return self._named_by_source | named_statuses(call.accepts)
 
     async def _answered(self, call: Call, turn: Turn) -> Answer:
         shown = self.shown(call.url)
@@ -446,7 +428,7 @@ class HttpClient:
         limit = self._source.limits.max_page_bytes
         if success:
             body, wire_bytes = await read_body(response, limit, shown)
-        elif response.status in self._named(call):
+        elif response.status in self._later_statuses:
             body, wire_bytes = await read_whole(response, limit)
         else:
             body, wire_bytes = await read_beginning(response, min(limit, _ERROR_BODY_BYTES))

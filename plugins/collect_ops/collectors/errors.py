@@ -31,6 +31,8 @@ class CollectorError(CollectOpsError):
 
     #: Set when it counts against the host.
     host_fault: HostFault | None = None
+    #: The answer that it speaks of, for who decides whether it is one; never shown.
+    answer: object = None
 
     def __init__(self, url: str, message: str) -> None:
         self.url = url

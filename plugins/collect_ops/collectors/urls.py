@@ -12,10 +12,12 @@ from urllib.parse import quote, unquote_plus
 from yarl import URL
 
 # What must not stand in a request line, or means something else there; the rest goes as it came, like in browsers.
-_ILLEGAL_IN_PATH = re.compile("[^!$-;=@-\\[\\]_a-z|~%]")
-_ILLEGAL_IN_QUERY = re.compile("[^!$-;=?-\\[\\]^_`a-z{|}~%]")
+_ILLEGAL_IN_PATH = re.compile("[^!$-;=@-\\[\\]_a-z|~%]+")
+_ILLEGAL_IN_QUERY = re.compile("[^!$-;=?-\\[\\]^_`a-z{|}~%]+")
 _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+# No server takes a longer one, and reading one holds up everything else.
+_MOST_CHARS = 64 * 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -25,6 +27,8 @@ def parse_url(text: str) -> URL:
     Raises:
         ValueError: It is none.
     """
+    if len(text) > _MOST_CHARS:
+        raise ValueError(f"longer than {_MOST_CHARS} characters")
     try:
         # Both, since only the first reads a host as everybody does, and only the second leaves the rest alone.
         read, spelled = URL(text), URL(text, encoded=True)
