@@ -283,14 +283,19 @@ class HttpClient:
                 await self._refuse_later(answer, document_if_any(answer, source), now)
             raise refusal(answer, source, now)
         is_empty = answer.status == 202 and not answer.body.strip()
-        document = None if is_empty else document_of(answer, source)
-        if source.retry_when:
-            await self._refuse_later(answer, document, now)
+        try:
+            document = None if is_empty else document_of(answer, source)
+        except CollectorError:
+            await self._refuse_later(answer, None, now)  # what says "later" need not be JSON
+            raise
+        await self._refuse_later(answer, document, now)
         if (error := unfinished(answer, document, source, now, page=call.page)) is not None:
             raise error
         return Fetched(answer=answer, document=document, attempts=1)
 
     async def _refuse_later(self, answer: Answer, document: Json, now: datetime) -> None:
+        if not self._source.retry_when:
+            return
         error = await beside(
             lambda: later(answer, document, self._source, now),
             answer,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Protocol
 
 import brotli  # type: ignore[import-untyped]
@@ -323,8 +324,15 @@ def decoder_for(encoding: str, limit_bytes: int) -> Decoder | None:
         encoding: The header; of several encodings the last one was applied last.
         limit_bytes: The decoded body at most.
     """
-    named = (part.strip().strip('"').lower() for part in encoding.split(","))
+    encodings = _encodings(encoding)
+    return None if encodings is None else Decoder([_Layer(each) for each in encodings], limit_bytes)
+
+
+@lru_cache(maxsize=64)
+def _encodings(header: str) -> tuple[_Encoding, ...] | None:
+    """The encodings of a header, the outermost first; None when one is not known."""
+    named = (part.strip().strip('"').lower() for part in header.split(","))
     names = [name for name in named if name not in _NOTHING]
     if len(names) > _MAX_LAYERS or not all(name in _ENCODINGS for name in names):
         return None
-    return Decoder([_Layer(_ENCODINGS[name]) for name in reversed(names)], limit_bytes)
+    return tuple(_ENCODINGS[name] for name in reversed(names))

@@ -423,7 +423,15 @@ class HttpCollector:
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
             position = {**position, "url": self._client.link(position["url"], run.request.path)}
-        stored = orjson.dumps(position).decode()
+        try:
+            stored = orjson.dumps(position).decode()
+        except orjson.JSONEncodeError as error:  # a lone surrogate, NaN, a number that no double holds
+            raise PagingValueUnusable(
+                self._client.shown(self._base_url),
+                self._source.paging.type,
+                f"something that cannot be sent ({error})",
+                "a cursor or an address of characters and numbers that JSON has",
+            ) from error
         if len(stored) > _MAX_POSITION_BYTES:
             raise PagingValueUnusable(
                 self._client.shown(self._base_url),

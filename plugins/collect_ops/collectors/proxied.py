@@ -11,17 +11,18 @@ from urllib.parse import unquote
 from yarl import URL
 
 
-def as_reached(link: URL, *, base: URL, path: str = "/") -> URL:
+def as_reached(link: URL, *, base: URL, path: str | None = None) -> URL:
     """The address of a link as we reach it.
 
     Args:
         link: Absolute.
         base: The connection's base URL.
-        path: The path that was asked for below it: by it a prefix that is missing is told.
+        path: The path that was asked for below it: by it a prefix that is missing is told. None: none is.
     """
     if link.raw_host != base.raw_host:
         return link
-    return _with_prefix(_over_tls(link, base), base, path)
+    link = _over_tls(link, base)
+    return link if path is None else _with_prefix(link, base, path)
 
 
 def _over_tls(link: URL, base: URL) -> URL:

@@ -303,6 +303,11 @@ WAITS: dict[str, Case] = {
         named=("400", "bad_field"),
         requests=1,
     ),
+    "a text that is no JSON": Case(
+        answers=first(reply("busy, come back", "X-State: busy", "Content-Type: text/plain")),
+        fields={"retry_when": [{"headers": {"X-State": "busy"}}]},
+        requests=2,
+    ),
     "a header": Case(
         answers=first(reply(rows(7, 1), "X-Report: Pending (3)")),
         fields={"retry_when": [{"headers": {"x-report": "pending*"}}]},
