@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
@@ -30,13 +29,14 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def canonical(value: Any) -> Any:
-    """A JSON value in one form: keys in NFC and sorted when dumped, whole numbers as integers, strings in NFC."""
-    if isinstance(value, str):  # most values are, and asking whether one is a Mapping takes longest
-        return value if value.isascii() else unicodedata.normalize("NFC", value)
-    if value is None or isinstance(value, int):
+    """A JSON value in one form: keys sorted when dumped, whole numbers as integers.
+
+    Texts stay as they are. `José` composed and decomposed are two texts: what is sent differs, and so may the answers.
+    """
+    if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, dict | Mapping):
-        return {canonical(str(key)): canonical(item) for key, item in value.items()}
+        return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
@@ -45,13 +45,14 @@ def canonical(value: Any) -> Any:
 
 
 def canonical_path(path: str) -> str:
-    """A path in one form (RFC 3986 section 6.2.2): escapes in capitals and only where needed, text in NFC.
+    """A path in one form (RFC 3986 section 6.2.2): escapes in capitals and only where needed.
 
     Args:
         path: Percent-encoded, as it goes on the wire.
     """
-    segments = (unicodedata.normalize("NFC", unquote(segment)) for segment in path.split("/"))
-    return "/".join(quote(segment, safe="") for segment in segments)
+    # Latin-1 gives each byte back as it was: not every path is UTF-8.
+    segments = (unquote(segment, encoding="latin-1") for segment in path.split("/"))
+    return "/".join(quote(segment, safe="", encoding="latin-1") for segment in segments)
 
 
 def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, Any]) -> bytes:
@@ -75,10 +76,13 @@ def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, A
         "target": source.target.table,
         "identity": {**source.dedup.identity, **identity},
     }
-    encoded = b""
-    if request.body is None and _is_plain(identified["identity"]):
+    if request.body_type != "json":
+        identified["body_type"] = request.body_type
+    if request.body is None and _is_plain(
+        identified["identity"]
+    ):  # in its one form already, as nearly all are
         encoded = orjson.dumps(identified, option=orjson.OPT_SORT_KEYS)
-    if not encoded or not encoded.isascii():  # else it is in its one form already, as nearly all are
+    else:
         encoded = orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.sha256(encoded).digest()
 

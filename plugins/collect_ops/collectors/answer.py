@@ -1,13 +1,15 @@
-"""What a response means: its records, its total, or which error it is. Pure."""
+"""What a response means: its records, its total, or which error it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from collect_ops.collectors import json_body
+from collect_ops.collectors.conditions import described, first_met
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
     CollectorError,
@@ -16,6 +18,7 @@ from collect_ops.collectors.errors import (
     NestedTooDeep,
     NotJson,
     NotModifiedUnasked,
+    NotReady,
     RecordsNotAList,
     RequestRefused,
     ServerFailed,
@@ -25,16 +28,23 @@ from collect_ops.collectors.errors import (
 )
 from collect_ops.collectors.page import Json
 from collect_ops.collectors.paging import kind_of
-from collect_ops.collectors.quota_headers import allowance
+from collect_ops.collectors.quota_headers import allowance, is_exhausted
 from collect_ops.collectors.retry import retry_after_s
+from collect_ops.collectors.server_words import sentence_in, sentence_of
 from collect_ops.collectors.totals import total_of
-from collect_ops.sources.expressions import ExpressionFails, compiled
+from collect_ops.sources.expressions import LONG_EFFORT, ExpressionFails, compiled
 from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Source, UnknownTotal
+
+T = TypeVar("T")
 
 # 501 and 505 say "never", all other 5xx "not now"; 408 and 425 are the server's own "again, please".
 _NEVER = frozenset({501, 505})
 _AGAIN = frozenset({408, 425})
+# Also these, when they say for how long: forbidden for now, still in conflict, too much, locked, and what servers have
+# made up for "too many requests" (420, 430).
+_LATER = frozenset({403, 408, 409, 413, 420, 423, 425, 430})
 _BEGINNING = 80
+_SENTENCE = 200
 _NAMES = 200
 _REASON = 500
 # So much of a body is read to show its beginning: blanks between its words are not shown.
@@ -67,16 +77,17 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str]
-    links: tuple[str, ...]
-    body: bytes
+    # What the server chose is not for logs: it may repeat what it was sent.
+    headers: Mapping[str, str] = field(repr=False)
+    links: tuple[str, ...] = field(repr=False)
+    body: bytes = field(repr=False)
     wire_bytes: int
-    url: str
+    url: str = field(repr=False)
     shown: str
     sent_at: float
     received_at: float
     trusted: bool
-    quote: Quote
+    quote: Quote = field(repr=False)
 
 
 def refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
@@ -87,22 +98,106 @@ def refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
         source: The source.
         now: The time, for a Retry-After that names a date.
     """
+    error = _refusal(answer, source, now)
+    error.answer = answer
+    return error
+
+
+def _refusal(answer: Answer, source: Source, now: datetime) -> CollectorError:
     status, shown = answer.status, answer.shown
-    beginning = beginning_of(answer)
     if status == 304:
         return NotModifiedUnasked(shown)
-    if status in (401, 403):
-        return AuthenticationRefused(shown, status, source.connection, source.auth.type, sent=answer.trusted)
-    if status in (404, 410):
-        return UrlNotFound(shown, status, beginning)
+    words = words_of(answer)
     wait_s = retry_after_s(answer.headers, now)
-    if status == 429 and wait_s is None and (left := allowance(answer.headers, now)) is not None:
-        wait_s = left.hold_s or None
-    if status == 429 or (status == 503 and wait_s is not None):
-        return HostBusy(shown, status, wait_s)
+    if _asks_for_patience(answer, wait_s, now):
+        return HostBusy(shown, status, wait_s if wait_s is not None else _hold_s(answer, now), words=words)
+    if status in (401, 403):
+        return AuthenticationRefused(
+            shown, status, source.connection, source.auth.type, sent=answer.trusted, words=words
+        )
+    if status in (404, 410):
+        return UrlNotFound(shown, status, words)
     if status in _AGAIN or (status >= 500 and status not in _NEVER):
-        return ServerFailed(shown, status, beginning)
-    return RequestRefused(shown, status, beginning)
+        return ServerFailed(shown, status, words)
+    return RequestRefused(shown, status, words)
+
+
+def _asks_for_patience(answer: Answer, wait_s: float | None, now: datetime) -> bool:
+    status = answer.status
+    if status == 429:
+        return True
+    if wait_s is not None and (status in _LATER or (status >= 500 and status not in _NEVER)):
+        return True
+    return status == 403 and is_exhausted(answer.headers, now)
+
+
+def _hold_s(answer: Answer, now: datetime) -> float | None:
+    left = allowance(answer.headers, now)
+    return None if left is None else left.hold_s or None
+
+
+def later(answer: Answer, document: Json, source: Source, now: datetime) -> HostBusy | NotReady | None:
+    """The error that an answer is because of the source's `retry_when`; None when it meets none of that.
+
+    Args:
+        answer: The response, whatever its status.
+        document: Its body as JSON; None where it has none.
+        source: The source.
+        now: The time, for a Retry-After that names a date.
+
+    Raises:
+        ExpressionFailed: A condition cannot be applied to the body.
+    """
+    try:
+        condition = first_met(
+            source.retry_when, status=answer.status, headers=answer.headers, document=document
+        )
+    except ExpressionFails as error:
+        raise ExpressionFailed(answer.shown, "retry_when", "body", str(error)) from error
+    if condition is None:
+        return None
+    wait_s = retry_after_s(answer.headers, now)
+    if wait_s is None:
+        wait_s = _hold_s(answer, now) or condition.wait_s
+    # A success other than 200 is of one request: a report that is being made.
+    pauses = condition.pauses or ("request" if 200 < answer.status < 300 else "host")
+    kind = HostBusy if pauses == "host" else NotReady
+    return kind(
+        answer.shown, answer.status, wait_s, words=words_of(answer, document), named=described(condition)
+    )
+
+
+def unfinished(
+    answer: Answer, document: Json, source: Source, now: datetime, *, page: bool
+) -> NotReady | None:
+    """The error that 202 (accepted, RFC 9110 15.3.3) without a result is; None for every other answer.
+
+    Args:
+        answer: The response.
+        document: Its body as JSON; None where it has none.
+        source: The source.
+        now: The time, for a Retry-After that names a date.
+        page: Whether it is to hold rows.
+    """
+    if answer.status != 202 or (document and not (page and _holds_no_rows(document, source))):
+        return None
+    return NotReady(answer.shown, 202, retry_after_s(answer.headers, now), words=words_of(answer, document))
+
+
+def _holds_no_rows(document: Json, source: Source) -> bool:
+    try:
+        found = compiled(source.records).search(document)
+    except ExpressionFails:
+        return True
+    return not isinstance(found, list) or not found
+
+
+def words_of(answer: Answer, document: Json = None) -> str:
+    """The server's own words, for people: the sentence in its body, else how the body begins."""
+    sentence = sentence_in(document) if document is not None else sentence_of(answer.body[:_BODY_BYTES])
+    if sentence is None:
+        return beginning_of(answer)
+    return " ".join(answer.quote(sentence, 2 * _SENTENCE).split())[:_SENTENCE]
 
 
 def document_of(answer: Answer, source: Source) -> Json:
@@ -127,6 +222,21 @@ def document_of(answer: Answer, source: Source) -> Json:
         raise NotJson(answer.shown, content_type, beginning_of(answer), problem) from error
 
 
+def document_if_any(answer: Answer, source: Source) -> Json:
+    """The body of a refusal as JSON; None when it is none."""
+    try:
+        return document_of(answer, source)
+    except CollectorError:
+        return None  # the refusal is the error, whatever its body is
+
+
+async def beside(look: Callable[[], T], answer: Answer, expressions: Iterable[str]) -> T:
+    """What is looked for in an answer, in a thread when the expressions may take long."""
+    size_bytes = len(answer.body)
+    effort = sum(compiled(expression).effort(size_bytes) for expression in expressions)
+    return await asyncio.to_thread(look) if effort >= LONG_EFFORT else look()
+
+
 def beginning_of(answer: Answer) -> str:
     """The first 80 characters of the body, for people."""
     text = answer.body[:_BODY_BYTES].decode("utf-8", errors="replace")
@@ -146,7 +256,8 @@ def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
         return []
     found = document if source.records == "@" else search("records", source.records, document, answer.shown)
     if not isinstance(found, list):
-        raise RecordsNotAList(answer.shown, source.records, _described(found, answer.quote))
+        gave = f"{_described(found, answer.quote)} in a body that says {words_of(answer, document)!r}"
+        raise RecordsNotAList(answer.shown, source.records, gave)
     return found
 
 

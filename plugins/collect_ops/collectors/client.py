@@ -19,36 +19,37 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from collect_ops import __version__
-from collect_ops.collectors.answer import Answer, document_of, refusal
-from collect_ops.collectors.conditional import fingerprint
-from collect_ops.collectors.credentials import Credentials
-from collect_ops.collectors.decoding import (
-    MAX_MEMBERS,
-    BrokenEncoding,
-    OverLimit,
-    TooManyMembers,
-    decoder_for,
+from collect_ops.collectors.answer import (
+    Answer,
+    beside,
+    document_if_any,
+    document_of,
+    later,
+    refusal,
+    unfinished,
 )
+from collect_ops.collectors.bodies import read_beginning, read_body, read_whole
+from collect_ops.collectors.conditional import fingerprint
+from collect_ops.collectors.conditions import body_expressions, named_statuses
+from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
     CertificateRefused,
     CollectorError,
     ConnectionBroken,
-    EncodingUnknown,
     HostBusy,
     HostHeld,
     HostUnreachable,
-    PageTooLarge,
     RedirectRefused,
     RequestTimedOut,
     TokenUnusable,
-    TooManyGzipMembers,
     UrlRefused,
 )
 from collect_ops.collectors.gate import Gate, LocalGate, Turn
 from collect_ops.collectors.guard import Guard, GuardedResolver
 from collect_ops.collectors.page import Json
+from collect_ops.collectors.proxied import as_reached
 from collect_ops.collectors.retry import RetryNotice, wait_before_retry
 from collect_ops.collectors.token_keeper import TokenKeeper
 from collect_ops.collectors.tokens import Token, TokenAnswer, TokenAsk, token_in
@@ -65,8 +66,6 @@ _READ_BUFFER_BYTES = 256 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 _ERROR_BODY_BYTES = 4096
 _MAX_TOKEN_BYTES = 64 * 1024
-# What an encoding may add to a body.
-_ENCODING_BYTES = 64 * 1024
 _SHOWN_HEADERS = (
     "content-type",
     "content-encoding",
@@ -99,8 +98,9 @@ class Call:
         method: `GET` or `POST`.
         url: Where it goes.
         headers: The source's own headers.
-        body: The JSON body.
+        body: What is sent with it.
         conditions: Headers that ask for the answer only if it has changed.
+        page: Whether the answer is to hold rows.
     """
 
     method: str
@@ -108,6 +108,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
+    page: bool = False
 
     @property
     def key(self) -> int:
@@ -121,7 +122,7 @@ class Fetched:
 
     Args:
         answer: The response.
-        document: Its body as JSON.
+        document: Its body as JSON; None where it has none.
         attempts: 1, and one more for each request that failed before.
     """
 
@@ -185,6 +186,9 @@ class HttpClient:
         self._on_retry = on_retry
         ask = TokenAsk.of(source, endpoint)
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
+        # Refusals whose bodies a condition may look at.
+        self._later_statuses = named_statuses(source.retry_when)
+        self._base = parse_url(endpoint.base_url)
         self._who = (source.auth.type.value, endpoint.login or "")
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
         self._guard = Guard.of(
@@ -235,14 +239,14 @@ class HttpClient:
         while True:
             attempt += 1
             try:
-                answer, document = await self._exchange(call)
-                return Fetched(answer=answer, document=document, attempts=attempt)
+                return replace(await self._exchange(call), attempts=attempt)
             except HostHeld:
                 raise
             except CollectorError as error:
                 wait_s = wait_before_retry(error, attempt, retries, random.random)
                 if isinstance(error, HostBusy):
-                    await self._gate.hold(error.retry_after_s or wait_s or retries.http_backoff_s, str(error))
+                    hold_s = error.retry_after_s or wait_s or retries.http_backoff_s
+                    await self._gate.hold(hold_s, error.reason)
                 if wait_s is None or self._gate.held is not None:
                     raise
                 if self._on_retry is not None:
@@ -252,14 +256,13 @@ class HttpClient:
                     self._on_retry(notice)
             await self._gate.rest(wait_s)
 
-    async def _exchange(self, call: Call) -> tuple[Answer, Json]:
+    async def _exchange(self, call: Call) -> Fetched:
         """One attempt, in its turn: the request, its redirects, and a success read to its end."""
         async with self._gate.turn(self.shown(call.url)) as turn:
             try:
                 # Before anybody is told of an error: the gate keeps its text.
                 with self.masking():
-                    answer = await self._answered(call, turn)
-                    return answer, document_of(answer, self._source)
+                    return await self._understood(call, await self._answered(call, turn))
             except HostHeld:
                 raise
             except CollectorError as error:
@@ -267,6 +270,39 @@ class HttpClient:
                 if held is not None:
                     raise held from error
                 raise
+
+    async def _understood(self, call: Call, answer: Answer) -> Fetched:
+        """A success with its document, unless it says "later".
+
+        Raises:
+            CollectorError: It is no success, or there is nothing to be read from it.
+        """
+        source, now = self._source, datetime.now(UTC)
+        if not _is_success(answer.status, call):
+            if answer.status in self._later_statuses:
+                await self._refuse_later(answer, document_if_any(answer, source), now)
+            raise refusal(answer, source, now)
+        is_empty = answer.status == 202 and not answer.body.strip()
+        try:
+            document = None if is_empty else document_of(answer, source)
+        except CollectorError:
+            await self._refuse_later(answer, None, now)  # what says "later" need not be JSON
+            raise
+        await self._refuse_later(answer, document, now)
+        if (error := unfinished(answer, document, source, now, page=call.page)) is not None:
+            raise error
+        return Fetched(answer=answer, document=document, attempts=1)
+
+    async def _refuse_later(self, answer: Answer, document: Json, now: datetime) -> None:
+        if not self._source.retry_when:
+            return
+        error = await beside(
+            lambda: later(answer, document, self._source, now),
+            answer,
+            body_expressions(self._source.retry_when),
+        )
+        if error is not None:
+            raise error
 
     async def _answered(self, call: Call, turn: Turn) -> Answer:
         shown = self.shown(call.url)
@@ -356,25 +392,51 @@ class HttpClient:
         if not location:
             raise RedirectRefused(shown, f"answered {response.status} without a Location")
         try:
-            url = self._credentials.strip(call.url.join(parse_url(location)).with_fragment(None))
+            named = self._credentials.strip(call.url.join(parse_url(location)))
         except ValueError as error:
             raise RedirectRefused(
                 shown, f"answered {response.status} with a Location that is no URL"
             ) from error
-        # RFC 9110 15.4: 307 and 308 repeat the request; after the others a POST becomes a GET, as every
-        # client does.
+        url = as_reached(named, base=self._base)
+        if url == call.url:
+            url = named  # it leads away from TLS on purpose
+        # RFC 9110 15.4: 307 and 308 repeat the request.
         if response.status in (307, 308) or call.method == "GET":
             # What an answer is known by, it is known by at its own address.
             return replace(call, url=url, conditions={})
-        headers = {name: value for name, value in call.headers.items() if name.lower() != "content-type"}
-        return Call(method="GET", url=url, headers=headers)
+        return self._redirected_post(call, url, response.status, shown)
+
+    def _redirected_post(self, call: Call, url: URL, status: int, shown: str) -> Call:
+        match self._source.request.redirected_post:
+            case "repeat":
+                return replace(call, url=url, conditions={})
+            case "get":
+                headers = {
+                    name: value for name, value in call.headers.items() if name.lower() != "content-type"
+                }
+                return replace(call, method="GET", url=url, headers=headers, body=None, conditions={})
+        reason = (
+            f"answered {status} to a POST, with the Location {self.shown(url)}: following it would be a GET without "
+            "the body, which answers something else; name that address in connection and request.path, or declare "
+            "request.redirected_post: repeat or get"
+        )
+        raise RedirectRefused(shown, reason)
 
     async def _read(self, call: Call, response: aiohttp.ClientResponse, shown: str, sent_at: float) -> Answer:
-        success = 200 <= response.status < 300 or (response.status == 304 and bool(call.conditions))
+        """The answer, read to its end if it is a success or a condition may look at its body.
+
+        Raises:
+            AuthenticationRefused: Another token may help.
+            CollectorError: It cannot be read.
+        """
+        success = _is_success(response.status, call)
         limit = self._source.limits.max_page_bytes
-        body, wire_bytes = await (
-            _body(response, limit, shown) if success else _beginning(response, min(limit, _ERROR_BODY_BYTES))
-        )
+        if success:
+            body, wire_bytes = await read_body(response, limit, shown)
+        elif response.status in self._later_statuses:
+            body, wire_bytes = await read_whole(response, limit)
+        else:
+            body, wire_bytes = await read_beginning(response, min(limit, _ERROR_BODY_BYTES))
         answer = Answer(
             status=response.status,
             headers=response.headers,
@@ -388,9 +450,11 @@ class HttpClient:
             trusted=self._credentials.trusts(call.url),
             quote=self.quote,
         )
-        if success:
-            return answer
-        raise refusal(answer, self._source, datetime.now(UTC))
+        if response.status == 401 and self._tokens is not None:
+            error = refusal(answer, self._source, datetime.now(UTC))
+            if isinstance(error, AuthenticationRefused):
+                raise error
+        return answer
 
     def _timed_out(self, shown: str, error: TimeoutError) -> CollectorError:
         timeouts = self._source.timeouts
@@ -443,9 +507,17 @@ class HttpClient:
         """Whether a text that is to be stored holds a key of the connection."""
         return self._credentials.gives_away(text)
 
-    def without_credentials(self, url: str) -> str:
-        """A URL as it may be stored: no user info, and no key of ours that a server repeats in its links."""
-        return str(self._credentials.strip(URL(url)))
+    def link(self, url: str, path: str) -> str:
+        """The address of a link as it may be stored, and as we reach it.
+
+        It has no user info, and no key of ours that a server repeats in its links. One that a server writes without
+        knowing its proxy is corrected.
+
+        Args:
+            url: As the server wrote it, absolute.
+            path: What was asked for below the base URL.
+        """
+        return str(as_reached(self._credentials.strip(parse_url(url)), base=self._base, path=path))
 
     def fingerprint(self, call: Call) -> bytes:
         """What tells this call from others, without credentials and conditions."""
@@ -492,30 +564,8 @@ class HttpClient:
         return self.quote(searched, _SHOWN_HEADER_CHARS, cut=len(searched) < len(value))
 
 
-async def _body(response: aiohttp.ClientResponse, limit_bytes: int, shown: str) -> tuple[bytes, int]:
-    """The decompressed body and its size on the wire; never more than the limit in memory."""
-    encoding = response.headers.get("Content-Encoding", "")
-    decoder = decoder_for(encoding, limit_bytes)
-    if decoder is None:
-        raise EncodingUnknown(shown, encoding)
-    if response.content_length is not None and response.content_length > limit_bytes:
-        raise PageTooLarge(shown, limit_bytes, response.content_length)
-    wire_bytes = 0
-    try:
-        async for piece in response.content.iter_any():
-            wire_bytes += len(piece)
-            if wire_bytes > limit_bytes + _ENCODING_BYTES:
-                break  # an encoded body that never becomes anything has no end
-            decoder.feed(piece)
-        else:
-            return decoder.finish(), wire_bytes
-    except OverLimit as error:
-        raise PageTooLarge(shown, limit_bytes, None) from error
-    except TooManyMembers as error:
-        raise TooManyGzipMembers(shown, MAX_MEMBERS) from error
-    except BrokenEncoding as error:
-        raise ConnectionBroken(shown, f"content encoding {encoding}: {error}") from error
-    raise PageTooLarge(shown, limit_bytes, None)
+def _is_success(status: int, call: Call) -> bool:
+    return 200 <= status < 300 or (status == 304 and bool(call.conditions))
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
@@ -526,16 +576,3 @@ async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             break
     return body
-
-
-async def _beginning(response: aiohttp.ClientResponse, limit_bytes: int) -> tuple[bytes, int]:
-    """The beginning of an error's body; it only explains, so what cannot be read of it does not matter."""
-    if decoder_for(response.headers.get("Content-Encoding", ""), 0) is None or response.headers.get(
-        "Content-Encoding"
-    ):
-        return b"", 0
-    try:
-        body = await response.content.read(limit_bytes)
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        body = b""
-    return body, len(body)

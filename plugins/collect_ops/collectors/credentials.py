@@ -15,6 +15,7 @@ from yarl import URL
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import CredentialsMissing
+from collect_ops.collectors.urls import query_pairs, with_query
 from collect_ops.kernel.secret_names import sounds_secret
 from collect_ops.kernel.spellings import MIN_LENGTH, spellings_of
 from collect_ops.sources.model import AuthType, Source
@@ -107,14 +108,17 @@ class Credentials:
 
     def trusts(self, url: URL) -> bool:
         """Whether `url` is where the credentials may go."""
-        return bool(url.raw_host) and url.origin() == self.origin
+        return bool(url.raw_host) and _place(url) == _place(self.origin)
 
     def strip(self, url: URL) -> URL:
         """`url` without credentials: neither user info nor a key of ours, which servers like to repeat in links."""
         if url.raw_user is not None or url.raw_password is not None:
             url = url.with_user(None)
-        named = {name for name, value in url.query.items() if name in self.query or value in self.keys}
-        return url.without_query_params(*named) if named else url
+        pairs = query_pairs(url)
+        ours = {name for name, value, _ in pairs if name in self.query or value in self.keys}
+        if not ours:
+            return url
+        return with_query(url, "&".join(spelled for name, _, spelled in pairs if name not in ours))
 
     def gives_away(self, text: str) -> bool:
         """Whether a text holds one of the keys, in any spelling."""
@@ -123,7 +127,10 @@ class Credentials:
     def dress(self, url: URL) -> URL:
         """`url` with the key in its query, when it goes where the credentials may go."""
         url = self.strip(url)
-        return url.update_query(self.query) if self.query and self.trusts(url) else url
+        if not self.query or not self.trusts(url):
+            return url
+        key = URL.build(query=self.query).raw_query_string
+        return with_query(url, f"{url.raw_query_string}&{key}" if url.raw_query_string else key)
 
     def plain_headers(self, url: URL, declared: Mapping[str, str]) -> dict[str, str]:
         """The headers of a request to `url` that prove nothing and sound like no secret."""
@@ -144,6 +151,11 @@ class Credentials:
         headers.update(declared)
         headers.update(self.proof)
         return headers
+
+
+def _place(url: URL) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port, the port of the scheme as well: `https://host:443` is `https://host`."""
+    return url.scheme, url.raw_host, url.port
 
 
 def _is_distinct(secret: str) -> bool:

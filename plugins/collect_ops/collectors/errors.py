@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent, Transient, Unanswered
@@ -30,6 +31,8 @@ class CollectorError(CollectOpsError):
 
     #: Set when it counts against the host.
     host_fault: HostFault | None = None
+    #: The answer that it speaks of, for who decides whether it is one; never shown.
+    answer: object = None
 
     def __init__(self, url: str, message: str) -> None:
         self.url = url
@@ -80,29 +83,55 @@ class TruncatedBody(CollectorError, Transient):
 class ServerFailed(CollectorError, Transient):
     """A status that says: later, perhaps (408, 425, 5xx)."""
 
-    def __init__(self, url: str, status: int, beginning: str) -> None:
+    def __init__(self, url: str, status: int, words: str) -> None:
         self.status = status
         if status >= 500:
             self.host_fault = HostFault.DOWN if status in _GATEWAY else HostFault.SICK
-        super().__init__(url, f"answered {status}{_beginning(beginning)}")
+        super().__init__(url, f"answered {status}{_said(words)}")
 
 
 class HostBusy(CollectorError, Transient):
-    """The host asks for patience (429, or 503 with Retry-After).
+    """The host asks for patience: 429, another refusal with a time to wait, or what `retry_when` calls that.
 
     Args:
         retry_after_s: Seconds the host asks to wait; None when it named none.
+        words: The server's own words, masked.
+        named: What of `retry_when` the answer meets, in words.
     """
 
-    def __init__(self, url: str, status: int, retry_after_s: float | None) -> None:
+    def __init__(
+        self, url: str, status: int, retry_after_s: float | None, *, words: str = "", named: str = ""
+    ) -> None:
         self.status = status
         self.retry_after_s = retry_after_s
+        self.words = words
         if status >= 500:
-            self.host_fault = HostFault.DOWN
+            self.host_fault = HostFault.DOWN if status in _GATEWAY else HostFault.SICK
         wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
-        super().__init__(
-            url, f"answered {status}{wait}; limits.requests_per_s and limits.concurrency slow us down"
-        )
+        when = f" (retry_when: {named})" if named else ""
+        #: What it says, without the URL: it is what all tasks of the host wait for.
+        self.reason = f"answered {status}{when}{wait}{_said(words)}"
+        super().__init__(url, f"{self.reason}; limits.requests_per_s and limits.concurrency slow us down")
+
+
+class NotReady(CollectorError, Transient):
+    """The answer is not there yet (202, or what `retry_when` calls that); others of the host go on.
+
+    Args:
+        retry_after_s: Seconds the server asks to wait; None when it named none.
+        words: The server's own words, masked.
+        named: What of `retry_when` the answer meets, in words.
+    """
+
+    def __init__(
+        self, url: str, status: int, retry_after_s: float | None, *, words: str = "", named: str = ""
+    ) -> None:
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.words = words
+        wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
+        when = f" (retry_when: {named})" if named else ": not ready"
+        super().__init__(url, f"answered {status}{when}{wait}{_said(words)}")
 
 
 class HostHeld(CollectorError, Transient):
@@ -124,7 +153,9 @@ class HostHeld(CollectorError, Transient):
 class AuthenticationRefused(CollectorError, Permanent):
     """401 or 403."""
 
-    def __init__(self, url: str, status: int, connection: str, auth: str, *, sent: bool) -> None:
+    def __init__(
+        self, url: str, status: int, connection: str, auth: str, *, sent: bool, words: str = ""
+    ) -> None:
         self.status = status
         self.connection = connection
         self.auth = auth
@@ -135,7 +166,7 @@ class AuthenticationRefused(CollectorError, Permanent):
             hint = "the source says auth.type none: allowed are none, basic, bearer, api_key"
         else:
             hint = f"check login and password of the connection and the source's auth (type {auth})"
-        super().__init__(url, f"answered {status}, connection {connection!r}: {hint}")
+        super().__init__(url, f"answered {status}, connection {connection!r}: {hint}{_said(words)}")
 
 
 class CredentialsMissing(CollectorError, Permanent):
@@ -208,19 +239,17 @@ class TokenUnusable(CollectorError, Permanent):
 class UrlNotFound(CollectorError, Permanent):
     """404 or 410."""
 
-    def __init__(self, url: str, status: int, beginning: str) -> None:
+    def __init__(self, url: str, status: int, words: str) -> None:
         self.status = status
-        super().__init__(
-            url, f"answered {status}: nothing is there; check request.path{_beginning(beginning)}"
-        )
+        super().__init__(url, f"answered {status}: nothing is there; check request.path{_said(words)}")
 
 
 class RequestRefused(CollectorError, Permanent):
     """Another 4xx, or a status that no retry mends."""
 
-    def __init__(self, url: str, status: int, beginning: str) -> None:
+    def __init__(self, url: str, status: int, words: str) -> None:
         self.status = status
-        super().__init__(url, f"answered {status}: the request was refused{_beginning(beginning)}")
+        super().__init__(url, f"answered {status}: the request was refused{_said(words)}")
 
 
 class NotModifiedUnasked(CollectorError, Permanent):
@@ -292,9 +321,11 @@ class CertificateRefused(CollectorError, Permanent):
 class EncodingUnknown(CollectorError, Permanent):
     """A Content-Encoding nobody asked for."""
 
-    def __init__(self, url: str, encoding: str) -> None:
+    def __init__(self, url: str, encoding: str, allowed: Sequence[str]) -> None:
         self.encoding = encoding
-        super().__init__(url, f"the body is encoded as {encoding!r}; allowed: gzip, deflate, identity")
+        super().__init__(
+            url, f"the body is encoded as {encoding!r}; allowed: {', '.join(allowed)}, three of them at most"
+        )
 
 
 class TooManyGzipMembers(CollectorError, Permanent):
@@ -422,5 +453,5 @@ class PositionUnusable(CollectorError, Permanent):
         return PositionUnusable(url, self.field, self.value, self.allowed)
 
 
-def _beginning(text: str) -> str:
-    return f"; the answer begins {text!r}" if text else ""
+def _said(words: str) -> str:
+    return f"; it says {words!r}" if words else ""

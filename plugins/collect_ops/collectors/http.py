@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import orjson
 from yarl import URL
 
-from collect_ops.collectors.answer import Answer, records_of, required_total, search, total_in
+from collect_ops.collectors.answer import Answer, beside, records_of, required_total, search, total_in
 from collect_ops.collectors.client import Call, Fetched, HttpClient
 from collect_ops.collectors.conditional import (
     Known,
@@ -32,9 +32,9 @@ from collect_ops.collectors.errors import (
 from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
 from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
+from collect_ops.collectors.request_body import written
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.collectors.urls import parse_url
-from collect_ops.sources.expressions import LONG_EFFORT, compiled
 from collect_ops.sources.model import (
     BodyTotal,
     CursorPaging,
@@ -174,9 +174,9 @@ class HttpCollector:
                 call = self._call(self._request, self._pager.probe())
         fetched = await self._client.fetch(call)
         with self._client.masking():
-            return await self._beside(
+            return await beside(
                 lambda: required_total(fetched.document, self._source, fetched.answer),
-                fetched,
+                fetched.answer,
                 total_expressions(self._source),
             )
 
@@ -196,12 +196,12 @@ class HttpCollector:
         """
         fetched = await self._client.fetch(self._rendered(request))
         with self._client.masking():
-            return await self._beside(
+            return await beside(
                 lambda: [
                     search(field, expression, fetched.document, fetched.answer.shown)
                     for field, expression in expressions.items()
                 ],
-                fetched,
+                fetched.answer,
                 expressions.values(),
             )
 
@@ -319,12 +319,7 @@ class HttpCollector:
             got = self._got(fetched, known)
             return got, self._step(run, position, got)
 
-        return await self._beside(look, fetched, self._expressions)
-
-    async def _beside(self, look: Callable[[], T], fetched: Fetched, expressions: Iterable[str]) -> T:
-        size_bytes = len(fetched.answer.body)
-        effort = sum(compiled(expression).effort(size_bytes) for expression in expressions)
-        return await asyncio.to_thread(look) if effort >= LONG_EFFORT else look()
+        return await beside(look, fetched.answer, self._expressions)
 
     def _got(self, fetched: Fetched, known: Known | None) -> _Got:
         answer, document = fetched.answer, fetched.document
@@ -409,7 +404,7 @@ class HttpCollector:
             raise error.at(self._client.shown(self._base_url)) from error
         if ask is None:
             return None
-        call = self._call(run.request, ask)
+        call = replace(self._call(run.request, ask), page=True)
         limit = self._source.limits.max_pages
         if number >= limit or run.requests >= limit:
             raise TooManyPages(self._client.shown(call.url), limit)
@@ -427,8 +422,16 @@ class HttpCollector:
             return None
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
-            position = {**position, "url": self._client.without_credentials(position["url"])}
-        stored = orjson.dumps(position).decode()
+            position = {**position, "url": self._client.link(position["url"], run.request.path)}
+        try:
+            stored = orjson.dumps(position).decode()
+        except orjson.JSONEncodeError as error:  # a lone surrogate, NaN, a number that no double holds
+            raise PagingValueUnusable(
+                self._client.shown(self._base_url),
+                self._source.paging.type,
+                f"something that cannot be sent ({error})",
+                "a cursor or an address of characters and numbers that JSON has",
+            ) from error
         if len(stored) > _MAX_POSITION_BYTES:
             raise PagingValueUnusable(
                 self._client.shown(self._base_url),
@@ -476,15 +479,9 @@ class HttpCollector:
         return call if ask.url is None else replace(call, url=self._absolute(ask.url))
 
     def _rendered(self, request: RenderedRequest) -> Call:
-        headers = dict(request.headers)
-        if request.body is not None:
-            headers = {"Content-Type": "application/json", **headers}
-        return Call(
-            method=request.method,
-            url=self._url(request.path, request.query),
-            headers=headers,
-            body=None if request.body is None else orjson.dumps(request.body),
-        )
+        body, headers = written(request)
+        url = self._url(request.path, request.query)
+        return Call(method=request.method, url=url, headers=headers, body=body)
 
     def _absolute(self, text: str) -> URL:
         try:

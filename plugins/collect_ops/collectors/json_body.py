@@ -1,9 +1,14 @@
 r"""A response body as JSON: exact, bounded in depth, and as fast as orjson. Pure.
 
-orjson is the fast path and differs from what is wanted in three rare cases, which go to the standard library:
-it refuses lone surrogates (`"\ud800"` is JSON, and makes one bad row, not a bad page), it turns integers
-beyond 64 bits into floats, and it reads UTF-8 only. NaN, Infinity and numbers no double can hold are refused
-by both.
+orjson is the fast path. What it refuses is read by the standard library, so that one value never costs a page:
+
+* NaN, Infinity and numbers that no double holds are `OddNumber`, which no JSON writer takes;
+* a byte that is not UTF-8 is a lone surrogate (`\udce9` for 0xE9), as is a lone surrogate that was spelled out;
+* control characters within texts are read as they stand;
+* what keeps a browser from running the body as a script (`)]}'`, `for(;;);`) is left out.
+
+The first two end as one bad row, if they stand in a row. Integers beyond 64 bits, which orjson turns into floats, are
+read by the standard library too, with every digit.
 """
 
 from __future__ import annotations
@@ -12,11 +17,12 @@ import codecs
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
 from collect_ops.collectors.page import Json
+from collect_ops.kernel.odd_number import OddNumber
 
 
 class Unreadable(ValueError):
@@ -37,11 +43,24 @@ _NO_CHARSETS = frozenset(
     {"idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 )
 _MAX_CHARSET = 40
+# Of these one wrong byte is one wrong character.
+_JSONS_OWN = frozenset({"utf-8", "ascii"})
 _BOM = b"\xef\xbb\xbf"
 _DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _INTEGER = re.compile(rb'(?<!["\d.eE+\-])-?\d{19,}(?!["\d.eE])')
-# orjson's words for a document that stops before its end; a test holds them.
+# orjson's words for a document that stops before its end, and the standard library's; tests hold them.
 _AT_END = "unexpected end of data"
+_UNTERMINATED = "Unterminated string"
+_ESCAPE = "Invalid \\uXXXX escape"
+# A pair of surrogates is read in one.
+_CUT_ESCAPE = re.compile(r"u[0-9a-fA-F]{0,4}(?:\\(?:u[0-9a-fA-F]{0,4})?)?")
+_CUT_NUMBER = re.compile(r"\.|[eE][+-]?|-")
+_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+# What stands before a body so that no browser runs it as a script.
+_GUARD = re.compile(rb"\s*(?:\)\]\}'?,?|(?:while|for)\s*\((?:1|;;)\)\s*;?|&&&START&&&|\{\}\s*&&)\s*")
+# Python's int() takes no more digits.
+_MOST_DIGITS = 4300
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)
 
 
 def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
@@ -61,8 +80,11 @@ def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if str(error).startswith(_AT_END) and body.lstrip()[:1] in (b"[", b"{"):
+        if str(error).startswith(_AT_END) and _begins_json(body):
             raise Truncated(str(error)) from error
+        guard = _GUARD.match(body)
+        if guard is not None:
+            return parse(body[guard.end() :], max_depth=max_depth, charset=charset)
         document = _parse_slowly(body, charset)
     else:
         if _holds_big_integer(body):
@@ -72,21 +94,52 @@ def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
     return document
 
 
+def _begins_json(body: bytes) -> bool:
+    return body.lstrip()[:1] in (b"[", b"{")
+
+
 def _parse_slowly(body: bytes, charset: str | None) -> Json:
     if not body.strip():
         raise Unreadable("the body is empty")
     text = _decoded(body, charset or json.detect_encoding(body))
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(
+            text, strict=False, parse_constant=OddNumber, parse_float=_float, parse_int=_integer
+        )
     except RecursionError as error:
         raise TooDeep from error
+    except json.JSONDecodeError as error:
+        if _begins_json(body) and _is_at_end(error):
+            raise Truncated(str(error)) from error
+        raise Unreadable(f"{error}{_character_at(error)}") from error
     except ValueError as error:
         raise Unreadable(str(error)) from error
 
 
+def _is_at_end(error: json.JSONDecodeError) -> bool:
+    """Whether reading ended because the text does."""
+    if error.msg.startswith(_UNTERMINATED):
+        return True
+    rest = error.doc[error.pos :].rstrip()
+    if error.msg.startswith(_ESCAPE):
+        return _CUT_ESCAPE.fullmatch(rest) is not None
+    return _CUT_NUMBER.fullmatch(rest) is not None or any(word.startswith(rest) for word in _WORDS)
+
+
+def _character_at(error: json.JSONDecodeError) -> str:
+    """What stands where reading ended: one character, since more might be the beginning of a secret."""
+    character = error.doc[error.pos : error.pos + 1]
+    if not character:
+        return ""
+    if ord(character) in _ESCAPED_BYTES:
+        return f", where the byte 0x{ord(character) - 0xDC00:02X} stands"
+    return f", where {character!r} stands"
+
+
 def _decoded(body: bytes, charset: str) -> str:
     try:
-        return body.decode(_codec(charset))
+        codec = _codec(charset)
+        return body.decode(codec, errors="surrogateescape" if codec in _JSONS_OWN else "strict")
     except (LookupError, ValueError) as error:
         raise Unreadable(f"not text: {error}") from error
 
@@ -99,15 +152,13 @@ def _codec(charset: str) -> str:
     return codec
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
+def _float(text: str) -> float:
     value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text} is beyond what a double holds")
-    return value
+    return OddNumber(text) if math.isinf(value) else value
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) <= _MOST_DIGITS else OddNumber(text)
 
 
 def _holds_big_integer(body: bytes) -> bool:
@@ -118,10 +169,10 @@ def _holds_big_integer(body: bytes) -> bool:
         return False
     if b"0" * 19 not in body.translate(_DIGITS_AS_ZERO):
         return False
-    return any(not -(1 << 63) <= _integer(found[0]) < (1 << 64) for found in _INTEGER.finditer(body))
+    return any(not -(1 << 63) <= _size_of(found[0]) < (1 << 64) for found in _INTEGER.finditer(body))
 
 
-def _integer(digits: bytes) -> int:
+def _size_of(digits: bytes) -> int:
     # Only the size matters, and int() refuses texts of thousands of digits.
     return int(digits[:40])
 

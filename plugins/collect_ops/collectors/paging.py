@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from typing_extensions import override
-from yarl import URL
 
 from collect_ops.collectors.errors import (
     ExpressionFailed,
@@ -19,7 +18,7 @@ from collect_ops.collectors.errors import (
     PagingValueUnusable,
     PositionUnusable,
 )
-from collect_ops.collectors.links import next_link
+from collect_ops.collectors.links import LinkMalformed, find_next
 from collect_ops.collectors.page import Json, Position, Span
 from collect_ops.collectors.urls import parse_url
 from collect_ops.sources.expressions import ExpressionFails, compiled
@@ -316,7 +315,13 @@ class LinkHeaderPager(Pager):
 
     @override
     def step(self, span: Span, position: Position, reply: Reply) -> Step:
-        return _step_url("link_header", next_link(reply.links), reply)
+        try:
+            link = find_next(reply.links)
+        except LinkMalformed as error:
+            raise PagingValueUnusable(
+                reply.shown, "link_header", str(error), '<address>; rel="next" (RFC 8288)'
+            ) from error
+        return _step_url("link_header", None if link is None else link.target, reply)
 
     @override
     def probe(self) -> Ask:
@@ -378,7 +383,7 @@ def _step_url(field: str, value: Json, reply: Reply) -> Step:
             reply.shown, field, kind_of(value), "an absolute or relative URL, or null at the end"
         )
     try:
-        url = URL(reply.url).join(parse_url(value.strip()))
+        url = parse_url(reply.url).join(parse_url(value.strip()))
     except ValueError as error:
         raise PagingValueUnusable(
             reply.shown, field, f"no URL ({error})", "an absolute or relative URL"
@@ -386,7 +391,7 @@ def _step_url(field: str, value: Json, reply: Reply) -> Step:
     # Credentials in an address would be sent by whoever asks it later; ours come from the connection alone.
     if url.raw_user is not None or url.raw_password is not None:
         url = url.with_user(None)
-    return Step(next={"url": str(url.with_fragment(None))})
+    return Step(next={"url": str(url)})
 
 
 def _search(field: str, expression: str, reply: Reply) -> Json:

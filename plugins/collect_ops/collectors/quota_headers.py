@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
+
+from collect_ops.collectors.waits import seconds_until, server_time
 
 #: A longer reset than this is not believed to mean seconds from now.
 _MAX_RESET_S = 7 * 24 * 3600.0
@@ -19,6 +20,7 @@ _MAX_RESET_S = 7 * 24 * 3600.0
 _SCARCE = 0.1
 _NUMBER = re.compile(r"\s*\"?([0-9]{1,15}(?:\.[0-9]{1,6})?)")
 _PARAM = re.compile(r"(?:^|[;,\s])([a-z]+)\s*=\s*\"?([0-9]{1,15}(?:\.[0-9]{1,6})?)\"?")
+_UNLIMITED = frozenset({"-1", "unlimited", "infinite", "infinity", "none", "no limit"})
 _PREFIXES = ("RateLimit-", "X-RateLimit-", "X-Rate-Limit-")
 
 
@@ -57,7 +59,7 @@ def allowance(headers: Mapping[str, str], now: datetime) -> Allowance | None:
         headers: Response headers, case-insensitive.
         now: The time, for resets that are times of day; the response's own `Date` goes before it.
     """
-    found = [*_structured(headers), *_separate(headers, _date(headers.get("Date", "")) or now)]
+    found = [*_structured(headers), *_separate(headers, server_time(headers, now))]
     # An exhausted window before any other, of several the one that lasts longest.
     return min(
         found,
@@ -84,28 +86,36 @@ def _structured(headers: Mapping[str, str]) -> Iterator[Allowance]:
 def _separate(headers: Mapping[str, str], now: datetime) -> Iterator[Allowance]:
     for prefix in _PREFIXES:
         remaining = _number(headers.get(f"{prefix}Remaining", ""))
-        reset_s = _number(headers.get(f"{prefix}Reset-After", ""))
+        reset_s = seconds_until(headers.get(f"{prefix}Reset-After", ""), now)
         if reset_s is None:
-            reset_s = _reset_s(headers.get(f"{prefix}Reset", ""), now)
-        if remaining is not None and reset_s is not None:
-            yield from _sane(remaining, reset_s, _number(headers.get(f"{prefix}Limit", "")))
+            reset_s = seconds_until(headers.get(f"{prefix}Reset", ""), now)
+        limit = headers.get(f"{prefix}Limit", "")
+        if remaining is not None and reset_s is not None and not _says_unlimited(limit):
+            yield from _sane(remaining, reset_s, _number(limit))
+
+
+def is_exhausted(headers: Mapping[str, str], now: datetime) -> bool:
+    """Whether a response says that nothing is left, though perhaps not for how long."""
+    left = allowance(headers, now)
+    if left is not None:
+        return left.remaining < 1
+    return any(
+        (remaining := _number(headers.get(f"{prefix}Remaining", ""))) is not None
+        and remaining < 1
+        and not _says_unlimited(headers.get(f"{prefix}Limit", ""))
+        for prefix in _PREFIXES
+    )
+
+
+def _says_unlimited(limit: str) -> bool:
+    """`0`, `-1` and `unlimited` mean that there is no limit, so that nothing is left of none."""
+    text = limit.strip().strip('"').lower()
+    return text in _UNLIMITED or _number(text) == 0
 
 
 def _sane(remaining: float, reset_s: float, limit: float | None) -> Iterator[Allowance]:
-    if 0 <= reset_s <= _MAX_RESET_S:
+    if 0 <= reset_s <= _MAX_RESET_S and limit != 0:
         yield Allowance(remaining=remaining, reset_s=reset_s, limit=limit)
-
-
-def _reset_s(text: str, now: datetime) -> float | None:
-    """Seconds from now: of a number of seconds, of seconds or milliseconds since 1970, of a date."""
-    number = _number(text) if re.fullmatch(r"\s*[0-9.]+\s*", text) else None
-    if number is None:
-        until = _date(text)
-        return None if until is None else max(0.0, (until - now).total_seconds())
-    if number <= _MAX_RESET_S:
-        return number
-    since_1970 = number / 1000 if number > 1e11 else number
-    return max(0.0, since_1970 - now.timestamp())
 
 
 def _quotas(policy: str) -> dict[str, float]:
@@ -128,13 +138,3 @@ def _params(text: str) -> dict[str, float]:
 def _number(text: str) -> float | None:
     found = _NUMBER.match(text)
     return float(found[1]) if found else None
-
-
-def _date(text: str) -> datetime | None:
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            found = read(text.strip())
-        except (ValueError, OverflowError):
-            continue
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
-    return None

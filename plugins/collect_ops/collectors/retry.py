@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
-from collect_ops.collectors.errors import CollectorError, HostBusy
+from collect_ops.collectors.errors import CollectorError, HostBusy, NotReady
+from collect_ops.collectors.waits import seconds_until, server_time
 from collect_ops.kernel.errors import Transient
 from collect_ops.sources.model import Retries
+
+# Azure and others say it in milliseconds as well, and mean the same.
+_MS_HEADERS = ("Retry-After-Ms", "X-Ms-Retry-After-Ms")
+_SECONDS_HEADERS = ("Retry-After", "X-Retry-After")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ def wait_before_retry(
         retries: The source's policy.
         random: Uniform in [0, 1).
     """
-    asked_s = error.retry_after_s if isinstance(error, HostBusy) else None
+    asked_s = error.retry_after_s if isinstance(error, HostBusy | NotReady) else None
     if not isinstance(error, Transient) or attempt >= retries.http_attempts:
         return None
     ceiling_s = min(retries.http_max_backoff_s, retries.http_backoff_s * 2.0 ** (attempt - 1))
@@ -56,25 +60,13 @@ def wait_before_retry(
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `Retry-After` asks for; None when it is absent or unreadable.
+    """Seconds that the server asks to wait, as `Retry-After` or a header like it; None when it names none.
 
     Args:
         headers: Response headers, case-insensitive.
         now: The time to count from when it names a date and the response has no `Date` of its own.
     """
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    until = _date(value)
-    if until is None:
-        return None
-    # Both dates by the server's clock, when it tells it: ours may differ.
-    return max(0.0, (until - (_date(headers.get("Date", "")) or now)).total_seconds())
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    clock = server_time(headers, now)
+    named = (seconds_until(headers.get(name, ""), clock) for name in _SECONDS_HEADERS)
+    in_ms = (seconds_until(f"{headers[name].strip()}ms", clock) for name in _MS_HEADERS if name in headers)
+    return next((wait_s for wait_s in (*in_ms, *named) if wait_s is not None), None)

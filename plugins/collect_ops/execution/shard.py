@@ -334,7 +334,7 @@ class ShardRun:
                     records=page.records,
                     fetched_at=self._clock.at(page.sent_at),
                     page=page.number,
-                    plain=b"\\" not in page.raw,
+                    plain=b"\\" not in page.raw and b"\0" not in page.raw,
                     size_bytes=len(page.raw),
                 ),
                 origin,

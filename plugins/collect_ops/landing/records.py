@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from math import isfinite
 from operator import methodcaller
 from typing import Final
 
 import orjson
 
+from collect_ops.kernel.odd_number import OddNumber
 from collect_ops.landing.model import Json
 from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails, PageWork
 from collect_ops.sources.model import Column
@@ -18,6 +20,9 @@ _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 MAX_ROW_CHARS: Final = 8192
+_SHOWN_DIGITS: Final = 40
+#: What the bytes 0x80 to 0xFF are read as where they are not UTF-8.
+_ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 
 Extract = Callable[[Json], Json]
 
@@ -52,11 +57,17 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
 
     def search(record: Json) -> Json:
         try:
-            return expression.search(record)
+            found = expression.search(record)
         except ExpressionFails as error:
             raise RowFault(
                 f"{name}: its path {column.path} does not work on this record ({error})"
             ) from error
+        if isinstance(found, float) and not isfinite(found):
+            # orjson would write null for it.
+            raise RowFault(
+                f"{name}: its path {column.path} gives {found}, which is beyond what a double holds"
+            )
+        return found
 
     return search
 
@@ -75,17 +86,44 @@ def canonical(record: Json) -> bytes:
     """A record as canonical JSON: keys sorted, no blanks, UTF-8.
 
     Raises:
-        RowFault: It holds a lone surrogate, which UTF-8 cannot.
+        RowFault: It holds a lone surrogate, which UTF-8 cannot, or a number that JSON cannot.
     """
     try:
         return orjson.dumps(record, None, orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
-        text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text = _exact_text(record)
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        surrogate = f"\\u{ord(text[error.start]):04x}"
-        raise RowFault(f"a text holds a lone surrogate ({surrogate}), which is not a character") from error
+        raise RowFault(f"a text holds {_described(text[error.start])}, which is not a character") from error
+
+
+def _exact_text(record: Json) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        number = _odd_number(record)
+        raise RowFault(f"{number} is a number that JSON and a double cannot hold") from error
+
+
+def _odd_number(value: Json) -> str:
+    """The first number within a value that is none."""
+    match value:
+        case OddNumber():
+            return value.text if len(value.text) <= _SHOWN_DIGITS else f"{value.text[:_SHOWN_DIGITS]}..."
+        case float():
+            return "" if isfinite(value) else str(value)
+        case dict() | list():
+            inner = value.values() if isinstance(value, dict) else value
+            return next(filter(None, map(_odd_number, inner)), "")
+    return ""
+
+
+def _described(surrogate: str) -> str:
+    code = ord(surrogate)
+    # What a server spelled out and a byte that is not UTF-8 cannot be told apart any more.
+    byte = f" or the byte 0x{code - 0xDC00:02X}" if code in _ESCAPED_BYTES else ""
+    return f"a lone surrogate (\\u{code:04x}){byte}"
 
 
 def holds_nul(canonical_json: bytes) -> bool:

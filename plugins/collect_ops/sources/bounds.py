@@ -78,6 +78,7 @@ LENGTHS: Mapping[str, Bound] = {
     "total.query": Bound(most=500),
     "shards.range.query": Bound(most=500),
     "dedup.identity": Bound(most=100),
+    "retry_when": Bound(most=20),
     "placement.require": Bound(most=50),
     "placement.prefer": Bound(most=50),
 }

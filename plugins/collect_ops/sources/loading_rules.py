@@ -11,6 +11,8 @@ from functools import partial
 
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources import bounds, expressions, patterns
+from collect_ops.sources.body_rules import body_faults, redirected_post_faults
+from collect_ops.sources.condition_rules import retry_when_faults
 from collect_ops.sources.model import Disposition, Source
 from collect_ops.sources.rules import RULES, Rule
 from collect_ops.sources.texts import climbing_problem, schedule_never_problem
@@ -78,6 +80,11 @@ LOADING_RULES: tuple[Rule, ...] = (
     Rule(reads=("target.columns",), faults=_column_faults),
     Rule(reads=("request.params",), faults=_pattern_faults),
     Rule(reads=("target.replace_when", "target.disposition"), faults=_replace_when_faults),
+    Rule(
+        reads=("request.method", "request.body", "request.body_type", "request.headers"), faults=body_faults
+    ),
+    Rule(reads=("request.method", "request.redirected_post"), faults=redirected_post_faults),
+    Rule(reads=("retry_when",), faults=retry_when_faults),
     Rule(
         reads=("schedule",), faults=partial(_text_faults, field="schedule", problem_of=schedule_never_problem)
     ),

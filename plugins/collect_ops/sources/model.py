@@ -68,6 +68,7 @@ __all__ = [
     "Request",
     "RequestTotal",
     "Retries",
+    "RetryWhen",
     "Scalar",
     "Shards",
     "Source",
@@ -76,6 +77,7 @@ __all__ = [
     "Total",
     "UnknownTotal",
     "ValuesShards",
+    "When",
 ]
 
 
@@ -142,6 +144,21 @@ class Auth(Declaration):
     """For oauth2: whether client id and secret go into a header or into the token request's body."""
 
 
+def _refuses_when_posting(request: Any) -> str | None:
+    return "refuse" if request.method == "POST" else None
+
+
+RedirectedPost = Annotated[
+    Literal["get", "repeat", "refuse"],
+    Since(format=3),
+    InFiles(
+        value=_refuses_when_posting,
+        before="a POST that was answered 301, 302 or 303 was followed by a GET without its body",
+        keep="get",
+    ),
+]
+
+
 class Request(Declaration):
     """The request of one page, before paging adds its own parameters."""
 
@@ -154,7 +171,11 @@ class Request(Declaration):
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Request headers; values may hold `{param}`. Secrets belong in the connection."""
     body: Any = None
-    """The JSON body of a POST; a text that is nothing but `{param}` becomes the value with its type."""
+    """The body of a POST; a text that is nothing but `{param}` becomes the value with its type."""
+    body_type: Annotated[Literal["json", "form"], Since(format=3)] = "json"
+    """How the body is written: as JSON, or as a form (application/x-www-form-urlencoded)."""
+    redirected_post: RedirectedPost = "get"
+    """After 301, 302 or 303 to a POST: a GET without its body (get), the POST again (repeat), or an error (refuse)."""
     params: dict[Identifier, Param] = Field(default_factory=dict)
     """What a submission may set."""
 
@@ -308,6 +329,29 @@ class Column(Declaration):
     """PostgreSQL type."""
     path: Expression | None = None
     """JMESPath of the value within a record; the field of the column's name when not given."""
+
+
+Status = Annotated[int, Field(ge=200, le=599)]
+
+
+class When(Declaration):
+    """A condition on an answer: whatever is given of it must hold."""
+
+    status: tuple[Status, ...] = ()
+    """Its status is one of these; none: any success (200 to 299)."""
+    headers: dict[ApiName, str] = Field(default_factory=dict)
+    """Its headers have these values, capitals or not; `*` stands for any characters."""
+    body: Expression | None = None
+    """JMESPath on its body that finds something: not null, false, or an empty text, list or object."""
+
+
+class RetryWhen(When):
+    """An answer that means "later"."""
+
+    wait_s: float | None = Field(default=None, gt=0, le=86_400)
+    """Seconds to wait where the answer names no time; none: as in `retries`."""
+    pauses: Literal["host", "request"] | None = None
+    """What waits: all requests to the host, or this one; none: this one after a success other than 200, else all."""
 
 
 class Target(Declaration):
@@ -583,6 +627,8 @@ class Source(Declaration):
     """How long to wait."""
     retries: Retries = Retries()
     """How often to try again."""
+    retry_when: Annotated[tuple[RetryWhen, ...], Since(format=3)] = ()
+    """Answers that mean "later": the request is sent again when one of these holds."""
     dedup: Dedup = Dedup()
     """Which submissions are duplicates."""
     merge: Merge | None = None

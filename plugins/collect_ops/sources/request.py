@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
@@ -32,7 +32,8 @@ class RenderedRequest:
         path: Percent-encoded as it goes on the wire, with a leading `/`; below the connection's base URL.
         query: Query parameters, not encoded; each has one value or more.
         headers: Request headers.
-        body: The JSON body; None means no body.
+        body: What the body says; None means no body.
+        body_type: How it is written: `json` or `form`.
         total: The request that tells the total, when the source has one (`total.type: request`).
     """
 
@@ -41,6 +42,7 @@ class RenderedRequest:
     query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    body_type: Literal["json", "form"] = "json"
     total: RenderedRequest | None = None
 
 
@@ -166,6 +168,7 @@ def _request(
         query=_query(source.request.query, values),
         headers=headers,
         body=None if body is ABSENT else body,
+        body_type=source.request.body_type,
         total=_total(source, values),
     )
     return values, request

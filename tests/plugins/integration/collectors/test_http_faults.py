@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import gzip
-import ipaddress
 import resource
 import socket
-import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -17,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
@@ -56,6 +49,7 @@ from collect_ops.collectors.retry import RetryNotice
 from collect_ops.kernel.errors import Permanent, Transient
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
+from tests.servers.certificates import self_signed, server_context
 from tests.servers.elsewhere import stand_elsewhere
 from tests.servers.paged import Failure, PagedServer
 
@@ -187,9 +181,7 @@ async def test_html_where_json_is_due() -> None:
     assert "<!DOCTYPE html> <html><body>Please log in" in text
 
 
-@pytest.mark.parametrize(
-    "body", ["", "NaN", '{"rows": [1e999]}', '{"rows": [NaN]}', "[1,]", '{"rows": []} x']
-)
+@pytest.mark.parametrize("body", ["", '{"rows": [1e999,]}', '{"rows": [NAN]}', "[1,]", '{"rows": []} x'])
 async def test_not_json(body: str) -> None:
     with PagedServer() as server:
         await failure(
@@ -287,7 +279,7 @@ async def test_a_server_that_speaks_no_http() -> None:
 
 
 async def test_a_certificate_nobody_signed(tmp_path: Path) -> None:
-    with PagedServer(tls=_self_signed(tmp_path)) as server:
+    with PagedServer(tls=server_context(self_signed(tmp_path))) as server:
         text = await failure(server.base_url, source(), CertificateRefused)
         assert "certificate" in text
         assert server.requests == []
@@ -488,33 +480,6 @@ async def _until(condition: Callable[[], bool], *, within_s: float) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 the server records in a thread of its own
             await asyncio.sleep(0.005)
-
-
-def _self_signed(folder: Path) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
 
 
 class SlowTurns(LocalGate):

@@ -345,12 +345,23 @@ def test_what_was_put_back_in_an_earlier_attempt_excuses_no_later_loss(world: Wo
     assert "shards unfinished" in task["reason"]
 
 
-def test_a_host_that_asks_for_years_is_asked_again_after_a_day(world: World, serve: Serve) -> None:
-    """A time of day stands where seconds should."""
+def test_a_moment_where_seconds_should_stand_is_read_as_one(world: World, serve: Serve) -> None:
     server = serve(rows=100)
     world.add(source(target=target("append")))
     world.serve_from(server.base_url)
-    server.fail_next("/offset", Failure(status=429, headers={"Retry-After": "1767225600"}))
+    server.fail_next("/offset", Failure(status=429, headers={"Retry-After": f"{time.time() + 900:.0f}"}))
+    _, run_id = start(world)
+    plan_groups(world, run_id)
+    world.finish(run_id)
+    (pause,) = world.rows("SELECT paused_until - now() AS left FROM collect.host")
+    assert pause["left"].total_seconds() == pytest.approx(900, abs=60)
+
+
+def test_a_host_that_asks_for_years_is_asked_again_after_a_day(world: World, serve: Serve) -> None:
+    server = serve(rows=100)
+    world.add(source(target=target("append")))
+    world.serve_from(server.base_url)
+    server.fail_next("/offset", Failure(status=429, headers={"Retry-After": "999999999"}))
     _, run_id = start(world)
     plan_groups(world, run_id)
     world.finish(run_id)

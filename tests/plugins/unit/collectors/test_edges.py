@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import brotli
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -16,7 +21,7 @@ from multidict import CIMultiDict
 from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, TooManyMembers, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import HostBusy, NotJson, ServerFailed, TotalUnusable
-from collect_ops.collectors.links import next_link
+from collect_ops.collectors.links import LinkMalformed, find_next
 from collect_ops.collectors.retry import retry_after_s, wait_before_retry
 from collect_ops.collectors.totals import total_of
 from collect_ops.kernel.errors import ValidationFailed
@@ -108,15 +113,56 @@ def test_what_is_no_connection(text: str) -> None:
         (["<>; rel=next"], ""),
         (["garbage"], None),
         ([], None),
+        # As servers write them.
+        (["<a>; rel='next'"], "a"),
+        (["<a>; rel='prev', <b>; rel = 'next'; title='x'"], "b"),
+        (['<a>; rel="next last"'], "a"),
+        (['<a>; rel="last,next"'], "a"),
+        (["<a>; rel=last next; title=x"], "a"),
+        (["<a>; rel = next , <b>; rel=prev"], "a"),
+        (['<a>; title=Hello, world; rel="next"'], "a"),
+        (["<a>; title=it's; rel=next, <b>; title='x'"], "a"),
+        (['<a>; title="<b>, c"; rel="next"'], "a"),
+        (['<https://h/?x=a,b;c&y=%2F>;rel="next"'], "https://h/?x=a,b;c&y=%2F"),
+        ([' , ,<a>; rel="prev" , , <b>;; rel="next";'], "b"),
+        (["garbage, <b>; rel=next"], "b"),
+        (["https://h/?page=1; rel=prev, <b>; rel=next"], "b"),
+        (["https://h/?page=2; rel=next, <b>; rel=next"], "b"),
+        (["https://h/?page=1; rel=prev"], None),
+        (['<a>; rel="next'], "a"),
     ],
 )
 def test_link_headers(headers: list[str], target: str | None) -> None:
-    assert next_link(headers) == target
+    link = find_next(headers)
+    assert (None if link is None else link.target) == target
 
 
-@given(st.text(max_size=300))
-def test_any_link_header_is_read_without_an_error(header: str) -> None:
-    next_link([header])
+@pytest.mark.parametrize(
+    "header",
+    [
+        'https://h/items?page=2; rel="next"',
+        "/items?page=2; rel='next'",
+        "?page=2;rel=next",
+        "<a>; rel=prev, https://h/items?page=2; rel=next",
+        "https://h/items?a=1,2; rel=next",
+        "</items?page=2; rel=next",
+    ],
+)
+def test_a_next_link_whose_address_cannot_be_told_is_not_the_end(header: str) -> None:
+    with pytest.raises(LinkMalformed):
+        find_next([header])
+
+
+def test_a_link_tells_its_parameters() -> None:
+    link = find_next(['<https://h/?cursor=0:100:0>; rel="next"; results="false"; cursor="0:100:0"'])
+    assert link is not None
+    assert link.params == {"rel": "next", "results": "false", "cursor": "0:100:0"}
+
+
+@given(st.text(max_size=300) | st.text(alphabet="<>;,='\"\\\\ relnxt/", max_size=60))
+def test_any_link_header_is_read(header: str) -> None:
+    with contextlib.suppress(LinkMalformed):
+        find_next([header])
 
 
 @pytest.mark.timeout(10)
@@ -126,33 +172,116 @@ def test_a_hostile_link_header_takes_no_time() -> None:
         "<a>; " + " " * 60_000,
         '<a>; rel="' + '\\"' * 30_000,
         "<" * 60_000,
+        "<a>" + "," * 60_000 + "b",
+        "<a>; b='" + "='" * 30_000,
+        "," * 60_000 + "x" + ", " * 30_000,
+        "a<" * 30_000,
     ):
-        next_link([header])
+        find_next([header])
 
 
 PIECES = st.lists(st.binary(max_size=2000), max_size=20)
 
 
 @given(
-    PIECES, st.sampled_from(["gzip", "deflate", "raw deflate", "identity", "two members"]), st.integers(1, 50)
+    PIECES,
+    st.sampled_from(
+        ["gzip", "deflate", "raw deflate", "identity", "two members", "br", "zstd", "two frames"]
+    ),
+    st.integers(1, 50),
 )
 def test_decoding_gives_back_what_was_encoded(pieces: list[bytes], encoding: str, step: int) -> None:
     body = b"".join(pieces)
+    if encoding == "identity":
+        body = b"x" + body  # what begins as gzip does is gzip, whatever it is called
     wire = {
         "gzip": gzip.compress(body),
         "deflate": zlib.compress(body),
         "raw deflate": zlib.compress(body, wbits=-15),
         "identity": body,
         "two members": gzip.compress(body[:7]) + gzip.compress(body[7:]),
+        "br": brotli.compress(body),
+        "zstd": zstd.compress(body),
+        "two frames": zstd.compress(body[:7]) + zstd.compress(body[7:]),
     }[encoding]
-    name = {"raw deflate": "deflate", "two members": "gzip"}.get(encoding, encoding)
+    name = {"raw deflate": "deflate", "two members": "gzip", "two frames": "zstd"}.get(encoding, encoding)
     assert decode(name, wire, len(body), step) == body
     if body:
         with pytest.raises(OverLimit):
             decode(name, wire, len(body) - 1, step)
-    if encoding not in ("identity", "two members"):  # A whole member is a whole body.
+    # A whole member is a whole body, and so is nothing.
+    if encoding not in ("identity", "two members", "two frames") and len(wire) > 1:
         with pytest.raises(BrokenEncoding):
             decode(name, wire[: len(wire) // 2], len(body), step)
+
+
+@given(
+    st.binary(max_size=500),
+    st.lists(st.sampled_from(["gzip", "br", "zstd", "deflate"]), min_size=1, max_size=3),
+    st.sampled_from(["", "identity", "utf-8"]),
+    st.integers(1, 50),
+)
+def test_several_encodings_are_undone_from_the_last(
+    body: bytes, names: list[str], nothing: str, step: int
+) -> None:
+    wire = body
+    for name in names:
+        wire = COMPRESS[name](wire)
+    assert decode(", ".join([nothing, *names]), wire, len(body) + 1000, step) == body
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+    "deflate": zlib.compress,
+}
+ROWS = b'{"rows": [1, 2, 3]}'
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("encoding", "wire"),
+    [
+        ("gzip", gzip.compress(ROWS) + b"\n"),
+        ("gzip", gzip.compress(ROWS) + b"\0" * 500),
+        ("gzip", gzip.compress(ROWS) + b"\x1f"),
+        ("gzip", gzip.compress(ROWS) + gzip.compress(b"") + b"<!-- -->"),
+        ("zstd", zstd.compress(ROWS) + b"\n"),
+        ("deflate", zlib.compress(ROWS) + b"\n"),
+        ("gzip", ROWS),
+        ("zstd", ROWS),
+        ("gzip, gzip", gzip.compress(ROWS)),
+        ("gzip, gzip", ROWS),
+        ("", gzip.compress(ROWS)),
+        ("identity", gzip.compress(ROWS)),
+        *(
+            (name, ROWS)
+            for name in ("utf-8", "UTF8", "none", "binary", "identity, none", "aws-chunked", '"utf-8"')
+        ),
+    ],
+)
+def test_encodings_as_servers_get_them_wrong(encoding: str, wire: bytes, step: int) -> None:
+    assert decode(encoding, wire, 100, step) == ROWS
+
+
+def test_a_body_that_is_shorter_than_a_magic_number_is_read() -> None:
+    assert decode("zstd", b"[]", 100, 1) == b"[]"
+    assert decode("gzip", b"", 100, 1) == b""
+
+
+@pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
+def test_a_bomb_gets_no_more_memory_than_a_step(name: str) -> None:
+    wire = COMPRESS[name](b" " * (200 << 20))
+    tracemalloc.start()
+    decoder = decoder_for(name, 1 << 20)
+    assert decoder is not None
+    with pytest.raises(OverLimit):
+        decoder.feed(wire)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert decoder_for(name, 4096).beginning(wire) == b" " * 4096  # type: ignore[union-attr]
 
 
 def decode(encoding: str, wire: bytes, limit: int, step: int) -> bytes:
@@ -164,8 +293,8 @@ def decode(encoding: str, wire: bytes, limit: int, step: int) -> bytes:
 
 
 def test_encodings_nobody_asked_for() -> None:
-    assert decoder_for("br", 1) is None
-    assert decoder_for("gzip, gzip", 1) is None
+    assert decoder_for("compress", 1) is None
+    assert decoder_for("gzip, gzip, gzip, gzip", 1) is None
 
 
 @pytest.mark.parametrize(
@@ -205,6 +334,26 @@ NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)
         ({"Retry-After": "Mon, 01 Jan 2024 12:00:30 GMT", "Date": "Mon, 01 Jan 2024 12:00:25 GMT"}, 5),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
+        # As servers write it.
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "120s"}, 120),
+        ({"Retry-After": "2 minutes"}, 120),
+        ({"Retry-After": "1500 ms"}, 1.5),
+        ({"Retry-After": '"30"'}, 30),
+        ({"Retry-After": "30, 60"}, 30),
+        ({"Retry-After": "2024-01-01T12:00:30Z"}, 30),
+        ({"Retry-After": "2024-01-01T14:00:30+02:00"}, 30),
+        ({"Retry-After": "2024-01-01 12:00:30"}, 30),
+        ({"Retry-After": "1704110430"}, 30),
+        ({"Retry-After": "1704110430.5"}, 30.5),
+        ({"Retry-After": "1704110430000"}, 30),
+        ({"Retry-After": "1704110430000000"}, 30),
+        ({"Retry-After": "1704110400"}, 0),
+        ({"Retry-After": "1704110430", "Date": "Mon, 01 Jan 2024 12:00:25 GMT"}, 5),
+        ({"Retry-After": "999999999"}, 999_999_999),
+        ({"Retry-After": "120 bananas"}, None),
+        ({"Retry-After-Ms": "1500", "Retry-After": "2"}, 1.5),
+        ({"X-Retry-After": "9"}, 9),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:

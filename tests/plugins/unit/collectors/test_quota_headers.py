@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from collect_ops.collectors.quota_headers import Allowance, allowance
+from collect_ops.collectors.quota_headers import Allowance, allowance, is_exhausted
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
@@ -100,3 +100,38 @@ def test_what_is_scarce_is_spread_over_its_time() -> None:
     assert Allowance(remaining=50, reset_s=10, limit=100).requests_per_s is None
     assert Allowance(remaining=0, reset_s=10, limit=100).requests_per_s is None
     assert Allowance(remaining=5, reset_s=0, limit=100).requests_per_s is None
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "unlimited", "None", '"0"', "0.0", "0, 0;w=60"])
+@pytest.mark.parametrize("prefix", ["RateLimit-", "X-RateLimit-", "X-Rate-Limit-"])
+def test_a_limit_of_none_leaves_nothing_of_none(limit: str, prefix: str) -> None:
+    headers = CIMultiDict({f"{prefix}Limit": limit, f"{prefix}Remaining": "0", f"{prefix}Reset": "3600"})
+    assert allowance(headers, NOW) is None
+    assert not is_exhausted(headers, NOW)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"RateLimit": "limit=0, remaining=0, reset=3600"},
+        {"RateLimit": '"default";r=0;t=3600', "RateLimit-Policy": '"default";q=0;w=3600'},
+    ],
+)
+def test_a_structured_limit_of_0_is_none_too(headers: dict[str, str]) -> None:
+    assert read(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X-RateLimit-Remaining": "0"}, True),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "60"}, True),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9"}, True),
+        ({"RateLimit": '"a";r=0;t=3'}, True),
+        ({"X-RateLimit-Remaining": "1"}, False),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "0"}, False),
+        ({}, False),
+    ],
+)
+def test_nothing_may_be_left_though_nobody_says_for_how_long(headers: dict[str, str], expected: bool) -> None:
+    assert is_exhausted(CIMultiDict(headers), NOW) is expected

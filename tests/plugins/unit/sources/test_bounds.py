@@ -86,6 +86,8 @@ def test_a_length_is_bounded_when_a_file_is_loaded(tmp_path: Path, field: str) -
         entries = [f"e{number}" for number in range(many)]
     elif field == "target.columns":
         entries = {name: {"type": "text"} for name in entries}
+    elif field == "retry_when":
+        entries = [{"body": name} for name in entries]
     elif field == "request.params":
         entries = {name: {} for name in entries}
     fields = fields_with(field, entries)

@@ -27,6 +27,26 @@ def test_a_file_means_what_it_leaves_out(tmp_path: Path, declared: str, meant: s
     assert [each.field for each in changed_readings_of(path)] == ([] if declared else ["paging.equal_pages"])
 
 
+@pytest.mark.parametrize(
+    ("request_declared", "meant"),
+    [
+        ("", "get"),
+        ("request: {path: /x}\n", "get"),
+        ("request: {method: POST}\n", "refuse"),
+        ("request: {method: POST, redirected_post: get}\n", "get"),
+        ("request: {method: POST, redirected_post: repeat}\n", "repeat"),
+    ],
+)
+def test_a_post_that_is_redirected_is_refused_where_a_file_says_nothing(
+    tmp_path: Path, request_declared: str, meant: str
+) -> None:
+    path = tmp_path / "things.yaml"
+    path.write_text(FILE % ", equal_pages: allow" + request_declared)
+    assert load_source(path).request.redirected_post == meant
+    changed = [each.field for each in changed_readings_of(path)]
+    assert changed == (["request.redirected_post"] if meant == "refuse" else [])
+
+
 def test_what_was_stored_before_goes_on_as_it_was() -> None:
     declared = {"name": "things", "connection": "c", "target": {"table": "t"}, "paging": {"type": "offset"}}
     for format_ in (0, 1, 2):

@@ -220,9 +220,37 @@ def without_marked(schema: dict[str, Any]) -> dict[str, Any]:
                     gone.add(name)
                 else:
                     del parts[name]["properties"][field_name]
+                    _drop_from_defaults(schema, name, field_name)
     for name in gone:
         del schema["$defs"][name]
-    return _without_references(schema, gone)  # type: ignore[no-any-return]
+    schema = _without_references(schema, gone)
+    # A part that only marked fields hold has gone with them.
+    schema["$defs"] = {name: schema["$defs"][name] for name in schema["$defs"] if name in _reached(schema)}
+    return schema
+
+
+def _reached(schema: dict[str, Any]) -> set[str]:
+    """The parts that are referred to, from the source down."""
+    waiting, found = [{**schema, "$defs": {}}], set[str]()
+    while waiting:
+        text = json.dumps(waiting.pop())
+        for name in schema["$defs"]:
+            if name not in found and f'"#/$defs/{name}"' in text:
+                found.add(name)
+                waiting.append(schema["$defs"][name])
+    return found
+
+
+def _drop_from_defaults(value: Any, model: str, field: str) -> None:
+    """Where a part is the default of a field, its own new field has a default there."""
+    if isinstance(value, dict):
+        if value.get("$ref") == f"#/$defs/{model}" and isinstance(value.get("default"), dict):
+            value["default"].pop(field, None)
+        for item in value.values():
+            _drop_from_defaults(item, model, field)
+    elif isinstance(value, list):
+        for item in value:
+            _drop_from_defaults(item, model, field)
 
 
 def _drop_values(parts: dict[str, Any], field: dict[str, Any], values: tuple[Any, ...]) -> None:
