@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collect_ops.collectors.page import Page
     from collect_ops.sources.request import RenderedRequest
 
+#: What becomes of a declared total that is none.
+_STREAMS = "one shard streams, and what lacks at its end cannot be noticed"
+_TOTAL_REMEDY = "see `total` of the declaration"
 # Of a list of fields.
 _SHOWN_CHARS = 1000
 
@@ -201,25 +204,27 @@ async def _ask_total(
     page: Page | None = None,
 ) -> int | None:
     """The total that a request of its own tells, compared with a page; a failure is that request's, not the page's."""
-    from collect_ops.collectors.errors import ExpressionFailed, TotalUnusable, UrlNotFound
+    from collect_ops.collectors.errors import ExpressionFailed, UrlNotFound
     from collect_ops.kernel.errors import CollectOpsError
 
     check = "total request"
     try:
-        total = await collector.total(counting)
+        named = await collector.named_total(counting)
     except CollectOpsError as error:
         collector.mask_error(error)
         remedy = _connection_remedy(source, error)
         if isinstance(error, UrlNotFound):
             remedy = "see total.path of the declaration"
-        elif isinstance(error, ExpressionFailed | TotalUnusable):
+        elif isinstance(error, ExpressionFailed):
             remedy = "see total.value of the declaration"
         findings.add(check, "fault", _one_line(error), remedy or "see `total` of the declaration")
         return None
     findings.add(check, "ok", f"{collector.shown(counting)} answered")
-    if page is not None:
-        _compare_total(total, page, findings)
-    return total
+    if named.problem is not None:
+        findings.add("total", "warning", f"{collector.masked(named.problem)}: {_STREAMS}", _TOTAL_REMEDY)
+    elif page is not None:
+        _compare_total(named.rows, page, findings)
+    return named.rows
 
 
 def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
@@ -236,9 +241,7 @@ def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
 
 def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
     if total is None:
-        findings.add(
-            "total", "warning", "declared, but the source names none", "see `total` of the declaration"
-        )
+        findings.add("total", "warning", f"declared, but the source names none: {_STREAMS}", _TOTAL_REMEDY)
     elif total < len(page.records):
         text = f"the source names {total:,}, and its first page holds {len(page.records):,} rows"
         remedy = "another value is the total: see `total` of the declaration"
@@ -448,8 +451,6 @@ def _check_of(error: Exception) -> str:
 
     if isinstance(error, errors.PageTooLong):
         return "page size"
-    if isinstance(error, errors.TotalUnusable):
-        return "total"
     of_page = (
         errors.NotJson, errors.NestedTooDeep, errors.RecordsNotAList, errors.ExpressionFailed, errors.PageTooLarge,
         errors.PagingValueUnusable, errors.UrlNotFound, errors.RequestRefused,

@@ -15,7 +15,8 @@ def next_link(headers: Iterable[str]) -> str | None:
         for target, params in _links(value):
             # A link with an anchor speaks about another resource than the one that was asked.
             if "next" in params.get("rel", "").lower().split() and "anchor" not in params:
-                return target
+                # Sentry names a next page behind the last one, and says that it holds nothing.
+                return None if params.get("results", "").lower() == "false" else target
     return None
 
 

@@ -220,6 +220,7 @@ def without_marked(schema: dict[str, Any]) -> dict[str, Any]:
                     gone.add(name)
                 else:
                     del parts[name]["properties"][field_name]
+                    _drop_from_defaults(parts, name, field_name)
     for name in gone:
         del schema["$defs"][name]
     schema = _without_references(schema, gone)
@@ -240,9 +241,23 @@ def _reached(schema: dict[str, Any]) -> set[str]:
     return found
 
 
+def _drop_from_defaults(parts: dict[str, Any], name: str, field: str) -> None:
+    """A part that may be left out is shown with what it is then."""
+    for part in parts.values():
+        for holder in part.get("properties", {}).values():
+            if holder.get("$ref") == f"#/$defs/{name}" and isinstance(holder.get("default"), dict):
+                holder["default"].pop(field, None)
+
+
 def _drop_values(parts: dict[str, Any], field: dict[str, Any], values: tuple[Any, ...]) -> None:
     reference = field.get("$ref") or next((one["$ref"] for one in field.get("allOf", ())), None)
     holder = parts[reference.rpartition("/")[2]] if reference else field
+    if values == (None,):
+        # A field that may be null only now was what its schema says beside that.
+        kept = [one for one in holder.pop("anyOf") if one != {"type": "null"}]
+        assert len(kept) == 1
+        holder.update(kept[0])
+        return
     holder["enum"] = [value for value in holder["enum"] if value not in values]
 
 
