@@ -164,8 +164,8 @@ def thinned(asked: Asked) -> Said:
 @quirk
 def thinned_to_nothing(asked: Asked) -> Said:
     """Page 2 of 5 holds nothing that the caller may see."""
-    page = asked.number("page", 1)
-    rows = [] if page == 2 else by_page(asked)
+    page = asked.number("page", asked.number("offset") // 10 + 1)
+    rows = [] if page == 2 else cut((page - 1) * 10, 10)
     return Said(document={"has_more": page < 5, "rows": rows})
 
 
@@ -328,11 +328,31 @@ def one_record(asked: Asked) -> Said:
 
 
 class QuirkyServer(PagedServer):
-    """Serves `QUIRKS`, beside what every test server serves."""
+    """Serves `QUIRKS`, beside what every test server serves.
+
+    `/scroll` pages by cursors that are good for one scroll: `expire` ends those that are under way.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.scroll = 0
+
+    def expire(self) -> None:
+        """No cursor that was given out is good any more."""
+        self.scroll += 1
 
     def _handlers(self) -> Iterator[tuple[str, Any]]:
         yield from super()._handlers()
         yield "/quirk/{name}", self._quirk
+        yield "/scroll", self._scroll
+
+    async def _scroll(self, request: web.Request) -> web.Response:
+        scroll, _, start = request.query.get("cursor", f"{self.scroll}-0").partition("-")
+        if int(scroll) != self.scroll:
+            return web.json_response({"error": "No search context found"}, status=404)
+        after = int(start) + 10
+        following = f"{scroll}-{after}" if after < self.rows else None
+        return web.json_response({"rows": self._cut(int(start), 10), "next_cursor": following})
 
     async def _quirk(self, request: web.Request) -> web.Response:
         recorded = request[RECORDED]

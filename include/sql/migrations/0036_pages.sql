@@ -12,7 +12,7 @@ CREATE TABLE collect.page_fingerprint (
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02);
 COMMENT ON TABLE collect.page_fingerprint IS 'What the rows of a landed page are known by, until its task has ended well';
 COMMENT ON COLUMN collect.page_fingerprint.fingerprint IS
-'BLAKE2b of the keys of the page''s records as sent, of whole records without a declared key';
+'SHA-256, cut to 16 bytes, of the keys of the page''s records as sent; of whole records without a declared key';
 
 -- How often a shard has begun anew because the place to go on from was gone.
 ALTER TABLE collect.shard ADD COLUMN restarts integer NOT NULL DEFAULT 0;

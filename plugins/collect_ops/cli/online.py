@@ -13,8 +13,6 @@ from collect_ops.sources.model import (
     CountShards,
     Disposition,
     NoPaging,
-    OffsetPaging,
-    PagePaging,
     RequestTotal,
     Source,
     UnknownTotal,
@@ -242,8 +240,8 @@ def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
 def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
     if total is None:
         findings.add("total", "warning", f"declared, but the source names none: {_STREAMS}", _TOTAL_REMEDY)
-    elif total < len(page.records):
-        text = f"the source names {total:,}, and its first page holds {len(page.records):,} rows"
+    elif total < page.rows:
+        text = f"the source names {total:,}, and its first page holds {page.rows:,} rows"
         remedy = "another value is the total: see `total` of the declaration"
         findings.add("total", "fault", text, remedy)
     else:
@@ -251,12 +249,13 @@ def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
 
 
 def _first_page(source: Source, page: Page) -> Iterator[Finding]:
-    got = len(page.records)
+    got = page.rows
     if not got:
         remedy = "see `records` and the parameters, if there should be rows"
         yield Finding(check="page", state="warning", text="the first page holds no rows", remedy=remedy)
         return
-    yield Finding(check="page", state="ok", text=f"{got:,} rows on the first page")
+    kept = "" if source.select is None else f", of which select makes {len(page.records):,}"
+    yield Finding(check="page", state="ok", text=f"{got:,} rows on the first page{kept}")
     wanted = _asked_size(source)
     if wanted is None:
         return
@@ -278,8 +277,7 @@ def _asked_size(source: Source) -> int | None:
     """Rows that a page is asked for; None where the request says nothing of it."""
     if isinstance(source.paging, NoPaging):
         return None
-    splits = isinstance(source.paging, OffsetPaging | PagePaging)
-    if not splits and getattr(source.paging, "limit_param", None) is None:
+    if all(getattr(source.paging, name, None) is None for name in ("limit_param", "size_param")):
         return None
     return source.page_size or source.batch_size
 
@@ -291,13 +289,13 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
     if len(pages) > 1 and (repeated := _repeated(*pages[:2])):
         yield repeated
         return
-    got, last = sum(len(page.records) for page in pages), pages[-1]
-    ends = last.next_position is None or not last.records
+    got, last = sum(page.rows for page in pages), pages[-1]
+    ends = last.next_position is None or not last.rows
     if ends and total is not None and total > got:
         text = f"the pages end after {got:,} rows, though the source names {total:,}"
         yield Finding(check=check, state="fault", text=text, remedy=declared)
-    elif last.records and len(pages) > 1:
-        text = f"{len(last.records):,} rows on the second page, other ones"
+    elif last.rows and len(pages) > 1:
+        text = f"{last.rows:,} rows on the second page, other ones"
         yield Finding(check=check, state="ok", text=text)
     elif total is None and got and got == _asked_size(source):
         text, remedy = "none after the first page, which is full", f"if there are more rows, {declared}"
@@ -308,7 +306,8 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
 
 def _repeated(first: Page, second: Page) -> Finding | None:
     """What is wrong with a second page that holds rows of the first."""
-    if second.records and second.records == first.records:
+    same = first.fingerprint is not None and second.fingerprint == first.fingerprint
+    if same or (second.records and second.records == first.records):
         text = "the second page holds the rows of the first: the source does not page as declared"
         names = "see the names of its parameters under `paging`"
         return Finding(check="next page", state="fault", text=text, remedy=names)
@@ -453,7 +452,8 @@ def _check_of(error: Exception) -> str:
         return "page size"
     of_page = (
         errors.NotJson, errors.NestedTooDeep, errors.RecordsNotAList, errors.ExpressionFailed, errors.PageTooLarge,
-        errors.PagingValueUnusable, errors.UrlNotFound, errors.RequestRefused,
+        errors.PagingValueUnusable, errors.PagingLoop, errors.PageNotThere, errors.UrlNotFound,
+        errors.RequestRefused,
     )  # fmt: skip
     return "page" if isinstance(error, of_page) else "connection"
 

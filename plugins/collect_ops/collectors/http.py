@@ -401,7 +401,7 @@ class HttpCollector:
             received_at=answer.received_at,
             number=number,
             next_position=following,
-            total=_evident_total(got.named, step.seen),
+            total=got.named.rows,
             wire_bytes=wire_bytes,
             attempts=attempts,
             request=self._client.described_call(call),
@@ -409,6 +409,7 @@ class HttpCollector:
             unchanged_rows=looked.sent if got.unchanged else None,
             known=self._known(known, got, call, answer, following, whole=whole),
             sent_rows=looked.sent,
+            seen=step.seen,
             fingerprint=looked.fingerprint,
         )
 
@@ -741,11 +742,6 @@ def _stored_count(position: Position | None, field: str) -> int | None:
     """A count that a position holds since it came from this kind of collector; None where it holds none."""
     value = None if position is None else position.get(field)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _evident_total(named: NamedTotal, seen: int) -> int | None:
-    """The total that a page names, or what its rows say instead: a last page may hold more of them."""
-    return None if named.rows is None else max(named.rows, seen)
 
 
 def _means_another(fetched: Fetched, known: Known | None) -> bool:

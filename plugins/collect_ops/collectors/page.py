@@ -53,6 +53,7 @@ class Page:
         known: What it is known by, when the source asks conditionally.
         sent_rows: How many rows of the shard the server sent, where a `select` may have kept fewer or made more of
             them; None: as many as there are records.
+        seen: How many rows the source has at least, by the place of this page's last one; 0 where nothing tells it.
         fingerprint: What its rows are known by, so that an equal page is noticed; None where that says nothing, or
             where the source allows equal pages.
     """
@@ -71,12 +72,18 @@ class Page:
     unchanged_rows: int | None = None
     known: Known | None = None
     sent_rows: int | None = None
+    seen: int = 0
     fingerprint: bytes | None = None
 
     @property
     def unchanged(self) -> bool:
         """Whether its rows are those that have landed before."""
         return self.unchanged_rows is not None
+
+    @property
+    def evident_total(self) -> int | None:
+        """The total that it names, or what its rows say instead: a last page may hold more than that."""
+        return None if self.total is None else max(self.total, self.seen)
 
     @property
     def rows(self) -> int:

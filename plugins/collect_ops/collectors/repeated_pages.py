@@ -19,6 +19,9 @@ from collect_ops.sources.expressions import ExpressionFails, compiled
 from collect_ops.sources.model import NoPaging, Source
 
 _DIGEST_BYTES = 16
+#: Rows without a key are compared whole, and of a longer page so many, spread over it: all of 5,000 rows of 20 fields
+#: would cost four milliseconds, a tenth of what the page costs.
+_MOST_WHOLE_ROWS = 1000
 
 Values = Callable[[Sequence[Json]], list[Json]]
 """A key column's value in each of the records, as sent.
@@ -55,9 +58,10 @@ class PagePrints:
         keys = self._keys_of(records)
         if keys is None and len(records) == 1:
             return None
-        digest = hashlib.blake2b(scope, digest_size=_DIGEST_BYTES)
-        digest.update(_encoded(records if keys is None else keys))
-        return digest.digest()
+        # Of the fast ones here it is the one that processors have an instruction for.
+        digest = hashlib.sha256(b"%d %b " % (len(records), scope))
+        digest.update(_encoded(_spread(records) if keys is None else keys))
+        return digest.digest()[:_DIGEST_BYTES]
 
     def _keys_of(self, records: Sequence[Json]) -> list[list[Json]] | None:
         """The keys of all records; None without a declared one, or when a record lacks it: then whole rows count."""
@@ -68,6 +72,11 @@ class PagePrints:
         except (LookupError, TypeError, ExpressionFails):
             return None
         return None if any(None in column for column in columns) else columns
+
+
+def _spread(records: Sequence[Json]) -> Sequence[Json]:
+    step = -(-len(records) // _MOST_WHOLE_ROWS)
+    return records if step <= 1 else [*records[::step], records[-1]]
 
 
 def _values_at(name: str, path: str | None) -> Values:

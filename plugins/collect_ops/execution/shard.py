@@ -406,7 +406,7 @@ class ShardRun:
                     "http_retries": page.attempts - 1,
                     "fetch_s": fetch_s,
                     "land_s": land_s,
-                    "source_total": page.total,
+                    "source_total": page.evident_total,
                     # A shard with too many bad rows fails, so its last page must not make it DONE.
                     "last": page.next_position is None and too_many is None,
                 },

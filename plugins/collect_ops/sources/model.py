@@ -167,7 +167,7 @@ EqualPages = Annotated[
 ]
 
 
-def _nested_in_files(paging: BaseModel) -> str | None:
+def body_names_in_files(paging: BaseModel) -> str | None:
     """Only where it makes a difference: a name with a dot that goes into a body."""
     names = (getattr(paging, field, None) for field in PAGING_PARAMS)
     in_body = getattr(paging, "location", "query") == "body"
@@ -178,7 +178,7 @@ BodyNames = Annotated[
     Literal["flat", "nested"],
     Since(format=3),
     InFiles(
-        value=_nested_in_files, before="a dot in a parameter's name stood in the body's key", keep="flat"
+        value=body_names_in_files, before="a dot in a parameter's name stood in the body's key", keep="flat"
     ),
 ]
 AdvanceBy = Annotated[Literal["rows", "page_size"], Since(format=3)]

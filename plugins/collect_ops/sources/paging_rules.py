@@ -8,7 +8,14 @@ from typing import Any
 from collect_ops.kernel.errors import Fault
 from collect_ops.sources import expressions
 from collect_ops.sources.condition_rules import condition_faults
-from collect_ops.sources.model import PAGING_PARAMS, OffsetPaging, PagePaging, Paging, Source
+from collect_ops.sources.model import (
+    PAGING_PARAMS,
+    OffsetPaging,
+    PagePaging,
+    Paging,
+    Source,
+    body_names_in_files,
+)
 
 #: Statuses by which a source may say that there are no more rows; the others mean something else, and never that.
 _NEVER_AN_END = frozenset({401, 403, 407, 408, 425, 429})
@@ -45,7 +52,9 @@ def nested_path(paging: Paging, name: str) -> tuple[str, ...]:
 def nested_name_faults(source: Source) -> Iterator[Fault]:
     """Names with dots: where each part is a key, and every key but the last leads to an object."""
     paging = source.paging
-    if getattr(paging, "body_names", "flat") != "nested":
+    # A file is looked at as it was written: what it means by leaving the field out is not in it yet.
+    declared = "body_names" in paging.model_fields_set
+    if (getattr(paging, "body_names", None) if declared else body_names_in_files(paging)) != "nested":
         return
     if getattr(paging, "location", "query") != "body":
         yield Fault(field="paging.body_names", value="nested", problem="needs paging.location body")

@@ -197,8 +197,9 @@ async def test_a_loop_ends_after_the_pages_before_it(paging: dict[str, Any]) -> 
 
 
 async def test_empty_pages_do_not_go_on_for_ever() -> None:
+    changes = {"paging": {"type": "next_url", "next_url": "next"}, "limits": {"max_empty_pages": 100}}
     with PagedServer() as server, pytest.raises(PagingLoop, match="100 pages in a row were empty"):
-        await collect(collector(server, "/loop_empty", paging={"type": "next_url", "next_url": "next"}))
+        await collect(collector(server, "/loop_empty", **changes))
 
 
 async def test_more_pages_than_allowed_is_an_error() -> None:

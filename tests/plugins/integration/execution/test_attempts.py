@@ -23,7 +23,7 @@ from tests.plugins.integration.execution.checks import (
     target,
 )
 from tests.plugins.integration.world import World, source
-from tests.servers.paged import Failure, PagedServer, Recorded
+from tests.servers.paged import Failure, PagedServer, Recorded, pages_only
 
 Serve = Callable[..., PagedServer]
 PERMANENT = Failure(status=404)
@@ -35,8 +35,8 @@ def retries(**changes: Any) -> dict[str, Any]:
 
 
 def in_shard(*numbers: int) -> Callable[[Recorded], bool]:
-    """Matches requests of these shards of 100 rows; the one that asks for the total asks for a single row."""
-    return lambda request: offset_of(request) // 100 in numbers and int(request.query.get("limit", 0)) > 1
+    """Matches requests of these shards of 100 rows."""
+    return pages_only(lambda request: offset_of(request) // 100 in numbers)
 
 
 def run_until_settled(world: World, task_id: int, run_id: str) -> None:
@@ -134,7 +134,7 @@ def test_what_cannot_succeed_is_not_tried_again(world: World, serve: Serve) -> N
 
 def asked_shards(server: PagedServer) -> set[int]:
     """The shards of 100 rows that pages were asked of."""
-    pages = [request for request in server.requests if int(request.query.get("limit", 0)) > 1]
+    pages = filter(pages_only(), server.requests)
     return {offset_of(request) // 100 for request in pages}
 
 

@@ -115,8 +115,11 @@ CASES: dict[str, Case] = {
         fields=paging("page", advance_by="page_size"),
         ids=tuple(number for number in ALL if number // 10 != 1),
     ),
+    "a page thinned to nothing, by page": Case(
+        quirk="thinned_to_nothing", fields=PAGE, ids=tuple(number for number in ALL if number // 10 != 1)
+    ),
     "a page thinned to nothing, not declared": refused(
-        "thinned_to_nothing", PAGE, "PagingLoop", "advance_by", FIRST_TEN
+        "thinned_to_nothing", OFFSET, "PagingLoop", "advance_by", FIRST_TEN
     ),
     # Totals.
     "total moves": Case(

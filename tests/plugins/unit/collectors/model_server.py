@@ -264,7 +264,7 @@ class _Landing:
                     return
                 self.rows += [record["id"] for record in page.records]
                 self.fetched += page.rows
-                self.named += [] if page.total is None else [page.total]
+                self.named += [] if page.evident_total is None else [page.evident_total]
         except CollectorError as error:
             self.errors.append(error)
 
