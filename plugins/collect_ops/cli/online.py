@@ -13,6 +13,8 @@ from collect_ops.sources.model import (
     CountShards,
     Disposition,
     NoPaging,
+    OffsetPaging,
+    PagePaging,
     RequestTotal,
     Source,
     UnknownTotal,
@@ -286,7 +288,7 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
     if isinstance(source.paging, NoPaging) or not pages:
         return
     check, declared = "next page", "see `paging` of the declaration"
-    if len(pages) > 1 and (repeated := _repeated(*pages[:2])):
+    if len(pages) > 1 and (repeated := _repeated(source, *pages[:2])):
         yield repeated
         return
     got, last = sum(page.rows for page in pages), pages[-1]
@@ -304,7 +306,7 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
         yield Finding(check=check, state="ok", text="none after the first page")
 
 
-def _repeated(first: Page, second: Page) -> Finding | None:
+def _repeated(source: Source, first: Page, second: Page) -> Finding | None:
     """What is wrong with a second page that holds rows of the first."""
     same = first.fingerprint is not None and second.fingerprint == first.fingerprint
     if same or (second.records and second.records == first.records):
@@ -317,9 +319,18 @@ def _repeated(first: Page, second: Page) -> Finding | None:
         f"{len(second.records):,} rows on the second page, {shared:,} of them were on the first: the source "
         "repeats rows"
     )
-    return Finding(
-        check="next page", state="warning", text=text, remedy="ask for a fixed order, if the source can sort"
-    )
+    remedy = "ask for a fixed order, if the source can sort"
+    if isinstance(source.paging, OffsetPaging) and shared == 1 and second.records[0] == first.records[-1]:
+        remedy = "if the source counts offsets from 1, paging.first_offset: 1"
+    elif isinstance(source.paging, OffsetPaging | PagePaging) and _is_short(source, first):
+        remedy += "; if it leaves rows out of its pages, paging.advance_by: page_size"
+    return Finding(check="next page", state="warning", text=text, remedy=remedy)
+
+
+def _is_short(source: Source, page: Page) -> bool:
+    """Whether a page holds fewer rows than were asked for."""
+    wanted = _asked_size(source)
+    return wanted is not None and page.rows < wanted
 
 
 def _shared(first: Page, second: Page) -> int:

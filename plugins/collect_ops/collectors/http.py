@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import orjson
 from yarl import URL
 
-from collect_ops.collectors import json_body
 from collect_ops.collectors.answer import (
     Answer,
     beginning_of,
@@ -31,11 +30,11 @@ from collect_ops.collectors.conditional import (
     etag_of,
     last_modified_of,
 )
-from collect_ops.collectors.conditions import body_expressions, first_met, named_statuses
+from collect_ops.collectors.conditions import body_expressions
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.ends import NOTHING_THERE, Ends
 from collect_ops.collectors.errors import (
     CollectorError,
-    ExpressionFailed,
     PageNotThere,
     PagingLoop,
     PagingValueUnusable,
@@ -52,14 +51,14 @@ from collect_ops.collectors.paging import (
     Reply,
     Step,
     counts_rows,
-    names_itself,
     pager_for,
 )
 from collect_ops.collectors.repeated_pages import PagePrints
 from collect_ops.collectors.retry import RetryNotice
 from collect_ops.collectors.totals import NamedTotal, is_at_least
 from collect_ops.collectors.urls import parse_url
-from collect_ops.sources.expressions import LONG_EFFORT, ExpressionFails, compiled
+from collect_ops.collectors.walk import OWN_FIELDS, Got, Looked, Walk
+from collect_ops.sources.expressions import LONG_EFFORT, compiled
 from collect_ops.sources.model import (
     BodyTotal,
     CursorPaging,
@@ -82,77 +81,6 @@ _SEARCHED_HERE_BYTES = 1024
 _EXCERPT_CHARS = 200
 # A longer entity tag is not remembered.
 _MAX_VALIDATOR_CHARS = 1024
-#: Statuses by which servers answer a page behind the last one, and a cursor that they do not know any more.
-_NOTHING_THERE = frozenset({400, 404, 409, 410, 412, 416, 422})
-#: What a position holds beside its pager's own fields.
-_OWN_FIELDS = ("page", "rows", "total")
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """What one walk through a span remembers: to notice when it goes in circles, and when it has come to its end.
-
-    Args:
-        resumed: It goes on from a stored position.
-        start_over: Where that position is refused, the shard may begin anew.
-        scope: What pages must have in common beside their rows to be equal, where they are all of the shard.
-        rows: Rows so far, those before a resume included.
-        total: The newest total that a page has named.
-        previous: What the rows of the page before are known by.
-    """
-
-    span: Span
-    request: RenderedRequest
-    recall: Recall | None = None
-    resumed: bool = False
-    start_over: bool = False
-    scope: bytes = b""
-    seen: set[int] = field(default_factory=set)
-    requests: int = 0
-    empty_in_a_row: int = 0
-    rows: int = 0
-    total: int | None = None
-    previous: bytes | list[Any] | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether as many rows have come as the source has named."""
-        return self.total is not None and self.rows >= self.total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Got:
-    """What a page holds, or held when it is unchanged.
-
-    Args:
-        ended: It says that there are no more rows.
-    """
-
-    records: list[Any]
-    reply: Reply
-    named: NamedTotal = field(default_factory=NamedTotal)
-    ended: bool = False
-    unchanged: Validator | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
-    """What came of looking through a page.
-
-    Args:
-        step: Where paging goes on.
-        kept: The records to land.
-        sent: How many records of the shard the server sent.
-        own: These, as sent.
-        fingerprint: What they are known by.
-    """
-
-    got: _Got
-    step: Step
-    kept: list[Any]
-    sent: int
-    own: list[Any]
-    fingerprint: bytes | None
 
 
 class HttpCollector:
@@ -190,7 +118,7 @@ class HttpCollector:
         self._pager = pager_for(source)
         self._expressions = page_expressions(source)
         self._prints = PagePrints(source)
-        self._end_statuses = named_statuses(source.end)
+        self._ends = Ends(source)
         self._ahead: set[asyncio.Task[Page | None]] = set()
         self._client = HttpClient(
             source,
@@ -254,7 +182,8 @@ class HttpCollector:
             fetched = await self._client.fetch(call)
         except CollectorError as error:
             answer, error.answer = error.answer, None
-            if isinstance(answer, Answer) and self._is_declared_end(answer):
+            by_page = not isinstance(self._source.total, RequestTotal)
+            if by_page and isinstance(answer, Answer) and self._ends.refuses(answer):
                 return NamedTotal(rows=0)
             raise
         with self._client.masking():
@@ -332,16 +261,11 @@ class HttpCollector:
             CollectorError: One of its subclasses says what is wrong; `Transient` or `Permanent` whether it
             stays so.
         """
-        run = _Run(
-            span=span,
-            request=request or self._request,
-            recall=recall,
-            resumed=position is not None,
-            start_over=start_over,
-            scope=scope,
-            rows=_stored_count(position, "rows") or 0,
-            total=_stored_count(position, "total"),
+        run = Walk(
+            span=span, request=request or self._request, recall=recall, start_over=start_over, scope=scope
         )
+        if position is not None:
+            run.go_on_from(position)
         current: asyncio.Task[Page | None] | None
         current = self._start(run, self._pager.begin(span) if position is None else position)
         try:
@@ -356,17 +280,17 @@ class HttpCollector:
             if current is not None:
                 await _cancel({current})
 
-    def _start(self, run: _Run, position: Position) -> asyncio.Task[Page | None]:
+    def _start(self, run: Walk, position: Position) -> asyncio.Task[Page | None]:
         task = asyncio.create_task(self._masked_page(run, position))
         self._ahead.add(task)
         task.add_done_callback(self._ahead.discard)
         return task
 
-    async def _masked_page(self, run: _Run, position: Position) -> Page | None:
+    async def _masked_page(self, run: Walk, position: Position) -> Page | None:
         with self._client.masking():
             return await self._page(run, position)
 
-    async def _page(self, run: _Run, position: Position) -> Page | None:
+    async def _page(self, run: Walk, position: Position) -> Page | None:
         number = position.get("page", 0)
         if not isinstance(number, int) or number < 0:
             raise PositionUnusable(
@@ -413,7 +337,7 @@ class HttpCollector:
             fingerprint=looked.fingerprint,
         )
 
-    async def _fetched(self, run: _Run, call: Call, number: int) -> Fetched:
+    async def _fetched(self, run: Walk, call: Call, number: int) -> Fetched:
         """A page's answer; one that is refused where no more rows are is a page without any.
 
         Raises:
@@ -424,37 +348,19 @@ class HttpCollector:
             return await self._client.fetch(call)
         except CollectorError as error:
             answer, error.answer = error.answer, None
-            if not isinstance(answer, Answer) or answer.status not in _NOTHING_THERE | self._end_statuses:
+            if not isinstance(answer, Answer) or not self._ends.may_be(answer):
                 raise
             by_token = run.resumed and run.requests == 1 and not counts_rows(self._pager)
             if by_token and run.start_over and not run.complete:
                 raise ResumeRefused(answer.shown, answer.status, number) from error
-            if self._is_declared_end(answer) or (number > 0 and run.complete):
+            if self._ends.refuses(answer) or (number > 0 and run.complete):
                 return Fetched(answer=answer, document=None, attempts=1)
-            if number == 0 or answer.status not in _NOTHING_THERE:
+            if number == 0 or answer.status not in NOTHING_THERE:
                 raise
             beginning = beginning_of(answer)
             raise PageNotThere(answer.shown, answer.status, number, run.rows, beginning) from error
 
-    def _is_declared_end(self, answer: Answer) -> bool:
-        """Whether an answer that refuses a request is declared to say that there are no more rows."""
-        if answer.status not in self._end_statuses:
-            return False
-        try:
-            document = json_body.parse(answer.body, max_depth=self._source.limits.max_depth)
-        except (json_body.Unreadable, json_body.Truncated, json_body.TooDeep):
-            document = None  # most refusals are for people; a condition on the body is not met then
-        return self._is_end(answer, document)
-
-    def _is_end(self, answer: Answer, document: Any) -> bool:
-        try:
-            met = first_met(self._source.end, status=answer.status, headers=answer.headers, document=document)
-        except ExpressionFails as error:
-            expressions = " ; ".join(body_expressions(self._source.end))
-            raise ExpressionFailed(answer.shown, "end", expressions, str(error)) from error
-        return met is not None
-
-    async def _conditional(self, run: _Run, call: Call) -> tuple[Call, Known | None]:
+    async def _conditional(self, run: Walk, call: Call) -> tuple[Call, Known | None]:
         """The call, asking for its page only if it has changed from what is known of it."""
         if run.recall is None:
             return call, None
@@ -464,19 +370,19 @@ class HttpCollector:
         return replace(call, conditions=conditions), Known(request=request, validator=validator)
 
     async def _looked_through(
-        self, run: _Run, position: Position, fetched: Fetched, known: Known | None
-    ) -> _Looked:
+        self, run: Walk, position: Position, fetched: Fetched, known: Known | None
+    ) -> Looked:
         """What a page holds, and where paging goes on; in a thread what may take long."""
 
-        def look() -> _Looked:
+        def look() -> Looked:
             got = self._got(fetched, known)
             step = self._step(run, position, got)
             sent = len(range(got.reply.rows)[step.first : step.stop])
             if got.unchanged or step.discard:
-                return _Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=None)
+                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=None)
             own = got.records if sent == len(got.records) else got.records[step.first : step.stop]
             alone = step.next is None and run.rows == 0
-            return _Looked(
+            return Looked(
                 got=got,
                 step=step,
                 kept=selected(own, self._source, got.reply.shown),
@@ -494,7 +400,7 @@ class HttpCollector:
         effort = sum(compiled(expression).effort(size_bytes) for expression in expressions)
         return await asyncio.to_thread(look) if effort >= LONG_EFFORT else look()
 
-    def _got(self, fetched: Fetched, known: Known | None) -> _Got:
+    def _got(self, fetched: Fetched, known: Known | None) -> Got:
         answer, document = fetched.answer, fetched.document
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
@@ -508,12 +414,11 @@ class HttpCollector:
                 shown=answer.shown,
                 total=named.exact,
             )
-            return _Got(records=[], reply=reply, named=named, unchanged=validator)
+            return Got(records=[], reply=reply, named=named, unchanged=validator)
         if answer.status >= 400:
-            return _Got(records=[], reply=Reply(rows=0, url=answer.url, shown=answer.shown), ended=True)
+            return Got(records=[], reply=Reply(rows=0, url=answer.url, shown=answer.shown), ended=True)
         named = total_in(document, self._source, answer)
-        more = says_more(document)
-        ended = more is False or self._is_end(answer, document)
+        ended = self._ends.closes(answer, document)
         records = records_of(document, self._source, answer, named, ended=ended)
         reply = Reply(
             rows=len(records),
@@ -522,15 +427,15 @@ class HttpCollector:
             url=answer.url,
             shown=answer.shown,
             total=named.exact,
-            more=more,
+            more=says_more(document),
         )
-        return _Got(records=records, reply=reply, named=named, ended=ended)
+        return Got(records=records, reply=reply, named=named, ended=ended)
 
     def _remembered_total(self, validator: Validator) -> NamedTotal:
         rows = validator.total
         return NamedTotal(rows=rows, at_least=rows is not None and is_at_least(self._source.total, rows))
 
-    def _step(self, run: _Run, position: Position, got: _Got) -> Step:
+    def _step(self, run: Walk, position: Position, got: Got) -> Step:
         in_links = isinstance(self._pager, LinkHeaderPager) and got.reply.links
         if got.unchanged is not None and not counts_rows(self._pager) and not in_links:
             return Step(next=got.unchanged.following)
@@ -543,7 +448,7 @@ class HttpCollector:
     def _known(
         self,
         known: Known | None,
-        got: _Got,
+        got: Got,
         call: Call,
         answer: Answer,
         following: dict[str, Any] | None,
@@ -574,7 +479,7 @@ class HttpCollector:
             return replace(known, validator=None)
         after = None if following is None or counts_rows(self._pager) else {**following}
         if after is not None:
-            for name in _OWN_FIELDS:
+            for name in OWN_FIELDS:
                 after.pop(name, None)
         validator = Validator(
             etag=etag,
@@ -585,7 +490,7 @@ class HttpCollector:
         )
         return replace(known, validator=validator)
 
-    def _next_call(self, run: _Run, position: Position, number: int) -> Call | None:
+    def _next_call(self, run: Walk, position: Position, number: int) -> Call | None:
         """The call for a position, once it is sure that it leads somewhere new."""
         try:
             ask = self._pager.ask(run.span, position)
@@ -604,7 +509,7 @@ class HttpCollector:
         return call
 
     async def _following(
-        self, run: _Run, asked: Position, call: Call, looked: _Looked, number: int
+        self, run: Walk, asked: Position, call: Call, looked: Looked, number: int
     ) -> dict[str, Any] | None:
         """The position after a page, as it is stored; None when the page was the last one."""
         empty = looked.got.reply.rows == 0
@@ -612,9 +517,10 @@ class HttpCollector:
         run.rows += looked.sent
         run.total = run.total if looked.got.named.exact is None else looked.got.named.exact
         position = looked.step.next
-        if position is None or self._ends_at_itself(run, asked, call, looked):
+        by_count = counts_rows(self._pager)
+        if position is None or (not by_count and run.ends_at_itself(asked, str(call.url), looked)):
             return None
-        run.previous = looked.fingerprint or (looked.own if len(looked.own) == 1 else None)
+        run.previous = looked.known
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
             position = {**position, "url": self._client.without_credentials(position["url"])}
@@ -643,31 +549,11 @@ class HttpCollector:
                 reason = f"{run.empty_in_a_row:,} pages in a row were empty (limits.max_empty_pages)"
                 raise PagingLoop(self._client.shown(call.url), reason)
         following = {**position, "page": number + 1}
-        if not counts_rows(self._pager):
+        if not by_count:
             following["rows"] = run.rows
             if run.total is not None:
                 following["total"] = run.total
         return following
-
-    def _ends_at_itself(self, run: _Run, asked: Position, call: Call, looked: _Looked) -> bool:
-        """Whether a page names itself as the next one, and means by it that there is none.
-
-        It does when it holds other rows than the page before, or when as many rows have come as there are. A first
-        page that names itself, or a page with the rows of the one before, is no end: what paging asks for is ignored.
-        """
-        following = looked.step.next
-        if following is None or not looked.own or counts_rows(self._pager):
-            return False
-        if following.get("url") == str(call.url):
-            by_itself = asked.get("url") is not None
-        elif names_itself(asked, following):
-            by_itself = True
-        else:
-            return False
-        if run.complete:
-            return True
-        this = looked.fingerprint or (looked.own if len(looked.own) == 1 else None)
-        return by_itself and this is not None and this != run.previous
 
     async def _gives_away(self, text: str) -> bool:
         if len(text) <= _SEARCHED_HERE_BYTES:
@@ -736,12 +622,6 @@ def _with_value(body: Mapping[str, Any], path: tuple[str, ...], value: Any) -> d
         return {**body, first: value}
     within = body.get(first)
     return {**body, first: _with_value(within if isinstance(within, dict) else {}, tuple(rest), value)}
-
-
-def _stored_count(position: Position | None, field: str) -> int | None:
-    """A count that a position holds since it came from this kind of collector; None where it holds none."""
-    value = None if position is None else position.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _means_another(fetched: Fetched, known: Known | None) -> bool:

@@ -248,7 +248,9 @@ class PagePager(Pager):
         place = turn * self.size if self._by_size and self.size is not None else after
         last = rows == 0 and reply.more is not True and (not self._by_size or reply.total is None)
         finished = last or _reached(place, span, reply.total)
-        return Step(next=None if finished else {"turn": turn, "offset": after}, seen=after)
+        # Processes of release 0.1.0 go on from offset and size, and make sure of both.
+        following = {"turn": turn, "offset": after, "size": max(1, -(-after // turn)), "honoured": False}
+        return Step(next=None if finished else following, seen=after)
 
     def _range(self, span: Span, position: Position, reply: Reply) -> Step:
         offset, size = _integer(position, "offset"), _integer(position, "size")

@@ -17,6 +17,7 @@ from collect_ops.collectors.errors import CollectorError, EqualPage, HostHeld, R
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.collectors.paging import named_parameter
+from collect_ops.collectors.totals import is_at_least
 from collect_ops.coordination.lease import Lease
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.stealing import handed_over
@@ -441,7 +442,8 @@ class ShardRun:
     def _repeated(self, page: Page, earlier: Mapping[str, Any]) -> Exception:
         paging, shard_no = self._kit.source.paging, self._shard.shard_no
         same_shard = earlier.get("shard_no") == shard_no
-        if same_shard and earlier["page"] == page.number - 1 and getattr(paging, "equal_pages", "") == "end":
+        before = same_shard and earlier["page"] == page.number - 1
+        if before and getattr(paging, "equal_pages", "") == "end" and not self._knows_its_end(page):
             return _Repeated()
         parameter = named_parameter(paging)
         if not same_shard and self._shard.params:
@@ -451,6 +453,11 @@ class ShardRun:
         else:
             where = f"page {earlier['page'] + 1}" + ("" if same_shard else f" of shard {earlier['shard_no']}")
         return EqualPage(page.request.get("url", ""), parameter, page.number, where)
+
+    def _knows_its_end(self, page: Page) -> bool:
+        """Whether the number of rows is known, so that a page that repeats before they have come is no end."""
+        named = page.total is not None and not is_at_least(self._kit.source.total, page.total)
+        return named or self._shard.span.size is not None
 
     async def _remember(self, page: Page, landed: Landed) -> None:
         """Keep what a landed page is known by, or make sure that the rows of an unchanged one are there.

@@ -272,7 +272,9 @@ def test_planning_that_fails_is_tried_again(world: World, serve: Serve) -> None:
     assert_exact(world, 120)
 
 
-def test_a_total_that_changes_between_attempts_changes_no_shard(world: World, serve: Serve) -> None:
+def test_a_total_that_changes_between_attempts_changes_no_shard_and_is_told(
+    world: World, serve: Serve
+) -> None:
     # Shards are stored once, with the total they were cut from: else a resumed one would cover other rows.
     server = serve(rows=300)
     world.add(source(target=target("append")))
@@ -283,7 +285,8 @@ def test_a_total_that_changes_between_attempts_changes_no_shard(world: World, se
     server.rows = 500
     world.run(claim_next(world))
     task = world.task(task_id)
-    assert (task["status"], task["shards_total"], task["total_rows"]) == ("COMPLETED", 3, 300)
+    assert (task["status"], task["shards_total"], task["total_rows"]) == ("PARTIAL", 3, 300)
+    assert "500" in task["reason"]
     assert landed(world) == list(range(300))
 
 

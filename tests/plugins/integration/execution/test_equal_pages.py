@@ -51,8 +51,9 @@ def fingerprints(world: World) -> list[int]:
     return [row["n"] for row in world.rows("SELECT count(*)::int AS n FROM collect.page_fingerprint")]
 
 
-def goes_on_from(row: int) -> Callable[[Recorded], bool]:
-    return lambda request: request.query.get("cursor", "").endswith(f"-{row}")
+def goes_on(server: QuirkyServer) -> Callable[[Recorded], bool]:
+    """Matches the third page of the scroll that is under way."""
+    return lambda request: request.query.get("cursor") == f"{server.scroll}-20"
 
 
 def test_equal_readings_of_several_tasks_all_land(world: World, server: QuirkyServer) -> None:
@@ -129,7 +130,7 @@ def test_shards_by_values_may_have_the_same_few_rows(world: World, server: Quirk
 def expired(world: World, server: QuirkyServer, disposition: str) -> tuple[int, str]:
     """A task whose stream stopped behind its second page, and whose cursor expires before it goes on."""
     world.add(declared("/scroll", **CURSOR, target=target(disposition)))
-    server.fail_where(goes_on_from(20), Failure(status=500))
+    server.fail_where(goes_on(server), Failure(status=500))
     task_id, run_id = start(world, force=True)
     asyncio.run(side_by_side(world, run_id, plan_groups(world, run_id)))
     server.mend()
@@ -154,7 +155,7 @@ def test_a_shard_whose_cursor_has_expired_begins_anew(
 def test_it_begins_anew_once_only(world: World, server: QuirkyServer) -> None:
     task_id, run_id = expired(world, server, "append")
     # Begun anew, it stops at the same place, and its cursor expires again.
-    server.fail_where(goes_on_from(20), Failure(status=500))
+    server.fail_where(goes_on(server), Failure(status=500))
     world.finish(run_id)
     run_id = claim_next(world)
     asyncio.run(side_by_side(world, run_id, plan_groups(world, run_id)))

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -95,6 +96,7 @@ class Task:
         return self.outcome.reason or ""
 
 
+@lru_cache(maxsize=8)
 def source_of(model: Model) -> Source:
     """The source of a model, as its file means it."""
     paging: dict[str, Any] = {"type": model.style}
@@ -117,7 +119,7 @@ def source_of(model: Model) -> Source:
             paging |= {"advance_by": "page_size"}
         if model.behind == "404":
             end = [{"status": [404]}]
-        if model.behind == "last":
+        if model.behind == "last" and model.style in COUNTED:
             paging |= {"equal_pages": "end"}
     # Who goes on by page sizes names one that the server fills: of a page with gaps nothing else tells its size.
     capped = model.cap if model.declared and model.hidden and model.style in COUNTED else None
@@ -260,7 +262,7 @@ class _Landing:
     async def shard(self, collector: HttpCollector, shard: ShardSpan) -> None:
         try:
             async for page in collector.pages(Span(offset=shard.offset, size=shard.size)):
-                if self._repeats(page, shard.number):
+                if self._repeats(page, shard.number, sized=shard.size is not None):
                     return
                 self.rows += [record["id"] for record in page.records]
                 self.fetched += page.rows
@@ -268,13 +270,15 @@ class _Landing:
         except CollectorError as error:
             self.errors.append(error)
 
-    def _repeats(self, page: Page, shard: int) -> bool:
+    def _repeats(self, page: Page, shard: int, *, sized: bool) -> bool:
         if page.fingerprint is None:
             return False
         earlier = self.prints.setdefault(page.fingerprint, (shard, page.number))
         if earlier == (shard, page.number):
             return False
-        if getattr(self.source.paging, "equal_pages", "") == "end" and earlier == (shard, page.number - 1):
+        named = page.total is not None and not is_at_least(self.source.total, page.total)
+        ends = getattr(self.source.paging, "equal_pages", "") == "end" and not named and not sized
+        if ends and earlier == (shard, page.number - 1):
             return True
         raise EqualPage("", named_parameter(self.source.paging), page.number, str(earlier))
 
