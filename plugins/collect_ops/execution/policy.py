@@ -379,7 +379,8 @@ def _plan_failed(
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
     planned, fetched = attempt.named_total, sums.rows_fetched
     # Pages that are fetched one after the other name the total anew, up to the last one.
-    named = sums.source_total if planned is None or (sums.streams and sums.source_total) else planned
+    newer = sums.source_total is not None and (planned is None or sums.streams)
+    named = sums.source_total if newer else planned
     exact = not attempt.total_at_least
     if exact and not sums.streams and sums.source_total not in (None, planned) and planned is not None:
         reason = (
