@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -76,15 +77,14 @@ class PagePrints:
 
 def _spread(records: Sequence[Json]) -> Sequence[Json]:
     step = -(-len(records) // _MOST_WHOLE_ROWS)
-    return records if step <= 1 else [*records[::step], records[-1]]
+    return list(records) if step <= 1 else [*records[::step], records[-1]]
 
 
 def _values_at(name: str, path: str | None) -> Values:
     """How the values of a key column are read."""
     text = path or name
     if text.isidentifier():
-        field = itemgetter(text)
-        return lambda records: list(map(field, records))
+        return partial(_field_of, field=text)
     parts = text.split(".")
     if all(part.isidentifier() for part in parts):
         fields = [itemgetter(part) for part in parts]
@@ -98,6 +98,15 @@ def _values_at(name: str, path: str | None) -> Values:
         return below
     expression = compiled(text)
     return lambda records: [expression.search(record) for record in records]
+
+
+def _field_of(records: Sequence[Json], *, field: str) -> list[Json]:
+    # Records that were read straight as rows give a field without being parsed.
+    row_type = getattr(records, "row_type", None)
+    if row_type is not None and field in row_type.fields:
+        values: list[Json] = row_type.column(records.rows, field)  # type: ignore[attr-defined]
+        return values
+    return list(map(itemgetter(field), records))
 
 
 def _encoded(value: object) -> bytes:

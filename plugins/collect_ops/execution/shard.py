@@ -27,7 +27,7 @@ from collect_ops.landing.errors import LandingCollision
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import Epoch, PageMemory
 from collect_ops.landing.model import Landed, LandingPage, Origin
-from collect_ops.sources.model import EntryPointShards, Source, ValuesShards
+from collect_ops.sources.model import Source
 from collect_ops.sources.request import RenderedRequest, render_admitted
 from collect_ops.storage import AsyncConnection, DatabaseUnavailable, Jsonb, errors, query
 
@@ -335,9 +335,8 @@ class ShardRun:
 
     @property
     def _scope(self) -> bytes:
-        """Of whom a page is that is all of its shard: values may have equal rows, ranges have rows of their own."""
-        alike = isinstance(self._kit.source.shards, ValuesShards | EntryPointShards)
-        return b"%d" % self._shard.shard_no if alike else b""
+        """Of whom a page is that is all of its shard: shards that ask for different things may get equal rows."""
+        return b"%d" % self._shard.shard_no if self._shard.params else b""
 
     async def _next_page(self, walk: AsyncGenerator[Page]) -> Page | None:
         """The next page, None after the last one.
