@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.kills import empty_table, frozen, point_connection, stopped
 from tests.e2e.running_stack import CHECKOUT, RunningStack, wait_for
 from tests.plugins.integration.admission.inbox_broker import Producer
-from tests.servers.paged import Failure, PagedServer, Recorded
+from tests.servers.paged import Failure, PagedServer, Recorded, pages_only
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 SOURCE = "example_offset"
@@ -57,11 +57,6 @@ def test_a_dead_task_is_red_and_its_run_says_what_to_do(stack: RunningStack, ser
     wait_for("the note to be delivered", lambda: stack.rows(shown, task_id), 200)
 
 
-def is_page(request: Recorded) -> bool:
-    """Not the look at the total, which planning takes."""
-    return int(request.query.get("limit", 0)) > 1
-
-
 def since_of(request: Recorded) -> datetime | None:
     since = request.query.get("since")
     return None if since is None else datetime.fromisoformat(since)
@@ -74,7 +69,7 @@ def test_a_dead_tasks_run_fails_though_the_api_server_is_away(
     away: Callable[[RunningStack, str], AbstractContextManager[None]],
 ) -> None:
     """Its last task cannot write the note then: it comes later, by the sweep."""
-    server.fail_where(is_page, Failure(status=404))
+    server.fail_where(pages_only(), Failure(status=404))
     task_id = stack.submit({"source": SOURCE, "force": True})["task_id"]
     dead = "SELECT FROM collect.task WHERE id = %s AND status = 'DEAD'"
     verdict = "SELECT FROM pg_stat_activity WHERE application_name = 'collect-ops verdict'"
@@ -121,7 +116,7 @@ def test_a_dead_task_delays_none_of_those_that_share_its_run(
     first, *later = days
 
     def is_of(day: datetime) -> Callable[[Recorded], bool]:
-        return lambda request: is_page(request) and since_of(request) == day
+        return pages_only(lambda request: since_of(request) == day)
 
     with stack.paused("lane_bulk"):
         batch = [{"since": day.isoformat()} for day in days]

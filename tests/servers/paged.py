@@ -108,6 +108,25 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def pages_only(matches: Callable[[Recorded], bool] = lambda _request: True) -> Callable[[Recorded], bool]:
+    """Matches what is asked for its rows, and not the look at the total with which planning begins.
+
+    That is a request for a first page like any other, so it is told by coming first: ask this of every request from the
+    beginning of a task.
+    """
+    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+
+    def is_page(request: Recorded) -> bool:
+        if not matches(request):
+            return False
+        key = request.path, tuple(sorted(request.query.items()))
+        first = int(request.query.get("offset", 0)) == 0 and key not in seen
+        seen.add(key)
+        return not first
+
+    return is_page
+
+
 def basic(login: str, password: str) -> dict[str, str]:
     """The header that basic authentication sends."""
     return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()}

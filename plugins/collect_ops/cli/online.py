@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collect_ops.collectors.page import Page
     from collect_ops.sources.request import RenderedRequest
 
+#: What becomes of a declared total that is none.
+_STREAMS = "one shard streams, and what lacks at its end cannot be noticed"
+_TOTAL_REMEDY = "see `total` of the declaration"
 # Of a list of fields.
 _SHOWN_CHARS = 1000
 
@@ -201,25 +204,27 @@ async def _ask_total(
     page: Page | None = None,
 ) -> int | None:
     """The total that a request of its own tells, compared with a page; a failure is that request's, not the page's."""
-    from collect_ops.collectors.errors import ExpressionFailed, TotalUnusable, UrlNotFound
+    from collect_ops.collectors.errors import ExpressionFailed, UrlNotFound
     from collect_ops.kernel.errors import CollectOpsError
 
     check = "total request"
     try:
-        total = await collector.total(counting)
+        named = await collector.named_total(counting)
     except CollectOpsError as error:
         collector.mask_error(error)
         remedy = _connection_remedy(source, error)
         if isinstance(error, UrlNotFound):
             remedy = "see total.path of the declaration"
-        elif isinstance(error, ExpressionFailed | TotalUnusable):
+        elif isinstance(error, ExpressionFailed):
             remedy = "see total.value of the declaration"
         findings.add(check, "fault", _one_line(error), remedy or "see `total` of the declaration")
         return None
     findings.add(check, "ok", f"{collector.shown(counting)} answered")
-    if page is not None:
-        _compare_total(total, page, findings)
-    return total
+    if named.problem is not None:
+        findings.add("total", "warning", f"{collector.masked(named.problem)}: {_STREAMS}", _TOTAL_REMEDY)
+    elif page is not None:
+        _compare_total(named.rows, page, findings)
+    return named.rows
 
 
 def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
@@ -236,11 +241,9 @@ def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
 
 def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
     if total is None:
-        findings.add(
-            "total", "warning", "declared, but the source names none", "see `total` of the declaration"
-        )
-    elif total < len(page.records):
-        text = f"the source names {total:,}, and its first page holds {len(page.records):,} rows"
+        findings.add("total", "warning", f"declared, but the source names none: {_STREAMS}", _TOTAL_REMEDY)
+    elif total < page.rows:
+        text = f"the source names {total:,}, and its first page holds {page.rows:,} rows"
         remedy = "another value is the total: see `total` of the declaration"
         findings.add("total", "fault", text, remedy)
     else:
@@ -248,12 +251,13 @@ def _compare_total(total: int | None, page: Page, findings: _Findings) -> None:
 
 
 def _first_page(source: Source, page: Page) -> Iterator[Finding]:
-    got = len(page.records)
+    got = page.rows
     if not got:
         remedy = "see `records` and the parameters, if there should be rows"
         yield Finding(check="page", state="warning", text="the first page holds no rows", remedy=remedy)
         return
-    yield Finding(check="page", state="ok", text=f"{got:,} rows on the first page")
+    kept = "" if source.select is None else f", of which select makes {len(page.records):,}"
+    yield Finding(check="page", state="ok", text=f"{got:,} rows on the first page{kept}")
     wanted = _asked_size(source)
     if wanted is None:
         return
@@ -275,8 +279,7 @@ def _asked_size(source: Source) -> int | None:
     """Rows that a page is asked for; None where the request says nothing of it."""
     if isinstance(source.paging, NoPaging):
         return None
-    splits = isinstance(source.paging, OffsetPaging | PagePaging)
-    if not splits and getattr(source.paging, "limit_param", None) is None:
+    if all(getattr(source.paging, name, None) is None for name in ("limit_param", "size_param")):
         return None
     return source.page_size or source.batch_size
 
@@ -285,16 +288,16 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
     if isinstance(source.paging, NoPaging) or not pages:
         return
     check, declared = "next page", "see `paging` of the declaration"
-    if len(pages) > 1 and (repeated := _repeated(*pages[:2])):
+    if len(pages) > 1 and (repeated := _repeated(source, *pages[:2])):
         yield repeated
         return
-    got, last = sum(len(page.records) for page in pages), pages[-1]
-    ends = last.next_position is None or not last.records
+    got, last = sum(page.rows for page in pages), pages[-1]
+    ends = last.next_position is None or not last.rows
     if ends and total is not None and total > got:
         text = f"the pages end after {got:,} rows, though the source names {total:,}"
         yield Finding(check=check, state="fault", text=text, remedy=declared)
-    elif last.records and len(pages) > 1:
-        text = f"{len(last.records):,} rows on the second page, other ones"
+    elif last.rows and len(pages) > 1:
+        text = f"{last.rows:,} rows on the second page, other ones"
         yield Finding(check=check, state="ok", text=text)
     elif total is None and got and got == _asked_size(source):
         text, remedy = "none after the first page, which is full", f"if there are more rows, {declared}"
@@ -303,9 +306,10 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
         yield Finding(check=check, state="ok", text="none after the first page")
 
 
-def _repeated(first: Page, second: Page) -> Finding | None:
+def _repeated(source: Source, first: Page, second: Page) -> Finding | None:
     """What is wrong with a second page that holds rows of the first."""
-    if second.records and second.records == first.records:
+    same = first.fingerprint is not None and second.fingerprint == first.fingerprint
+    if same or (second.records and second.records == first.records):
         text = "the second page holds the rows of the first: the source does not page as declared"
         names = "see the names of its parameters under `paging`"
         return Finding(check="next page", state="fault", text=text, remedy=names)
@@ -315,9 +319,18 @@ def _repeated(first: Page, second: Page) -> Finding | None:
         f"{len(second.records):,} rows on the second page, {shared:,} of them were on the first: the source "
         "repeats rows"
     )
-    return Finding(
-        check="next page", state="warning", text=text, remedy="ask for a fixed order, if the source can sort"
-    )
+    remedy = "ask for a fixed order, if the source can sort"
+    if isinstance(source.paging, OffsetPaging) and shared == 1 and second.records[0] == first.records[-1]:
+        remedy = "if the source counts offsets from 1, paging.first_offset: 1"
+    elif isinstance(source.paging, OffsetPaging | PagePaging) and _is_short(source, first):
+        remedy += "; if it leaves rows out of its pages, paging.advance_by: page_size"
+    return Finding(check="next page", state="warning", text=text, remedy=remedy)
+
+
+def _is_short(source: Source, page: Page) -> bool:
+    """Whether a page holds fewer rows than were asked for."""
+    wanted = _asked_size(source)
+    return wanted is not None and page.rows < wanted
 
 
 def _shared(first: Page, second: Page) -> int:
@@ -448,11 +461,10 @@ def _check_of(error: Exception) -> str:
 
     if isinstance(error, errors.PageTooLong):
         return "page size"
-    if isinstance(error, errors.TotalUnusable):
-        return "total"
     of_page = (
         errors.NotJson, errors.NestedTooDeep, errors.RecordsNotAList, errors.ExpressionFailed, errors.PageTooLarge,
-        errors.PagingValueUnusable, errors.UrlNotFound, errors.RequestRefused,
+        errors.PagingValueUnusable, errors.PagingLoop, errors.PageNotThere, errors.UrlNotFound,
+        errors.RequestRefused,
     )  # fmt: skip
     return "page" if isinstance(error, of_page) else "connection"
 

@@ -22,7 +22,6 @@ from collect_ops.collectors.errors import (
     RecordsNotAList,
     RequestRefused,
     ServerFailed,
-    TotalUnusable,
     TruncatedBody,
     UrlNotFound,
 )
@@ -31,9 +30,10 @@ from collect_ops.collectors.paging import kind_of
 from collect_ops.collectors.quota_headers import allowance, is_exhausted
 from collect_ops.collectors.retry import retry_after_s
 from collect_ops.collectors.server_words import sentence_in, sentence_of
-from collect_ops.collectors.totals import total_of
-from collect_ops.sources.expressions import LONG_EFFORT, ExpressionFails, compiled
-from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Source, UnknownTotal
+from collect_ops.collectors.totals import NamedTotal, total_of
+from collect_ops.sources.expressions import LONG_EFFORT, ExpressionFails, compiled, projected_list
+from collect_ops.sources.model import BodyTotal, HeaderTotal, RequestTotal, Source
+from collect_ops.sources.paging_rules import counts_rows
 
 T = TypeVar("T")
 
@@ -245,8 +245,17 @@ def beginning_of(answer: Answer) -> str:
     return " ".join(answer.quote(text, 8 * _BEGINNING, cut=True).split())[:_BEGINNING]
 
 
-def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
-    """The rows of a page.
+def records_of(
+    document: Json, source: Source, answer: Answer, total: NamedTotal, *, ended: bool = False
+) -> list[Any]:
+    """The records of a page, as sent.
+
+    Args:
+        document: The body.
+        source: Declares where they stand.
+        answer: The response.
+        total: What it says of the number of rows.
+        ended: It says that there are no more rows: then none need be there.
 
     Raises:
         ExpressionFailed: The source's `records` cannot be applied.
@@ -255,53 +264,108 @@ def records_of(document: Json, source: Source, answer: Answer) -> list[Any]:
     if answer.status in (204, 205):
         return []
     found = document if source.records == "@" else search("records", source.records, document, answer.shown)
-    if not isinstance(found, list):
-        gave = f"{_described(found, answer.quote)} in a body that says {words_of(answer, document)!r}"
-        raise RecordsNotAList(answer.shown, source.records, gave)
+    if isinstance(found, list):
+        return _all_of(found, document, source, answer)
+    if found is None and (ended or _means_no_rows(document, source, total)):
+        return []
+    if isinstance(found, dict) and ("object" in source.records_may_be or total.exact == 1):
+        return [found]
+    hint = ""
+    if found is None:
+        hint = "; where that means that there are no rows, declare records_may_be: [absent]"
+    elif isinstance(found, dict):
+        hint = (
+            "; where that is the only row, declare records_may_be: [object]; where its fields are, values(@)"
+        )
+    gave = f"{_described(found, answer.quote)} in a body that says {words_of(answer, document)!r}"
+    raise RecordsNotAList(answer.shown, source.records, gave, hint=hint)
+
+
+def _all_of(found: list[Any], document: Json, source: Source, answer: Answer) -> list[Any]:
+    """The records, where paging goes on by their number only if none was left out for want of a field."""
+    whole = projected_list(source.records) if counts_rows(source.paging) else None
+    if whole is not None:
+        sent = whole.search(document)
+        if isinstance(sent, list | dict) and len(sent) != len(found):
+            problem = (
+                f"it leaves out {len(sent) - len(found):,} of {len(sent):,} records, and paging by "
+                f"{source.paging.type} goes on by their number; name the list in records, and the field in select"
+            )
+            raise ExpressionFailed(answer.shown, "records", source.records, problem)
     return found
 
 
-def total_in(document: Json, source: Source, answer: Answer) -> int | None:
-    """The total, when the source's pages name it and this one does.
+def _means_no_rows(document: Json, source: Source, total: NamedTotal) -> bool:
+    """Whether null, or nothing, where the records are due says that there are none.
+
+    Declared, confirmed by a total of 0, or null under the very name of the list in an answer that speaks of no error.
+    """
+    if "absent" in source.records_may_be or total.exact == 0:
+        return True
+    return not total.rows and not _names_an_error(document) and _is_null_at(document, source.records)
+
+
+def _names_an_error(document: Json) -> bool:
+    return isinstance(document, dict) and any(document.get(name) for name in ("error", "errors"))
+
+
+def _is_null_at(document: Json, path: str) -> bool:
+    *above, last = path.split(".")
+    for name in above:
+        document = document.get(name) if isinstance(document, dict) else None
+    return isinstance(document, dict) and last in document and document[last] is None
+
+
+def total_in(document: Json, source: Source, answer: Answer) -> NamedTotal:
+    """What a page says of the number of rows, when the source's pages do.
 
     Raises:
-        ExpressionFailed: The path to it cannot be applied.
-        TotalUnusable: It is no number of rows.
+        ExpressionFailed: The path to the total cannot be applied.
     """
-    match source.total:
-        case BodyTotal(path=path):
-            value = search("total.path", path, document, answer.shown)
-            return total_of(value, where=f"body {path!r}", shown=answer.shown, quote=answer.quote)
-        case HeaderTotal(name=name):
-            return total_of(
-                answer.headers.get(name), where=f"header {name!r}", shown=answer.shown, quote=answer.quote
-            )
-        case _:
-            return None
+    return NamedTotal() if isinstance(source.total, RequestTotal) else counted_in(document, source, answer)
 
 
-def required_total(document: Json, source: Source, answer: Answer) -> int | None:
-    """The total of an answer that was asked for because of it.
-
-    Returns:
-        The total; None when the server says that it does not know (`*` in a header).
+def counted_in(document: Json, source: Source, answer: Answer) -> NamedTotal:
+    """What an answer says of the number of rows that was asked for because of it.
 
     Raises:
-        ExpressionFailed: The path to it cannot be applied.
-        TotalUnusable: It is missing, or no number of rows.
+        ExpressionFailed: The path to the total cannot be applied.
     """
     match source.total:
-        case RequestTotal(value=path):
+        case RequestTotal(value=path) as declared:
             where, value = f"body {path!r}", search("total.value", path, document, answer.shown)
-        case BodyTotal(path=path):
+        case BodyTotal(path=path) as declared:
             where, value = f"body {path!r}", search("total.path", path, document, answer.shown)
-        case HeaderTotal(name=name):
+        case HeaderTotal(name=name) as declared:
             where, value = f"header {name!r}", answer.headers.get(name)
-        case UnknownTotal():
-            return None
-    if value is None:
-        raise TotalUnusable(answer.shown, where, "missing")
-    return total_of(value, where=where, shown=answer.shown, quote=answer.quote)
+        case _:
+            return NamedTotal()
+    return total_of(value, declared, where=where, quote=answer.quote)
+
+
+def selected(records: list[Any], source: Source, shown: str) -> list[Any]:
+    """What a source keeps of a page's records.
+
+    Raises:
+        ExpressionFailed: Its `select` cannot be applied.
+        RecordsNotAList: It gives no list.
+    """
+    if source.select is None or not records:
+        return records
+    kept = search("select", source.select, records, shown)
+    if not isinstance(kept, list):
+        raise RecordsNotAList(shown, source.select, kind_of(kept), field="select")
+    return kept
+
+
+def says_more(document: Json) -> bool | None:
+    """What a body says of further pages under a name that means nothing else; None where it says nothing."""
+    if isinstance(document, dict):
+        for name in ("has_more", "hasMore"):
+            value = document.get(name)
+            if isinstance(value, bool):
+                return value
+    return None
 
 
 def search(field: str, expression: str, document: Json, shown: str) -> Json:

@@ -188,6 +188,7 @@ class HttpClient:
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
         # Refusals whose bodies a condition may look at.
         self._later_statuses = named_statuses(source.retry_when)
+        self._read_whole = self._later_statuses | named_statuses(source.end)
         self._base = parse_url(endpoint.base_url)
         self._who = (source.auth.type.value, endpoint.login or "")
         self._tokens = None if ask is None else TokenKeeper(ask, self._token_for)
@@ -433,7 +434,7 @@ class HttpClient:
         limit = self._source.limits.max_page_bytes
         if success:
             body, wire_bytes = await read_body(response, limit, shown)
-        elif response.status in self._later_statuses:
+        elif response.status in self._read_whole:
             body, wire_bytes = await read_whole(response, limit)
         else:
             body, wire_bytes = await read_beginning(response, min(limit, _ERROR_BODY_BYTES))

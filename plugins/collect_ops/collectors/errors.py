@@ -377,12 +377,19 @@ class NestedTooDeep(CollectorError, Permanent):
 
 
 class RecordsNotAList(CollectorError, Permanent):
-    """The source's `records` does not give a list."""
+    """The source's `records`, or its `select`, does not give a list.
 
-    def __init__(self, url: str, expression: str, gave: str) -> None:
+    Args:
+        hint: What may be declared, where that is what the API means.
+    """
+
+    def __init__(
+        self, url: str, expression: str, gave: str, *, field: str = "records", hint: str = ""
+    ) -> None:
+        self.field = field
         self.expression = expression
         self.gave = gave
-        super().__init__(url, f"records {expression!r} must give a list, but gives {gave}")
+        super().__init__(url, f"{field} {expression!r} must give a list, but gives {gave}{hint}")
 
 
 class ExpressionFailed(CollectorError, Permanent):
@@ -392,15 +399,6 @@ class ExpressionFailed(CollectorError, Permanent):
         self.field = field
         self.expression = expression
         super().__init__(url, f"{field} {expression!r} cannot be applied: {reason}")
-
-
-class TotalUnusable(CollectorError, Permanent):
-    """What stands where the total is due is not a number of rows."""
-
-    def __init__(self, url: str, where: str, gave: str) -> None:
-        self.where = where
-        self.gave = gave
-        super().__init__(url, f"the total at {where} must be a whole number of 0 or more, but is {gave}")
 
 
 class PagingValueUnusable(CollectorError, Permanent):
@@ -429,6 +427,51 @@ class PagingLoop(CollectorError, Permanent):
     def __init__(self, url: str, reason: str) -> None:
         self.reason = reason
         super().__init__(url, f"paging goes round in circles: {reason}")
+
+
+class PageNotThere(CollectorError, Permanent):
+    """A page after the first is refused: that may be how the source says the end, or a fault of the request."""
+
+    def __init__(self, url: str, status: int, page: int, rows: int, words: str) -> None:
+        self.status = status
+        self.page = page
+        self.rows = rows
+        super().__init__(
+            url,
+            f"answered {status} to page {page + 1}, after {rows:,} rows; where that means that there are no more, "
+            f"declare end: [{{status: [{status}]}}]{_said(words)}",
+        )
+
+
+class ResumeRefused(CollectorError, Permanent):
+    """The place where a shard was to go on is not there any more: a cursor or a link has expired."""
+
+    def __init__(self, url: str, status: int, page: int) -> None:
+        self.status = status
+        self.page = page
+        super().__init__(
+            url, f"answered {status} where page {page + 1} was to go on: the cursor or link has expired"
+        )
+
+
+class EqualPage(CollectorError, Permanent):
+    """A page holds the rows of an earlier one: paging does not get on, and rows would land twice.
+
+    Args:
+        parameter: What the source seems to ignore.
+        page: The page's number.
+        earlier: The page that it equals, as far as that is known.
+    """
+
+    def __init__(self, url: str, parameter: str, page: int, earlier: str) -> None:
+        self.parameter = parameter
+        self.page = page
+        self.earlier = earlier
+        super().__init__(
+            url,
+            f"page {page + 1} holds the rows of {earlier}: the source seems to ignore {parameter}, or repeats a page; "
+            "where that is meant, declare paging.equal_pages: allow, or end when the last page is repeated for ever",
+        )
 
 
 class TooManyPages(CollectorError, Permanent):

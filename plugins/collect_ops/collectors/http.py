@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import orjson
 from yarl import URL
 
-from collect_ops.collectors.answer import Answer, beside, records_of, required_total, search, total_in
+from collect_ops.collectors.answer import (
+    Answer,
+    beside,
+    counted_in,
+    records_of,
+    says_more,
+    search,
+    selected,
+    total_in,
+    words_of,
+)
 from collect_ops.collectors.client import Call, Fetched, HttpClient
 from collect_ops.collectors.conditional import (
     Known,
@@ -21,20 +31,35 @@ from collect_ops.collectors.conditional import (
     etag_of,
     last_modified_of,
 )
+from collect_ops.collectors.conditions import body_expressions
 from collect_ops.collectors.endpoint import Endpoint
+from collect_ops.collectors.ends import NOTHING_THERE, Ends
 from collect_ops.collectors.errors import (
+    CollectorError,
+    PageNotThere,
     PagingLoop,
     PagingValueUnusable,
     PositionUnusable,
+    ResumeRefused,
     TooManyPages,
     UrlRefused,
 )
 from collect_ops.collectors.gate import Gate
 from collect_ops.collectors.page import Page, Position, Span
-from collect_ops.collectors.paging import Ask, LinkHeaderPager, Reply, Step, counts_rows, pager_for
+from collect_ops.collectors.paging import (
+    Ask,
+    LinkHeaderPager,
+    Reply,
+    Step,
+    counts_rows,
+    pager_for,
+)
+from collect_ops.collectors.repeated_pages import PagePrints
 from collect_ops.collectors.request_body import written
 from collect_ops.collectors.retry import RetryNotice
+from collect_ops.collectors.totals import NamedTotal, is_at_least
 from collect_ops.collectors.urls import parse_url
+from collect_ops.collectors.walk import OWN_FIELDS, Got, Looked, Walk
 from collect_ops.sources.model import (
     BodyTotal,
     CursorPaging,
@@ -44,12 +69,12 @@ from collect_ops.sources.model import (
     Source,
     UnknownTotal,
 )
+from collect_ops.sources.paging_rules import nested_path
 from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
 
 T = TypeVar("T")
 
-_EMPTY_PAGES_IN_A_ROW = 100
 # A position is stored, sent and searched for secrets with every page; no API's cursors are longer.
 _MAX_POSITION_BYTES = 16 * 1024
 # Longer texts are searched in a thread: an event loop that stands still renews no lease.
@@ -57,27 +82,6 @@ _SEARCHED_HERE_BYTES = 1024
 _EXCERPT_CHARS = 200
 # A longer entity tag is not remembered.
 _MAX_VALIDATOR_CHARS = 1024
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """What one walk through a span remembers: to notice when it goes in circles."""
-
-    span: Span
-    request: RenderedRequest
-    recall: Recall | None = None
-    seen: set[int] = field(default_factory=set)
-    requests: int = 0
-    empty_in_a_row: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Got:
-    """What a page holds, or held when it is unchanged."""
-
-    records: list[Any]
-    reply: Reply
-    unchanged: Validator | None = None
 
 
 class HttpCollector:
@@ -114,6 +118,8 @@ class HttpCollector:
         self._base_url = endpoint.base_url.rstrip("/")
         self._pager = pager_for(source)
         self._expressions = page_expressions(source)
+        self._prints = PagePrints(source)
+        self._ends = Ends(source)
         self._ahead: set[asyncio.Task[Page | None]] = set()
         self._client = HttpClient(
             source,
@@ -151,20 +157,21 @@ class HttpCollector:
         return self._client.quote(value if isinstance(value, str) else repr(value), _EXCERPT_CHARS)
 
     async def total(self, counting: RenderedRequest | None = None) -> int | None:
-        """How many rows the source has, asked in the way the source says.
+        """How many rows the source has; None where it does not say. See `named_total`."""
+        return (await self.named_total(counting)).rows
+
+    async def named_total(self, counting: RenderedRequest | None = None) -> NamedTotal:
+        """What the source says of its number of rows, asked in the way that it declares.
 
         Args:
             counting: The count request, when it is another one than that of the source's request.
 
-        Returns:
-            The total; None when the source declares it unknown, or the server says that it does not know.
-
         Raises:
-            CollectorError: The request failed, or what it gave is no total.
+            CollectorError: The request failed, or the path to the total cannot be applied.
         """
         match self._source.total:
             case UnknownTotal():
-                return None
+                return NamedTotal()
             case RequestTotal():
                 counting = counting or self._request.total
                 if counting is None:
@@ -172,13 +179,33 @@ class HttpCollector:
                 call = self._rendered(counting)
             case _:
                 call = self._call(self._request, self._pager.probe())
-        fetched = await self._client.fetch(call)
+        try:
+            fetched = await self._client.fetch(call)
+        except CollectorError as error:
+            answer, error.answer = error.answer, None
+            by_page = not isinstance(self._source.total, RequestTotal)
+            if by_page and isinstance(answer, Answer) and self._ends.refuses(answer):
+                return NamedTotal(rows=0)
+            raise
         with self._client.masking():
             return await beside(
-                lambda: required_total(fetched.document, self._source, fetched.answer),
+                lambda: self._counted(fetched),
                 fetched.answer,
-                total_expressions(self._source),
+                (self._source.records, *total_expressions(self._source)),
             )
+
+    def _counted(self, fetched: Fetched) -> NamedTotal:
+        """The total, which the rows that came with it do not contradict."""
+        named = counted_in(fetched.document, self._source, fetched.answer)
+        if isinstance(self._source.total, RequestTotal) or named.exact is None:
+            return named
+        try:
+            rows = len(records_of(fetched.document, self._source, fetched.answer, named))
+        except CollectorError:
+            return named  # whoever fetches the page says what is wrong with it
+        if rows <= named.exact:
+            return named
+        return NamedTotal(problem=f"the total is {named.exact:,}, and the first page holds {rows:,} rows")
 
     def shown(self, request: RenderedRequest) -> str:
         """A request of its own (a total's, a range's) as it may be shown."""
@@ -212,6 +239,8 @@ class HttpCollector:
         request: RenderedRequest | None = None,
         *,
         recall: Recall | None = None,
+        start_over: bool = False,
+        scope: bytes = b"",
     ) -> AsyncGenerator[Page, None]:
         """The pages of a span, in order; the next one is fetched while the consumer works on the current one.
 
@@ -225,12 +254,19 @@ class HttpCollector:
             request: What the shard asks for, when it is another request than the others'.
             recall: What is known of pages that have landed: they are asked for only if they have changed. None
                 fetches every page.
+            start_over: Whether the shard may begin anew: then a cursor or link that has expired is told apart.
+            scope: Of whom a page is that is all of its shard, where the pages of several shards may well be equal.
 
         Raises:
+            ResumeRefused: Nothing stands at the position any more.
             CollectorError: One of its subclasses says what is wrong; `Transient` or `Permanent` whether it
             stays so.
         """
-        run = _Run(span=span, request=request or self._request, recall=recall)
+        run = Walk(
+            span=span, request=request or self._request, recall=recall, start_over=start_over, scope=scope
+        )
+        if position is not None:
+            run.go_on_from(position)
         current: asyncio.Task[Page | None] | None
         current = self._start(run, self._pager.begin(span) if position is None else position)
         try:
@@ -245,17 +281,17 @@ class HttpCollector:
             if current is not None:
                 await _cancel({current})
 
-    def _start(self, run: _Run, position: Position) -> asyncio.Task[Page | None]:
+    def _start(self, run: Walk, position: Position) -> asyncio.Task[Page | None]:
         task = asyncio.create_task(self._masked_page(run, position))
         self._ahead.add(task)
         task.add_done_callback(self._ahead.discard)
         return task
 
-    async def _masked_page(self, run: _Run, position: Position) -> Page | None:
+    async def _masked_page(self, run: Walk, position: Position) -> Page | None:
         with self._client.masking():
             return await self._page(run, position)
 
-    async def _page(self, run: _Run, position: Position) -> Page | None:
+    async def _page(self, run: Walk, position: Position) -> Page | None:
         number = position.get("page", 0)
         if not isinstance(number, int) or number < 0:
             raise PositionUnusable(
@@ -267,41 +303,65 @@ class HttpCollector:
             if call is None:
                 return None
             call, known = await self._conditional(run, call)
-            fetched = await self._client.fetch(call)
+            fetched = await self._fetched(run, call, number)
             attempts += fetched.attempts - 1
             wire_bytes += fetched.answer.wire_bytes
             if _means_another(fetched, known):
                 call = replace(call, conditions={})
-                fetched = await self._client.fetch(call)
+                fetched = await self._fetched(run, call, number)
                 attempts += fetched.attempts
                 wire_bytes += fetched.answer.wire_bytes
-            got, step = await self._looked_through(run, position, fetched, known)
+            looked = await self._looked_through(run, position, fetched, known)
+            got, step = looked.got, looked.step
             if not step.discard or step.next is None:
                 break
             position = step.next
-        following = await self._following(run, step.next, number + 1, empty=got.reply.rows == 0)
-        kept = range(got.reply.rows)[step.first : step.stop]
-        records = got.records
-        if not got.unchanged and len(kept) < len(records):
-            records = records[step.first : step.stop]
+        following = await self._following(run, position, call, looked, number)
         answer = fetched.answer
+        whole = looked.sent == got.reply.rows
         return Page(
-            records=records,
+            records=looked.kept,
             raw=answer.body,
             sent_at=answer.sent_at,
             received_at=answer.received_at,
             number=number,
             next_position=following,
-            total=got.reply.total,
+            total=got.named.rows,
             wire_bytes=wire_bytes,
             attempts=attempts,
             request=self._client.described_call(call),
             response=self._client.described_answer(answer),
-            unchanged_rows=len(kept) if got.unchanged else None,
-            known=self._known(known, got, call, answer, following, whole=len(kept) == got.reply.rows),
+            unchanged_rows=looked.sent if got.unchanged else None,
+            known=self._known(known, got, call, answer, following, whole=whole),
+            sent_rows=looked.sent,
+            seen=step.seen,
+            fingerprint=looked.fingerprint,
         )
 
-    async def _conditional(self, run: _Run, call: Call) -> tuple[Call, Known | None]:
+    async def _fetched(self, run: Walk, call: Call, number: int) -> Fetched:
+        """A page's answer; one that is refused where no more rows are is a page without any.
+
+        Raises:
+            ResumeRefused: The place to go on from is not there any more.
+            PageNotThere: The page is refused, and nothing says that it is behind the last one.
+        """
+        try:
+            return await self._client.fetch(call)
+        except CollectorError as error:
+            answer, error.answer = error.answer, None
+            if not isinstance(answer, Answer) or not self._ends.may_be(answer):
+                raise
+            by_token = run.resumed and run.requests == 1 and not counts_rows(self._pager)
+            if by_token and run.start_over and not run.complete:
+                raise ResumeRefused(answer.shown, answer.status, number) from error
+            if self._ends.refuses(answer) or (number > 0 and run.complete):
+                return Fetched(answer=answer, document=None, attempts=1)
+            if number == 0 or answer.status not in NOTHING_THERE:
+                raise
+            words = words_of(answer)
+            raise PageNotThere(answer.shown, answer.status, number, run.rows, words) from error
+
+    async def _conditional(self, run: Walk, call: Call) -> tuple[Call, Known | None]:
         """The call, asking for its page only if it has changed from what is known of it."""
         if run.recall is None:
             return call, None
@@ -311,51 +371,80 @@ class HttpCollector:
         return replace(call, conditions=conditions), Known(request=request, validator=validator)
 
     async def _looked_through(
-        self, run: _Run, position: Position, fetched: Fetched, known: Known | None
-    ) -> tuple[_Got, Step]:
+        self, run: Walk, position: Position, fetched: Fetched, known: Known | None
+    ) -> Looked:
         """What a page holds, and where paging goes on; in a thread what may take long."""
 
-        def look() -> tuple[_Got, Step]:
+        def look() -> Looked:
             got = self._got(fetched, known)
-            return got, self._step(run, position, got)
+            step = self._step(run, position, got)
+            sent = len(range(got.reply.rows)[step.first : step.stop])
+            if got.unchanged or step.discard:
+                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=None)
+            own = got.records if sent == len(got.records) else got.records[step.first : step.stop]
+            alone = step.next is None and run.rows == 0
+            return Looked(
+                got=got,
+                step=step,
+                kept=selected(own, self._source, got.reply.shown),
+                sent=sent,
+                own=own,
+                fingerprint=self._prints.of(own, run.scope if alone else b"")
+                if self._prints.wanted
+                else None,
+            )
 
         return await beside(look, fetched.answer, self._expressions)
 
-    def _got(self, fetched: Fetched, known: Known | None) -> _Got:
+    def _got(self, fetched: Fetched, known: Known | None) -> Got:
         answer, document = fetched.answer, fetched.document
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
             # An entity tag may be of the body alone (RFC 9110 8.8.3): what a header says is not remembered with it.
             in_header = isinstance(self._source.total, HeaderTotal)
+            named = total_in(None, self._source, answer) if in_header else self._remembered_total(validator)
             reply = Reply(
                 rows=validator.rows,
                 links=answer.links,
                 url=answer.url,
                 shown=answer.shown,
-                total=total_in(None, self._source, answer) if in_header else validator.total,
+                total=named.exact,
             )
-            return _Got(records=[], reply=reply, unchanged=validator)
-        records = records_of(document, self._source, answer)
+            return Got(records=[], reply=reply, named=named, unchanged=validator)
+        if answer.status >= 400:
+            return Got(records=[], reply=Reply(rows=0, url=answer.url, shown=answer.shown), ended=True)
+        named = total_in(document, self._source, answer)
+        ended = self._ends.closes(answer, document)
+        records = records_of(document, self._source, answer, named, ended=ended)
         reply = Reply(
             rows=len(records),
             document=document,
             links=answer.links,
             url=answer.url,
             shown=answer.shown,
-            total=total_in(document, self._source, answer),
+            total=named.exact,
+            more=says_more(document),
         )
-        return _Got(records=records, reply=reply)
+        return Got(records=records, reply=reply, named=named, ended=ended)
 
-    def _step(self, run: _Run, position: Position, got: _Got) -> Step:
+    def _remembered_total(self, validator: Validator) -> NamedTotal:
+        rows = validator.total
+        return NamedTotal(rows=rows, at_least=rows is not None and is_at_least(self._source.total, rows))
+
+    def _step(self, run: Walk, position: Position, got: Got) -> Step:
         in_links = isinstance(self._pager, LinkHeaderPager) and got.reply.links
-        if got.unchanged is None or counts_rows(self._pager) or in_links:
-            return self._pager.step(run.span, position, got.reply)
-        return Step(next=got.unchanged.following)
+        if got.unchanged is not None and not counts_rows(self._pager) and not in_links:
+            return Step(next=got.unchanged.following)
+        if got.ended and got.reply.rows == 0:
+            return Step(next=None)
+        step = self._pager.step(run.span, position, got.reply)
+        # A page that is asked for again says nothing of the one that was meant.
+        return replace(step, next=None) if got.ended and not step.discard else step
 
     def _known(
         self,
         known: Known | None,
-        got: _Got,
+        got: Got,
         call: Call,
         answer: Answer,
         following: dict[str, Any] | None,
@@ -386,17 +475,18 @@ class HttpCollector:
             return replace(known, validator=None)
         after = None if following is None or counts_rows(self._pager) else {**following}
         if after is not None:
-            del after["page"]
+            for name in OWN_FIELDS:
+                after.pop(name, None)
         validator = Validator(
             etag=etag,
             last_modified=last_modified,
             rows=got.reply.rows,
-            total=got.reply.total,
+            total=got.named.rows,
             following=after,
         )
         return replace(known, validator=validator)
 
-    def _next_call(self, run: _Run, position: Position, number: int) -> Call | None:
+    def _next_call(self, run: Walk, position: Position, number: int) -> Call | None:
         """The call for a position, once it is sure that it leads somewhere new."""
         try:
             ask = self._pager.ask(run.span, position)
@@ -415,14 +505,44 @@ class HttpCollector:
         return call
 
     async def _following(
-        self, run: _Run, position: dict[str, Any] | None, number: int, *, empty: bool
+        self, run: Walk, asked: Position, call: Call, looked: Looked, number: int
     ) -> dict[str, Any] | None:
+        """The position after a page, as it is stored; None when the page was the last one."""
+        empty = looked.got.reply.rows == 0
         run.empty_in_a_row = run.empty_in_a_row + 1 if empty else 0
-        if position is None:
+        run.rows += looked.sent
+        run.total = run.total if looked.got.named.exact is None else looked.got.named.exact
+        position = looked.step.next
+        by_count = counts_rows(self._pager)
+        if position is None or (not by_count and run.ends_at_itself(asked, str(call.url), looked)):
             return None
+        run.previous = looked.known
         if isinstance(position.get("url"), str):
             # Positions are stored: no key of ours that the server repeats in its links.
             position = {**position, "url": self._client.link(position["url"], run.request.path)}
+        await self._check_stored(position)
+        if empty:
+            ask = self._pager.ask(run.span, position)
+            after = None if ask is None else self._call(run.request, ask)
+            if after is None or after.key in run.seen:
+                # An empty page that names itself, or one before it, is how some servers say "the end".
+                return None
+            if run.empty_in_a_row >= self._source.limits.max_empty_pages:
+                reason = f"{run.empty_in_a_row:,} pages in a row were empty (limits.max_empty_pages)"
+                raise PagingLoop(self._client.shown(call.url), reason)
+        following = {**position, "page": number + 1}
+        if not by_count:
+            following["rows"] = run.rows
+            if run.total is not None:
+                following["total"] = run.total
+        return following
+
+    async def _check_stored(self, position: Position) -> None:
+        """Positions are stored, sent and shown.
+
+        Raises:
+            PagingValueUnusable: It cannot be written, is too long, or holds a secret of the connection.
+        """
         try:
             stored = orjson.dumps(position).decode()
         except orjson.JSONEncodeError as error:  # a lone surrogate, NaN, a number that no double holds
@@ -446,17 +566,6 @@ class HttpCollector:
                 "something that holds a secret of the connection",
                 "a cursor or an address without it: positions are stored",
             )
-        if empty:
-            ask = self._pager.ask(run.span, position)
-            call = None if ask is None else self._call(run.request, ask)
-            if call is None or call.key in run.seen:
-                # An empty page that names itself, or one before it, is how some servers say "the end".
-                return None
-            if run.empty_in_a_row >= _EMPTY_PAGES_IN_A_ROW:
-                raise PagingLoop(
-                    self._client.shown(call.url), f"{run.empty_in_a_row} pages in a row were empty"
-                )
-        return {**position, "page": number}
 
     async def _gives_away(self, text: str) -> bool:
         if len(text) <= _SEARCHED_HERE_BYTES:
@@ -474,7 +583,8 @@ class HttpCollector:
         body = request.body
         if ask.location == "body" and ask.params:
             # A source whose paging goes into the body declares an object, or nothing.
-            body = {**(body or {}), **ask.params}
+            for name, value in ask.params.items():
+                body = _with_value(body or {}, nested_path(self._source.paging, name), value)
         call = self._rendered(replace(request, query=query, body=body))
         return call if ask.url is None else replace(call, url=self._absolute(ask.url))
 
@@ -503,10 +613,21 @@ def total_expressions(source: Source) -> tuple[str, ...]:
 def page_expressions(source: Source) -> tuple[str, ...]:
     """What is looked for in the body of every page."""
     in_pages = () if isinstance(source.total, RequestTotal) else total_expressions(source)
+    in_pages += body_expressions(source.end)
+    in_pages += () if source.select is None else (source.select,)
     match source.paging:
         case CursorPaging(cursor=path) | NextUrlPaging(next_url=path):
             return (source.records, *in_pages, path)
     return (source.records, *in_pages)
+
+
+def _with_value(body: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A body with a value at a path; the objects that lead there are new, those of the declaration stay as they are."""
+    first, *rest = path
+    if not rest:
+        return {**body, first: value}
+    within = body.get(first)
+    return {**body, first: _with_value(within if isinstance(within, dict) else {}, tuple(rest), value)}
 
 
 def _means_another(fetched: Fetched, known: Known | None) -> bool:

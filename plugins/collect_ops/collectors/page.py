@@ -51,6 +51,11 @@ class Page:
         response: Masked description: status, headers of interest.
         unchanged_rows: How many rows of the shard an unchanged page has, which has no records; None for one that came.
         known: What it is known by, when the source asks conditionally.
+        sent_rows: How many rows of the shard the server sent, where a `select` may have kept fewer or made more of
+            them; None: as many as there are records.
+        seen: How many rows the source has at least, by the place of this page's last one; 0 where nothing tells it.
+        fingerprint: What its rows are known by, so that an equal page is noticed; None where that says nothing, or
+            where the source allows equal pages.
     """
 
     records: list[Any]
@@ -66,6 +71,9 @@ class Page:
     response: dict[str, Any]
     unchanged_rows: int | None = None
     known: Known | None = None
+    sent_rows: int | None = None
+    seen: int = 0
+    fingerprint: bytes | None = None
 
     @property
     def unchanged(self) -> bool:
@@ -73,6 +81,13 @@ class Page:
         return self.unchanged_rows is not None
 
     @property
+    def evident_total(self) -> int | None:
+        """The total that it names, or what its rows say instead: a last page may hold more than that."""
+        return None if self.total is None else max(self.total, self.seen)
+
+    @property
     def rows(self) -> int:
-        """How many rows it stands for, come or unchanged."""
-        return len(self.records) if self.unchanged_rows is None else self.unchanged_rows
+        """How many rows of the source it stands for, come or unchanged."""
+        if self.unchanged_rows is not None:
+            return self.unchanged_rows
+        return len(self.records) if self.sent_rows is None else self.sent_rows

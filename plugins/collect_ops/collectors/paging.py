@@ -15,6 +15,7 @@ from typing_extensions import override
 from collect_ops.collectors.errors import (
     ExpressionFailed,
     PageTooLong,
+    PagingLoop,
     PagingValueUnusable,
     PositionUnusable,
 )
@@ -29,8 +30,10 @@ from collect_ops.sources.model import (
     NoPaging,
     OffsetPaging,
     PagePaging,
+    Paging,
     Source,
 )
+from collect_ops.sources.paging_rules import can_be_split
 
 Location = Literal["query", "body"]
 
@@ -60,7 +63,8 @@ class Reply:
         links: Values of the `Link` headers.
         url: The URL that answered, after redirects.
         shown: The same, masked.
-        total: The source's total, when the answer names it.
+        total: The source's total, when the answer names it and there are neither more nor fewer.
+        more: What the answer says of further pages; None where it says nothing.
     """
 
     rows: int
@@ -69,6 +73,7 @@ class Reply:
     url: str = ""
     shown: str = ""
     total: int | None = None
+    more: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +85,14 @@ class Step:
         first: First record that belongs to the span.
         stop: The record after the last one that does; None means all.
         discard: The rows are not those that were meant: ask again, at `next`.
+        seen: How many rows there are at least, by the place of this page's last one; 0 where nothing tells its place.
     """
 
     next: dict[str, Any] | None
     first: int = 0
     stop: int | None = None
     discard: bool = False
+    seen: int = 0
 
 
 class Pager(Protocol):
@@ -107,11 +114,12 @@ class Pager(Protocol):
         Raises:
             PageTooLong: More rows came than were asked for.
             PagingValueUnusable: The next page's cursor or address cannot be one.
+            PagingLoop: An empty page says that there are more rows, and nothing says where.
             ExpressionFailed: The JMESPath to it cannot be applied.
         """
 
     def probe(self) -> Ask:
-        """The cheapest request whose answer names the total."""
+        """A request whose answer names the total: that of a first page, whose size every server takes."""
 
 
 def pager_for(source: Source) -> Pager:
@@ -121,7 +129,7 @@ def pager_for(source: Source) -> Pager:
         case OffsetPaging():
             return OffsetPager(paging=source.paging, size=size)
         case PagePaging():
-            return PagePager(paging=source.paging, size=size)
+            return PagePager(paging=source.paging, size=size if can_be_split(source) else None)
         case CursorPaging():
             return CursorPager(paging=source.paging, size=size)
         case NextUrlPaging():
@@ -134,10 +142,13 @@ def pager_for(source: Source) -> Pager:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetPager(Pager):
-    """`offset` and `limit`. Position: `offset`, the next row.
+    """`offset` and `limit`. Position: `offset`, the next row, counted from 0.
 
-    A page shorter than asked is no end: servers cap page sizes silently. It goes on from the rows received
-    until the span's end, the total, or an empty page.
+    A page shorter than asked is no end: servers cap page sizes silently. It goes on from the rows received until the
+    span's end, the total, or an empty page; with `advance_by: page_size` from the rows asked for, and an empty page is
+    an end only where nothing says that there are more. Every page is asked for with the same limit, since there are
+    servers that take the offset for a number of pages of that size, and servers that know one size only; what lies
+    behind the span is dropped.
     """
 
     paging: OffsetPaging
@@ -150,71 +161,101 @@ class OffsetPager(Pager):
     @override
     def ask(self, span: Span, position: Position) -> Ask | None:
         offset = _integer(position, "offset", at_least=span.offset)
-        limit = self._limit(span, offset)
-        if limit <= 0:
-            return None
-        params = {self.paging.offset_param: offset, self.paging.limit_param: limit}
-        return Ask(params=params, location=self.paging.location)
+        return None if _reached(offset, span, None) else self._ask(offset)
 
     @override
     def step(self, span: Span, position: Position, reply: Reply) -> Step:
-        offset = _integer(position, "offset")
-        limit = self._limit(span, offset)
-        if reply.rows > limit:
-            raise PageTooLong(reply.shown, limit, reply.rows)
-        after = offset + reply.rows
-        finished = reply.rows == 0 or _reached(after, span, reply.total)
-        return Step(next=None if finished else {"offset": after})
+        offset, rows = _integer(position, "offset"), reply.rows
+        if self.paging.limit_param is not None and rows > self.size:
+            raise PageTooLong(reply.shown, self.size, rows)
+        by_size = self.paging.advance_by == "page_size"
+        after = offset + (self.size if by_size else rows)
+        finished = _reached(after, span, reply.total) or (
+            rows == 0 and _is_last(reply, span, by_size=by_size)
+        )
+        return Step(
+            next=None if finished else {"offset": after},
+            stop=None if span.end is None else min(rows, span.end - offset),
+            seen=offset + rows if rows else 0,
+        )
 
     @override
     def probe(self) -> Ask:
-        params = {self.paging.offset_param: 0, self.paging.limit_param: 1}
-        return Ask(params=params, location=self.paging.location)
+        return self._ask(0)
 
-    def _limit(self, span: Span, offset: int) -> int:
-        return self.size if span.end is None else min(self.size, span.end - offset)
+    def _ask(self, offset: int) -> Ask:
+        params = {self.paging.offset_param: self.paging.first_offset + offset}
+        if self.paging.limit_param is not None:
+            params[self.paging.limit_param] = self.size
+        return Ask(params=params, location=self.paging.location)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagePager(Pager):
     """Page number and page size.
 
-    Position: `offset`, the next row; `size`, the page size to ask for; `honoured`, whether the server has
-    filled a page of that size.
+    **From the first row to the end** one page follows the other, all asked for with the same size: whatever size the
+    server really uses and whatever it leaves out, its pages lie side by side. Position: `turn`, the page counted from
+    0; `offset`, the rows before it.
 
-    Where page N begins depends on the size the server really uses, so a silent cap moves every page but the
-    first: a page that is shorter than asked, of a size never seen filled, may hold rows from elsewhere. It
-    is dropped, and the row is asked for again with the size that came, until a page comes filled. A full
-    page proves its size and hence its place; a short page of a proven size is the end of the data, or a page
-    that the server thinned out.
+    **A range of rows** begins where nobody has been before. Position: `offset`, the next row; `size`, the page size to
+    ask for; `honoured`, whether the server has filled a page of that size. Where page N begins depends on the size the
+    server really uses, so a silent cap moves every page but the first: a page that is shorter than asked, of a size
+    never seen filled, may hold rows from elsewhere. It is dropped, and the row is asked for again with the size that
+    came, until a page comes filled. A full page proves its size and hence its place; a short page of a proven size is
+    the end of the data, or a page that the server thinned out. With `advance_by: page_size` every short page is one of
+    these.
+
+    Args:
+        paging: As declared.
+        size: Rows of a page; None where the server decides and nobody knows: then there are no ranges.
     """
 
     paging: PagePaging
-    size: int
+    size: int | None
 
     @override
     def begin(self, span: Span) -> dict[str, Any]:
-        return {"offset": span.offset, "size": self.size, "honoured": False}
+        if self.size is None or (span.offset == 0 and span.size is None):
+            return {"turn": 0, "offset": 0}
+        return {"offset": span.offset, "size": self.size, "honoured": self._by_size}
 
     @override
     def ask(self, span: Span, position: Position) -> Ask | None:
+        if "turn" in position:
+            return self._ask(_integer(position, "turn"), self.size)
         offset = _integer(position, "offset", at_least=span.offset)
         size = _integer(position, "size", at_least=1)
-        if _reached(offset, span, None):
-            return None
-        params = {
-            self.paging.page_param: self.paging.first_page + offset // size,
-            self.paging.size_param: size,
-        }
-        return Ask(params=params, location=self.paging.location)
+        return None if _reached(offset, span, None) else self._ask(offset // size, size)
 
     @override
     def step(self, span: Span, position: Position, reply: Reply) -> Step:
+        return (
+            self._next_turn(span, position, reply)
+            if "turn" in position
+            else self._range(span, position, reply)
+        )
+
+    @override
+    def probe(self) -> Ask:
+        return self._ask(0, self.size)
+
+    def _next_turn(self, span: Span, position: Position, reply: Reply) -> Step:
+        turn, rows = _integer(position, "turn") + 1, reply.rows
+        after = _integer(position, "offset") + rows
+        self._check_length(reply, self.size)
+        place = turn * self.size if self._by_size and self.size is not None else after
+        last = rows == 0 and reply.more is not True and (not self._by_size or reply.total is None)
+        finished = last or _reached(place, span, reply.total)
+        # Processes of release 0.1.0 go on from offset and size, and make sure of both.
+        following = {"turn": turn, "offset": after, "size": max(1, -(-after // turn)), "honoured": False}
+        return Step(next=None if finished else following, seen=after)
+
+    def _range(self, span: Span, position: Position, reply: Reply) -> Step:
         offset, size = _integer(position, "offset"), _integer(position, "size")
         rows, start = reply.rows, offset - offset % size
-        if rows > size:
-            raise PageTooLong(reply.shown, size, rows)
-        if rows == 0:
+        self._check_length(reply, size)
+        if rows == 0 and _is_last(reply, span, by_size=self._by_size):
             return Step(next=None)
         honoured = rows == size or position.get("honoured") is True
         if not honoured and (start > 0 or rows <= offset):
@@ -225,11 +266,21 @@ class PagePager(Pager):
             next=None if _reached(after, span, reply.total) else following,
             first=min(rows, offset - start),
             stop=None if span.end is None else min(rows, span.end - start),
+            seen=start + rows,
         )
 
-    @override
-    def probe(self) -> Ask:
-        params = {self.paging.page_param: self.paging.first_page, self.paging.size_param: 1}
+    @property
+    def _by_size(self) -> bool:
+        return self.paging.advance_by == "page_size"
+
+    def _check_length(self, reply: Reply, size: int | None) -> None:
+        if size is not None and reply.rows > size:
+            raise PageTooLong(reply.shown, size, reply.rows)
+
+    def _ask(self, page: int, size: int | None) -> Ask:
+        params = {self.paging.page_param: self.paging.first_page + page}
+        if self.paging.size_param is not None and size is not None:
+            params[self.paging.size_param] = size
         return Ask(params=params, location=self.paging.location)
 
 
@@ -237,8 +288,8 @@ class PagePager(Pager):
 class CursorPager(Pager):
     """A token in the body that asks for the next page. Position: `cursor`, None before the first page.
 
-    Null, false, an empty text or a missing one ends. An empty page that names a cursor does not: filtered
-    scans answer so.
+    Null, false, an empty text or a missing one ends, and so do 0 and -1, which no place behind a page can be. An empty
+    page that names a cursor does not: filtered scans answer so.
     """
 
     paging: CursorPaging
@@ -260,7 +311,7 @@ class CursorPager(Pager):
     @override
     def step(self, span: Span, position: Position, reply: Reply) -> Step:
         cursor = _search("paging.cursor", self.paging.cursor, reply)
-        if cursor is None or cursor is False or cursor == "":
+        if cursor is None or cursor is False or (type(cursor) in (str, int, float) and cursor in _NO_CURSOR):
             return Step(next=None)
         if cursor is True or (self.paging.location == "query" and isinstance(cursor, dict | list)):
             raise PagingValueUnusable(
@@ -270,7 +321,7 @@ class CursorPager(Pager):
 
     @override
     def probe(self) -> Ask:
-        params = {} if self.paging.limit_param is None else {self.paging.limit_param: 1}
+        params = {} if self.paging.limit_param is None else {self.paging.limit_param: self.size}
         return Ask(params=params, location=self.paging.location)
 
 
@@ -295,7 +346,7 @@ class NextUrlPager(Pager):
 
     @override
     def probe(self) -> Ask:
-        return _ask_url({"url": None}, self.paging.limit_param, 1)
+        return _ask_url({"url": None}, self.paging.limit_param, self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +376,7 @@ class LinkHeaderPager(Pager):
 
     @override
     def probe(self) -> Ask:
-        return _ask_url({"url": None}, self.paging.limit_param, 1)
+        return _ask_url({"url": None}, self.paging.limit_param, self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,6 +403,47 @@ class SinglePager(Pager):
 def counts_rows(pager: Pager) -> bool:
     """Whether where paging goes on follows from how many rows came, not from what stands in the page."""
     return isinstance(pager, OffsetPager | PagePager)
+
+
+def named_parameter(paging: Paging) -> str:
+    """What a source seems to ignore that gives one page again and again, for people."""
+    match paging:
+        case OffsetPaging(offset_param=name):
+            return f"paging.offset_param {name!r}"
+        case PagePaging(page_param=name):
+            return f"paging.page_param {name!r}"
+        case CursorPaging(cursor_param=name):
+            return f"paging.cursor_param {name!r}"
+        case NextUrlPaging(next_url=path):
+            return f"the address at paging.next_url {path!r}"
+        case _:
+            return "the next address of its Link header"
+
+
+def names_itself(position: Position, following: Position) -> bool:
+    """Whether a page names as the next one what was asked for to get it."""
+    return all(position.get(name) == value for name, value in following.items())
+
+
+_NO_CURSOR = ("", "0", "-1", 0, -1)
+
+
+def _is_last(reply: Reply, span: Span, *, by_size: bool) -> bool:
+    """Whether a page without rows is the last one.
+
+    Raises:
+        PagingLoop: It says that it is not, and nothing says how to go on.
+    """
+    if by_size:
+        # All of its rows were left out: the next page may have some. Without an end that is known, it must say so.
+        return reply.more is not True and reply.total is None and span.end is None
+    if reply.more is True:
+        raise PagingLoop(
+            reply.shown,
+            "an empty page says that there are more; where the source leaves rows out of its pages, declare "
+            "paging.advance_by: page_size",
+        )
+    return True
 
 
 def _reached(row: int, span: Span, total: int | None) -> bool:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from collect_ops.collectors.http import HttpCollector
+from collect_ops.collectors.totals import NamedTotal
 from collect_ops.execution.entry_point import ShardContext, described_shards
 from collect_ops.execution.policy import MAX_SHARDS, ShardSpan, TooManyShards, split
 from collect_ops.execution.ranges import closed_windows, hands, key_ranges, moment_of, windows
@@ -22,12 +23,11 @@ from collect_ops.sources.model import (
     DateWindowShards,
     EntryPointShards,
     KeyRangeShards,
-    OffsetPaging,
-    PagePaging,
     RequestTotal,
     Source,
     ValuesShards,
 )
+from collect_ops.sources.paging_rules import can_be_split
 from collect_ops.sources.params import ParamType, Unfit
 from collect_ops.sources.request import RenderedRequest, admitted_params, render_admitted, render_asked
 from collect_ops.sources.templates import text_of
@@ -78,7 +78,7 @@ class CutTask:
 def pace_unit(source: Source) -> str | None:
     """What a source's pace is measured in, `rows` or `keys`; None where its shards have the size that it declares."""
     rule = source.shards
-    if isinstance(rule, CountShards) and isinstance(source.paging, OffsetPaging | PagePaging):
+    if isinstance(rule, CountShards) and can_be_split(source):
         return "rows"
     adapts = isinstance(rule, KeyRangeShards) and (rule.min_step is not None or rule.max_step is not None)
     return "keys" if adapts else None
@@ -95,7 +95,7 @@ async def cut(task: CutTask, collector: HttpCollector) -> Cut:
         CollectOpsError: It cannot be cut; `Transient` or `Permanent` says whether it stays so.
     """
     if isinstance(task.source.shards, CountShards):
-        return _by_count(task, task.source.shards, await collector.total())
+        return _by_count(task, task.source.shards, await collector.named_total())
     found, counting = await divide(task, collector)
     return found if counting is None else replace(found, total=await collector.total(counting))
 
@@ -145,16 +145,19 @@ def size_bounds(source: Source, rule: CountShards) -> SizeBounds:
     return SizeBounds(declared=source.batch_size, least=rule.min_size or page, most=most, grain=page)
 
 
-def _by_count(task: CutTask, rule: CountShards, total: int | None) -> Cut:
-    source = task.source
+def _by_count(task: CutTask, rule: CountShards, named: NamedTotal) -> Cut:
+    source, total = task.source, named.rows
     if total is None or pace_unit(source) is None:
-        reason = "the total is unknown" if total is None else f"paging {source.paging.type} cannot be split"
+        reason = named.problem or "the total is unknown"
+        if total is not None:
+            reason = f"paging {source.paging.type} cannot be split"
         return Cut(shards=tuple(split(source, None)), total=total, why=f"one shard streams: {reason}")
     bounds = size_bounds(source, rule)
     aimed = aimed_size(task.history, bounds, rule.target_s or task.target_s)
     sized = spread(aimed, bounds, total, source.limits.concurrency)
-    shards = tuple(split(source, total, sized.size))
-    return Cut(shards=shards, total=total, why=sized.why, aimed=sized.aimed)
+    shards = tuple(split(source, total, sized.size, open_end=named.at_least))
+    why = f"{sized.why}; the last one has no end, since there may be more than {total:,} rows"
+    return Cut(shards=shards, total=total, why=why if named.at_least else sized.why, aimed=sized.aimed)
 
 
 async def _ends(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 from collect_ops.lanes.rules import RetryRule
-from collect_ops.sources.model import OffsetPaging, PagePaging, Source
+from collect_ops.sources.model import Source
+from collect_ops.sources.paging_rules import can_be_split
 from collect_ops.tasks.lifecycle import TaskStatus
 
 #: An attempt that ended by no fault of its own (killed process, lost node) does not count as a retry; this many in all.
@@ -58,30 +59,36 @@ class ShardSpan:
     units: int | None = None
 
 
-def split(source: Source, total: int | None, size: int | None = None) -> list[ShardSpan]:
+def split(
+    source: Source, total: int | None, size: int | None = None, *, open_end: bool = False
+) -> list[ShardSpan]:
     """The shards of a task: `ceil(total / size)` where the paging can be split by arithmetic, else one.
 
     Args:
         source: Its paging and batch size.
         total: Rows that the source has named, None when it has not.
-        size: Rows of a shard; the source's batch size when not given.
+        size: Rows of a shard; the source's batch size when not given. Shards begin with a page: there are servers that
+            know no other places.
+        open_end: There may be more rows than the total: the last shard goes on until there are none.
 
     Raises:
         TooManyShards: More than `MAX_SHARDS`.
     """
-    if total is None or not isinstance(source.paging, OffsetPaging | PagePaging):
+    if total is None or not can_be_split(source) or (open_end and total == 0):
         return [ShardSpan(number=0, offset=0, size=None)]
-    size = size or source.batch_size
+    page = source.page_size or source.batch_size
+    size = max(page, (size or source.batch_size) // page * page)
     if total > MAX_SHARDS * size:
         raise TooManyShards(
             source.name,
             f"names {total:.4g} rows, which are {total / size:.4g} shards of {size} rows",
             "raise batch_size, or see whether the total is one",
         )
-    return [
+    shards = [
         ShardSpan(number=number, offset=number * size, size=min(size, total - number * size))
         for number in range(math.ceil(total / size))
     ]
+    return [*shards[:-1], replace(shards[-1], size=None)] if open_end else shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +150,7 @@ def label(source: str, shards: Sequence[ShardSpan]) -> str:
     if first.label:
         return f"{source} {first.label}" + (f" … {last.label}" if len(shards) > 1 else "")
     if last.size is None:
-        return source
+        return f"{source} {first.offset:,}-" if last.offset else source
     return f"{source} {first.offset:,}-{last.offset + last.size - 1:,}"
 
 
@@ -153,8 +160,9 @@ class ShardSums:
 
     Args:
         source_total: Rows that the pages named; of shards with parameters of their own, those of all of them.
-        mismatch: The first shard with parameters of its own whose rows are not as many as its pages named: `shard`,
-            `named`, `fetched`.
+        mismatch: The first shard with parameters of its own that has fewer rows than its pages named: `shard`, `named`,
+            `fetched`.
+        streams: Every shard goes on until the source says that there is no more.
         by_page: The shards differ by the rows that they ask for, and by nothing else.
         permanent_kinds: Of how many kinds the permanent failures are.
         host_down: Of the failed ones those that failed because nobody answers at the host.
@@ -174,6 +182,7 @@ class ShardSums:
     first_error: dict[str, Any] | None
     mismatch: dict[str, Any] | None = None
     by_page: bool = False
+    streams: bool = False
     permanent_kinds: int = 0
     host_down: int = 0
     host_sick: int = 0
@@ -210,6 +219,8 @@ class Attempt:
     Args:
         planned: Its shards are stored; False when its run ended before that.
         named_total: Rows that the source named when it was counted.
+        total_at_least: There may be more rows than the source names.
+        thinned: The source leaves rows out of its pages that its total counts.
         plan_error: Why planning failed, None when it did not.
         host_held: Its host's breaker is not closed.
         probe: It was not closed when the attempt was claimed: it was let through to see.
@@ -224,6 +235,8 @@ class Attempt:
     plan_error: dict[str, Any] | None
     host_held: bool = False
     probe: bool = False
+    total_at_least: bool = False
+    thinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,14 +377,29 @@ def _plan_failed(
 
 
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
-    named = attempt.named_total if attempt.named_total is not None else sums.source_total
-    if named is not None and named != sums.rows_fetched:
-        reason = f"the source named {named:,} rows, {sums.rows_fetched:,} were fetched"
+    planned, fetched = attempt.named_total, sums.rows_fetched
+    # Pages that are fetched one after the other name the total anew, up to the last one.
+    newer = sums.source_total is not None and (planned is None or sums.streams)
+    named = sums.source_total if newer else planned
+    exact = not attempt.total_at_least
+    if exact and not sums.streams and sums.source_total not in (None, planned) and planned is not None:
+        reason = (
+            f"the source named {planned:,} rows when it was counted and has {sums.source_total:,} by its pages, "
+            f"{fetched:,} were fetched; where its total moves or is capped, declare total.at_least or total.capped_at"
+        )
         return Outcome(status=TaskStatus.PARTIAL, reason=reason)
-    if sums.mismatch is not None:
-        shard, many, fetched = (sums.mismatch[name] for name in ("shard", "named", "fetched"))
-        reason = f"shard {shard}: the source named {many:,} rows, {fetched:,} were fetched"
+    if named is not None and fetched < named and not attempt.thinned:
+        more = "" if exact else " or more"
+        reason = f"the source named {named:,} rows{more}, {fetched:,} were fetched"
         return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    if sums.mismatch is not None and not attempt.thinned:
+        shard, many, got = (sums.mismatch[name] for name in ("shard", "named", "fetched"))
+        reason = f"shard {shard}: the source named {many:,} rows, {got:,} were fetched"
+        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    if named is not None and fetched > named and exact:
+        reason = f"the source named {named:,} rows, {fetched:,} were fetched"
+        # What goes on until the source says that there is no more has all there is, whatever was announced.
+        return Outcome(status=TaskStatus.COMPLETED if sums.streams else TaskStatus.PARTIAL, reason=reason)
     return Outcome(status=TaskStatus.COMPLETED)
 
 

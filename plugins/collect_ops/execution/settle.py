@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from collect_ops.broker.publisher import Publisher
+from collect_ops.collectors.totals import is_at_least
 from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
 from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, hopeless, settle_outcome
@@ -342,6 +343,8 @@ def _outcome(
             plan_error=task["plan_error"],
             host_held=task["host_held"],
             probe=task["probe"],
+            total_at_least=_may_be_more(source, task["total_rows"], sums.source_total),
+            thinned=getattr(source.paging, "advance_by", "rows") == "page_size",
         ),
         sums,
         rules.retry,
@@ -359,6 +362,11 @@ def _outcome(
         log.error("task %s: its rows cannot replace the target's", task["id"], exc_info=error)
         reason = f"its rows cannot replace those of landing.{source.target.table}: {error}"
         return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS]), None
+
+
+def _may_be_more(source: Source, *totals: int | None) -> bool:
+    """Whether one of the totals that the source has named says only that there are so many at least."""
+    return any(is_at_least(source.total, total) for total in totals if total is not None)
 
 
 def _land_replacement(
@@ -458,7 +466,8 @@ def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None)
     """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds.
 
     `rows_fetched` counts the rows of unchanged pages, which `unchanged_pages` and `unchanged_rows` tell apart. With
-    disposition replace `swap` says whether the rows are the target's now.
+    disposition replace `swap` says whether the rows are the target's now. `restarts`: shards that began anew, since the
+    place to go on from was gone.
     Of a survivor also `own_rows`, those that its own caller asked for, and `shares`, those of the others.
     """
     names = (
@@ -471,6 +480,7 @@ def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None)
         "bad_rows",
         "bytes",
         "http_retries",
+        "restarts",
         "unchanged_pages",
         "unchanged_rows",
     )
@@ -502,6 +512,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         first_error=row["first_error"],
         mismatch=row["mismatch"],
         by_page=row["by_page"],
+        streams=row["streams"],
         permanent_kinds=row["permanent_kinds"],
         host_down=row["host_down"],
         host_sick=row["host_sick"],

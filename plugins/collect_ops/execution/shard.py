@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from collect_ops.collectors.errors import CollectorError, HostHeld
+from collect_ops.collectors.errors import CollectorError, EqualPage, HostHeld, ResumeRefused
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
+from collect_ops.collectors.paging import named_parameter
+from collect_ops.collectors.totals import is_at_least
 from collect_ops.coordination.lease import Lease
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.stealing import handed_over
@@ -69,6 +71,10 @@ class _Leaving(Exception):
 
 class _Forgotten(Exception):
     """A page is unchanged, but its rows are not all there any more: it has to be fetched."""
+
+
+class _Repeated(Exception):
+    """A page holds the rows of the one before, by which the source says that there are no more."""
 
 
 class _Fenced(Exception):
@@ -184,6 +190,7 @@ class ShardRun:
         self._pages = 0
         self._position: dict[str, Any] | None = None
         self._epoch: Epoch | None = None
+        self._may_start_over = False
 
     async def run(self) -> ShardEnd:
         """Run the shard to its end.
@@ -246,9 +253,34 @@ class ShardRun:
             await self._judge_again()
             return
         fresh = self._token == 1 and self._pages == 0
-        finished = await self._walk_surely(fresh=fresh)
+        self._may_start_over = taken["restarts"] == 0
+        try:
+            finished = await self._walk_surely(fresh=fresh)
+        except ResumeRefused as gone:
+            await self._start_over(gone)
+            finished = await self._walk_surely(fresh=False)
         if not finished:
             await self._finish_empty()
+
+    async def _start_over(self, gone: ResumeRefused) -> None:
+        """Begin anew, once: the first page that lands now clears what the shard has landed so far."""
+        shard = self._shard
+        log.warning("shard %s of task %s begins anew: %s", shard.shard_no, shard.task_id, gone)
+        async with self._connection.transaction():
+            values = {**self._key, "token": self._token}
+            if await self._fetchone("execution/start_shard_over", values) is None:
+                raise _Fenced
+            trace = TraceRow(
+                task_id=shard.task_id,
+                shard_no=shard.shard_no,
+                attempt=shard.attempt,
+                stage=Stage.FETCH,
+                duration_s=self._lease.stalled_s(),
+                response={"begins_anew": True},
+                error=describe_failure(gone),
+            )
+            await write_traces_async(self._connection, [trace])
+        self._pages, self._position, self._may_start_over = 0, None, False
 
     async def _walk_surely(self, *, fresh: bool) -> bool:
         """Walk on from the last committed page when what was remembered of the next one does not hold any more."""
@@ -270,7 +302,14 @@ class ShardRun:
         finished = False
         request = self._kit.request_of(self._shard)
         recall = self._epoch.recall if self._epoch is not None and conditional else None
-        walk = self._kit.collector.pages(self._shard.span, self._position, request, recall=recall)
+        walk = self._kit.collector.pages(
+            self._shard.span,
+            self._position,
+            request,
+            recall=recall,
+            start_over=self._may_start_over,
+            scope=self._scope,
+        )
         async with contextlib.aclosing(walk) as found:
             while (page := await self._next_page(found)) is not None:
                 fetch_s = time.perf_counter() - asked
@@ -281,7 +320,10 @@ class ShardRun:
                     first_page=self._pages == 0,
                     fresh=fresh,
                 )
-                await self._land_surely(page, origin, fetch_s)
+                try:
+                    await self._land_surely(page, origin, fetch_s)
+                except _Repeated:
+                    break
                 self._on_page(page)
                 self._pages += 1
                 self._position = page.next_position
@@ -290,6 +332,11 @@ class ShardRun:
                     raise _Leaving
                 asked = time.perf_counter()
         return finished
+
+    @property
+    def _scope(self) -> bytes:
+        """Of whom a page is that is all of its shard: shards that ask for different things may get equal rows."""
+        return b"%d" % self._shard.shard_no if self._shard.params else b""
 
     async def _next_page(self, walk: AsyncGenerator[Page]) -> Page | None:
         """The next page, None after the last one.
@@ -326,8 +373,7 @@ class ShardRun:
     async def _land(self, page: Page, origin: Origin, fetch_s: float) -> None:
         began = time.perf_counter()
         async with self._connection.transaction():
-            if await self._fetchone("execution/fence_shard", {**self._key, "token": self._token}) is None:
-                raise _Fenced
+            await self._fence(page)
             landed = await self._kit.lander.land(
                 self._connection,
                 LandingPage(
@@ -360,7 +406,7 @@ class ShardRun:
                     "http_retries": page.attempts - 1,
                     "fetch_s": fetch_s,
                     "land_s": land_s,
-                    "source_total": page.total,
+                    "source_total": page.evident_total,
                     # A shard with too many bad rows fails, so its last page must not make it DONE.
                     "last": page.next_position is None and too_many is None,
                 },
@@ -368,6 +414,49 @@ class ShardRun:
             await write_traces_async(self._connection, self._page_traces(page, landed, fetch_s, land_s))
         if too_many is not None:
             raise too_many
+
+    async def _fence(self, page: Page) -> None:
+        """Begin a landing transaction: the shard is still this run's, and no page of its task had these rows before.
+
+        Raises:
+            _Fenced: It is not.
+            EqualPage: One had, and the source does not say that it may.
+            _Repeated: It was the one before, which the source calls the end.
+        """
+        values = {**self._key, "token": self._token}
+        if page.fingerprint is None:
+            if await self._fetchone("execution/fence_shard", values) is None:
+                raise _Fenced
+            return
+        fenced = await self._fetchone("execution/fence_page", {**values, "fingerprint": page.fingerprint})
+        if fenced is None:
+            raise _Fenced
+        if fenced["first"]:
+            return
+        earlier = await self._fetchone(
+            "execution/select_equal_page", {"task_id": self._shard.task_id, "fingerprint": page.fingerprint}
+        )
+        raise self._repeated(page, earlier or {})
+
+    def _repeated(self, page: Page, earlier: Mapping[str, Any]) -> Exception:
+        paging, shard_no = self._kit.source.paging, self._shard.shard_no
+        same_shard = earlier.get("shard_no") == shard_no
+        before = same_shard and earlier["page"] == page.number - 1
+        if before and getattr(paging, "equal_pages", "") == "end" and not self._knows_its_end(page):
+            return _Repeated()
+        parameter = named_parameter(paging)
+        if not same_shard and self._shard.params:
+            parameter += f", or {', '.join(self._shard.params)}"
+        if not earlier:
+            where = "another page"
+        else:
+            where = f"page {earlier['page'] + 1}" + ("" if same_shard else f" of shard {earlier['shard_no']}")
+        return EqualPage(page.request.get("url", ""), parameter, page.number, where)
+
+    def _knows_its_end(self, page: Page) -> bool:
+        """Whether the number of rows is known, so that a page that repeats before they have come is no end."""
+        named = page.total is not None and not is_at_least(self._kit.source.total, page.total)
+        return named or self._shard.span.size is not None
 
     async def _remember(self, page: Page, landed: Landed) -> None:
         """Keep what a landed page is known by, or make sure that the rows of an unchanged one are there.

@@ -36,8 +36,11 @@ class Bound:
 NUMBERS: Mapping[str, Bound] = {
     # Pages and rows: 64-bit integers in PostgreSQL, also when they are multiplied with each other.
     "paging.first_page": Bound(most=10**9),
+    "paging.first_offset": Bound(most=10**9),
     "page_size": Bound(most=10**6),
     "limits.max_pages": Bound(most=10**7),
+    "limits.max_empty_pages": Bound(most=10**7),
+    "total.capped_at": Bound(most=10**12),
     "shards.min_size": Bound(most=10**6),
     "shards.max_size": Bound(most=10**12),
     "shards.min_step": Bound(most=10**15),
@@ -79,6 +82,7 @@ LENGTHS: Mapping[str, Bound] = {
     "shards.range.query": Bound(most=500),
     "dedup.identity": Bound(most=100),
     "retry_when": Bound(most=20),
+    "end": Bound(most=20),
     "placement.require": Bound(most=50),
     "placement.prefer": Bound(most=50),
 }

@@ -86,6 +86,7 @@ class Expression:
         text: JMESPath.
         work: What one search may cost.
         shared: A budget that other searches spend from as well.
+        parsed: A part of it that is searched for instead of all of it.
 
     Raises:
         ValueError: It is none.
@@ -93,10 +94,17 @@ class Expression:
 
     __slots__ = ("_copies", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
 
-    def __init__(self, text: str, *, work: int = PAGE_WORK, shared: PageWork | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        work: int = PAGE_WORK,
+        shared: PageWork | None = None,
+        parsed: Node | None = None,
+    ) -> None:
         self.text = text
         self._shared = shared
-        self._parsed = _parsed(text)
+        self._parsed = _parsed(text) if parsed is None else parsed
         types = [node["type"] for node, _ in _nodes(self._parsed)]
         self._plain = _PATHS.issuperset(types)
         self._weight = 1 + len(types) // _NODES_A_STEP
@@ -131,6 +139,62 @@ class Expression:
         if isinstance(found, _Expression):
             raise ExpressionFails("it gives an expression (&…), not a value")
         return found
+
+
+def keeps_count(text: str) -> bool:
+    """Whether the list that an expression finds is a list of the document as it stands: no element more or less.
+
+    What only goes down to a list keeps it, and so does what orders it or puts one in its place; filters, flattening and
+    slices do not. `list[*].field` keeps it as long as every element has the field: see `projected_list`.
+    """
+    parsed = _parsed(text)
+    return not _changes_count(_projected(parsed) or parsed)
+
+
+@lru_cache(maxsize=512)
+def projected_list(text: str) -> Expression | None:
+    """The list of which `list[*].field` takes a field of each element, leaving out those without; None for others."""
+    projected = _projected(_parsed(text))
+    return None if projected is None else Expression(text, parsed=projected)
+
+
+def _projected(node: Node) -> Node | None:
+    kind, children = node["type"], node["children"]
+    if kind in ("projection", "value_projection") and not _changes_nothing(children[1]):
+        return children[0]
+    if kind == "subexpression" and (within := _projected(children[1])) is not None:
+        return {**node, "children": [children[0], within]}
+    return None
+
+
+def _changes_nothing(node: Node) -> bool:
+    return node["type"] in ("identity", "current")
+
+
+_LESS_OR_MORE = frozenset({"filter_projection", "flatten", "slice"})
+
+
+def _changes_count(node: Node) -> bool:
+    kind, children = node["type"], node["children"]
+    if kind in _LESS_OR_MORE:
+        return True
+    if kind in ("projection", "value_projection"):
+        base, each = children
+        return not _changes_nothing(each) or _changes_count(base)
+    if kind in ("pipe", "subexpression", "index_expression"):
+        first, then = children
+        # Of a list from which one element is taken, the others do not matter.
+        return _changes_count(then) or (not _takes_one(then) and _changes_count(first))
+    if kind in ("or_expression", "and_expression", "function_expression"):
+        return any(map(_changes_count, children))
+    return False
+
+
+def _takes_one(node: Node) -> bool:
+    while node["type"] in ("subexpression", "index_expression", "pipe"):
+        first, then = node["children"]
+        node = then if _changes_nothing(first) else first
+    return bool(node["type"] == "index")
 
 
 @lru_cache(maxsize=512)

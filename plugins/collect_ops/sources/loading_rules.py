@@ -14,11 +14,17 @@ from collect_ops.sources import bounds, expressions, patterns
 from collect_ops.sources.body_rules import body_faults, redirected_post_faults
 from collect_ops.sources.condition_rules import retry_when_faults
 from collect_ops.sources.model import Disposition, Source
+from collect_ops.sources.paging_rules import (
+    advance_faults,
+    counted_records_faults,
+    end_faults,
+    nested_name_faults,
+)
 from collect_ops.sources.rules import RULES, Rule
 from collect_ops.sources.texts import climbing_problem, schedule_never_problem
 
 _EXPRESSIONS = (
-    "records", "paging.cursor", "paging.next_url", "total.value", "shards.range.low", "shards.range.high",
+    "records", "select", "paging.cursor", "paging.next_url", "total.value", "shards.range.low", "shards.range.high",
 )  # fmt: skip
 _PATHS = ("request.path", "shards.range.path")
 
@@ -85,6 +91,10 @@ LOADING_RULES: tuple[Rule, ...] = (
     ),
     Rule(reads=("request.method", "request.redirected_post"), faults=redirected_post_faults),
     Rule(reads=("retry_when",), faults=retry_when_faults),
+    Rule(reads=("end",), faults=end_faults),
+    Rule(reads=("records", "paging"), faults=counted_records_faults),
+    Rule(reads=("paging", "request.body"), faults=nested_name_faults),
+    Rule(reads=("paging", "page_size"), faults=advance_faults),
     Rule(
         reads=("schedule",), faults=partial(_text_faults, field="schedule", problem_of=schedule_never_problem)
     ),

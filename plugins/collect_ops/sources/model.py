@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from collect_ops.sources.declaration import (
     Declaration,
@@ -181,10 +181,29 @@ class Request(Declaration):
 
 
 EqualPages = Annotated[
-    Literal["allow", "refuse"],
+    Literal["allow", "refuse", "end"],
     Since(format=3),
     InFiles(value="refuse", before="a page with the rows of an earlier one landed again", keep="allow"),
 ]
+
+
+def body_names_in_files(paging: BaseModel) -> str | None:
+    """Only where it makes a difference: a name with a dot that goes into a body."""
+    names = (getattr(paging, field, None) for field in PAGING_PARAMS)
+    in_body = getattr(paging, "location", "query") == "body"
+    return "nested" if in_body and any("." in name for name in names if name) else None
+
+
+BodyNames = Annotated[
+    Literal["flat", "nested"],
+    Since(format=3),
+    InFiles(
+        value=body_names_in_files, before="a dot in a parameter's name stood in the body's key", keep="flat"
+    ),
+]
+AdvanceBy = Annotated[Literal["rows", "page_size"], Since(format=3)]
+#: The fields of a paging style that name parameters of its requests.
+PAGING_PARAMS: Final = ("offset_param", "page_param", "cursor_param", "limit_param", "size_param")
 
 
 class OffsetPaging(Declaration):
@@ -194,12 +213,20 @@ class OffsetPaging(Declaration):
     """Pages are asked for by offset and limit."""
     offset_param: ApiName = "offset"
     """The parameter that says how many rows to skip."""
-    limit_param: ApiName = "limit"
-    """The parameter that says how many rows to give."""
+    limit_param: Annotated[ApiName | None, Since(format=3, values=(None,))] = "limit"
+    """The parameter that says how many rows to give; null: the server decides."""
+    first_offset: Annotated[int, Field(ge=0), Since(format=3)] = 0
+    """The first row's offset: 1 where the server counts from 1, as SCIM's startIndex does."""
+    advance_by: AdvanceBy = "rows"
+    """The next offset is behind the rows that came (rows), or behind the rows that were asked for (page_size): for
+    servers that leave rows out of their pages, such as those that the caller may not see."""
     location: Literal["query", "body"] = "query"
     """Where both parameters go."""
+    body_names: BodyNames = "flat"
+    """In a body, whether `page.offset` is a key (flat), or the field `offset` of the object `page` (nested)."""
     equal_pages: EqualPages = "allow"
-    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow); with end, one with the
+    rows of the page just before it says that there are no more."""
 
 
 class PagePaging(Declaration):
@@ -209,14 +236,20 @@ class PagePaging(Declaration):
     """Pages are asked for by number and size."""
     page_param: ApiName = "page"
     """The parameter that carries the page's number."""
-    size_param: ApiName = "size"
-    """The parameter that says how many rows a page has."""
+    size_param: Annotated[ApiName | None, Since(format=3, values=(None,))] = "size"
+    """The parameter that says how many rows a page has; null: the server decides."""
     first_page: int = Field(default=1, ge=0)
     """The first page's number."""
+    advance_by: AdvanceBy = "rows"
+    """Whether a page that is shorter than asked for tells the server's page size (rows), or lacks rows (page_size): for
+    servers that leave rows out of their pages, such as those that the caller may not see."""
     location: Literal["query", "body"] = "query"
     """Where both parameters go."""
+    body_names: BodyNames = "flat"
+    """In a body, whether `page.number` is a key (flat), or the field `number` of the object `page` (nested)."""
     equal_pages: EqualPages = "allow"
-    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow); with end, one with the
+    rows of the page just before it says that there are no more."""
 
 
 class CursorPaging(Declaration):
@@ -232,8 +265,11 @@ class CursorPaging(Declaration):
     """The parameter that says how many rows to give, when there is one."""
     location: Literal["query", "body"] = "query"
     """Where the parameters go."""
+    body_names: BodyNames = "flat"
+    """In a body, whether `variables.after` is a key (flat), or the field `after` of the object `variables` (nested)."""
     equal_pages: EqualPages = "allow"
-    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow); with end, one with the
+    rows of the page just before it says that there are no more."""
 
 
 class NextUrlPaging(Declaration):
@@ -246,7 +282,8 @@ class NextUrlPaging(Declaration):
     limit_param: ApiName | None = None
     """The query parameter that says how many rows to give, when there is one."""
     equal_pages: EqualPages = "allow"
-    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow); with end, one with the
+    rows of the page just before it says that there are no more."""
 
 
 class LinkHeaderPaging(Declaration):
@@ -257,7 +294,8 @@ class LinkHeaderPaging(Declaration):
     limit_param: ApiName | None = None
     """The query parameter that says how many rows to give, when there is one."""
     equal_pages: EqualPages = "allow"
-    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow)."""
+    """Whether a page with the rows of an earlier one fails the task (refuse), or lands (allow); with end, one with the
+    rows of the page just before it says that there are no more."""
 
 
 class NoPaging(Declaration):
@@ -273,6 +311,10 @@ Paging = Annotated[
 ]
 
 
+AtLeast = Annotated[bool, Since(format=3)]
+CappedAt = Annotated[int | None, Field(ge=1), Since(format=3)]
+
+
 class BodyTotal(Declaration):
     """The total stands in each page's body, at a JMESPath."""
 
@@ -280,6 +322,10 @@ class BodyTotal(Declaration):
     """The total stands in each page's body."""
     path: Expression
     """JMESPath of the total."""
+    at_least: AtLeast = False
+    """Whether there may be more rows than it says."""
+    capped_at: CappedAt = None
+    """The number from which on the server counts no further; there may be more rows, then."""
 
 
 class HeaderTotal(Declaration):
@@ -289,6 +335,10 @@ class HeaderTotal(Declaration):
     """The total stands in a response header."""
     name: ApiName
     """The header's name."""
+    at_least: AtLeast = False
+    """Whether there may be more rows than it says."""
+    capped_at: CappedAt = None
+    """The number from which on the server counts no further; there may be more rows, then."""
 
 
 class RequestTotal(Declaration):
@@ -302,6 +352,10 @@ class RequestTotal(Declaration):
     """Query parameters of that request; texts may hold `{param}`."""
     value: Expression
     """JMESPath of the total in the answer."""
+    at_least: AtLeast = False
+    """Whether there may be more rows than it says."""
+    capped_at: CappedAt = None
+    """The number from which on the server counts no further; there may be more rows, then."""
 
 
 class UnknownTotal(Declaration):
@@ -392,6 +446,8 @@ class Limits(Declaration):
     """Levels of nesting in a body at most."""
     max_pages: int = Field(default=100_000, ge=1)
     """Pages of one shard at most."""
+    max_empty_pages: Annotated[int, Field(ge=1), Since(format=3)] = 10_000
+    """Pages without rows in a row at most, each of which names another one."""
 
 
 class Timeouts(Declaration):
@@ -600,6 +656,12 @@ class Source(Declaration):
     """The request of one page."""
     records: Expression = "@"
     """JMESPath of the list of records in a page's body."""
+    records_may_be: Annotated[tuple[Literal["absent", "object"], ...], Since(format=3)] = ()
+    """What stands where the list is due, beside a list: absent (missing or null) for no rows, object for one row."""
+    select: Annotated[Expression | None, Since(format=3)] = None
+    """JMESPath on the list of records: the rows to land; none: all. Paging and totals count what the server sent."""
+    end: Annotated[tuple[When, ...], Since(format=3)] = ()
+    """Answers that mean "no more rows"."""
     paging: Paging = NoPaging()
     """How the pages are asked for."""
     total: Total = UnknownTotal()

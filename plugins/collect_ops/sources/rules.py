@@ -15,6 +15,7 @@ from collect_ops.kernel.errors import Fault
 from collect_ops.kernel.faults import MAX_FAULTS
 from collect_ops.sources.merge_rules import merge_faults
 from collect_ops.sources.model import (
+    PAGING_PARAMS,
     Auth,
     AuthType,
     CursorPaging,
@@ -144,16 +145,13 @@ def _body_paging_has_a_body(source: Source) -> Iterator[Fault]:
 def _paging_params_are_its_own(source: Source) -> Iterator[Fault]:
     place = "body" if getattr(source.paging, "location", "query") == "body" else "query"
     declared = getattr(source.request, place)
-    names = [getattr(source.paging, field, None) for field in _PAGING_PARAMS]
+    names = [getattr(source.paging, field, None) for field in PAGING_PARAMS]
     given = [name for name in names if name is not None]
     for name in given:
         if isinstance(declared, dict) and name in declared:
             yield Fault(field=f"request.{place}.{name}", value=declared[name], problem="is written by paging")
     if len(set(given)) < len(given):
         yield Fault(field="paging", value=", ".join(given), problem="gives two of its parameters one name")
-
-
-_PAGING_PARAMS = ("offset_param", "page_param", "cursor_param", "limit_param", "size_param")
 
 
 def _page_size_means_something(source: Source) -> Iterator[Fault]:
@@ -236,7 +234,7 @@ _AUTH_FIELDS = {
 
 def _api_key_faults(source: Source, auth: Auth) -> Iterator[Fault]:
     if auth.location == "query":
-        taken = {*source.request.query, *(getattr(source.paging, field, None) for field in _PAGING_PARAMS)}
+        taken = {*source.request.query, *(getattr(source.paging, field, None) for field in PAGING_PARAMS)}
         if auth.name in taken:
             yield Fault(
                 field="auth.name", value=auth.name, problem="is a query parameter of the request already"

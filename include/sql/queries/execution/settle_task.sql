@@ -1,4 +1,10 @@
--- Moves a task to where its attempt has brought it. Primary key; the caller holds the task's lock.
+-- Moves a task to where its attempt has brought it; one that has ended well needs no fingerprints of its pages any more.
+-- Primary keys; the caller holds the task's lock.
+WITH forgotten AS (
+    DELETE FROM collect.page_fingerprint
+    WHERE task_id = %(task_id)s AND %(status)s::text IN ('COMPLETED', 'PARTIAL')
+)
+
 UPDATE collect.task
 SET
     status = %(status)s, reason = %(reason)s, moved_by = %(actor)s, result = %(result)s, error = %(error)s,

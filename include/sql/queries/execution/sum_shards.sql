@@ -27,6 +27,9 @@ SELECT
     coalesce(sum(unchanged_pages), 0)::bigint AS unchanged_pages,
     coalesce(sum(unchanged_rows), 0)::bigint AS unchanged_rows,
     coalesce(sum(http_retries), 0)::bigint AS http_retries,
+    coalesce(sum(restarts), 0)::bigint AS restarts,
+    -- Whether every shard goes on until the source says that there is no more.
+    coalesce(bool_and(span_size IS NULL), false) AS streams,
     coalesce(sum(fetch_s), 0)::float8 AS fetch_s,
     coalesce(sum(land_s), 0)::float8 AS land_s,
     -- Shards with parameters of their own are asked for one by one, and each answer's total is its shard's.
@@ -36,7 +39,7 @@ SELECT
     END AS source_total,
     (array_agg(
         jsonb_build_object('shard', shard_no, 'named', source_total, 'fetched', rows_fetched) ORDER BY shard_no
-    ) FILTER (WHERE params IS NOT NULL AND status = 'DONE' AND source_total <> rows_fetched))[1] AS mismatch,
+    ) FILTER (WHERE params IS NOT NULL AND status = 'DONE' AND source_total > rows_fetched))[1] AS mismatch,
     (array_agg(error ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_error,
     (array_agg(shard_no ORDER BY shard_no) FILTER (WHERE status = 'FAILED'))[1] AS first_failed
 FROM collect.shard

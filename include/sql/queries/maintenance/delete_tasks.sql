@@ -1,6 +1,7 @@
 -- Deletes tasks and everything about them; rows that they landed stay. The caller holds their locks, and judge_tasks has
 -- let them go. Returns how many rows of each kind. Primary keys, indexes submission_task, dedup_task, dead_letter_once,
--- shard_pkey, trace_task, task_log_task, bad_row_shard, run_note_pkey.
+-- shard_pkey, trace_task, task_log_task, bad_row_shard, page_fingerprint_pkey,
+-- run_note_pkey.
 WITH gone AS (
     SELECT unnest(%(task_ids)s::bigint[]) AS id
 ),
@@ -24,6 +25,9 @@ log_rows AS (
 ),
 bad_rows AS (
     DELETE FROM collect.bad_row AS d USING gone AS g WHERE d.task_id = g.id RETURNING 1
+),
+fingerprints AS (
+    DELETE FROM collect.page_fingerprint AS d USING gone AS g WHERE d.task_id = g.id RETURNING 1
 ),
 run_notes AS (
     DELETE FROM collect.run_note AS d USING gone AS g WHERE d.task_id = g.id RETURNING 1

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from collect_ops.storage import connect
 from tests.plugins.integration.world import World
 from tests.servers.paged import Failure, PagedServer, basic
+from tests.servers.quirks import QuirkyServer
 
 Run = Callable[..., tuple[int, str, str]]
 Declare = Callable[..., Path]
@@ -126,6 +127,40 @@ def test_a_source_that_takes_no_page_size(declare: Declare, check: Check) -> Non
     with PagedServer(rows=30) as server:
         code, findings = check(declare(server, request={"path": "/single"}))
     assert (code, states(findings)["page size"]) == (2, "fault")
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "words"),
+    [
+        (
+            {
+                "request": {"path": "/quirk/first_is_one"},
+                "paging": {"type": "offset", "offset_param": "startIndex", "limit_param": "count"},
+            },
+            "next page",
+            "paging.first_offset: 1",
+        ),
+        ({"request": {"path": "/quirk/thinned"}}, "next page", "paging.advance_by: page_size"),
+        ({"request": {"path": "/quirk/total_with_commas"}}, "total", "see `total`"),
+        ({"request": {"path": "/quirk/offset_ignored"}}, "next page", "under `paging`"),
+    ],
+)
+def test_what_an_api_does_differently_is_told_with_what_declares_it(
+    declare: Declare, check: Check, fields: dict[str, Any], name: str, words: str
+) -> None:
+    with QuirkyServer() as server:
+        _, findings = check(declare(server, **fields))
+    (finding,) = findings[name]
+    assert finding["state"] in ("warning", "fault")
+    assert words in finding["remedy"]
+
+
+def test_a_select_is_told(declare: Declare, check: Check) -> None:
+    fields = {"request": {"path": "/quirk/mixed_kinds"}, "select": "[?kind=='b']"}
+    with QuirkyServer() as server:
+        code, findings = check(declare(server, **fields))
+    assert (code, findings["page"][0]["text"]) == (0, "10 rows on the first page, of which select makes 5")
+    assert findings["page size"][0]["state"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.factories import list_source
 from tests.plugins.integration.broker.link import wait_until
 from tests.plugins.integration.recorded_reports import RecordedReports
 from tests.plugins.integration.world import World, source
-from tests.servers.paged import Failure, PagedServer, Recorded
+from tests.servers.paged import Failure, PagedServer, Recorded, pages_only
 
 Serve = Callable[..., PagedServer]
 NO_RETRIES = {"http_attempts": 1, "http_backoff_s": 0.01, "max_retries": 0, "base_s": 0.2}
@@ -88,13 +88,8 @@ def are_due(world: World, db: Connection) -> bool:
     return "notes" in due.look(db, world.backends, world.rules, placement_rules())
 
 
-def is_page(request: Recorded) -> bool:
-    """Not the look at the total, which planning takes."""
-    return int(request.query.get("limit", 0)) > 1
-
-
 def on_page(offset: int) -> Callable[[Recorded], bool]:
-    return lambda request: request.query.get("offset") == str(offset) and is_page(request)
+    return pages_only(lambda request: request.query.get("offset") == str(offset))
 
 
 def test_dead_by_a_shard_group(world: World, serve: Serve, airflow: RecordedReports) -> None:
@@ -301,8 +296,10 @@ def test_fifty_tasks_share_a_run_and_the_first_is_dead(
     world.collect(params=alone)
     first, *later = tasks = [world.submit(params={"day": str(number)}).task_id for number in range(50)]
     planned = dies == "while it is planned"
+    of_the_first = page_of(0)
     server.fail_where(
-        lambda request: request.query.get("day") == "0" and (planned or is_page(request)), Failure(status=404)
+        lambda request: request.query.get("day") == "0" and (planned or of_the_first(request)),
+        Failure(status=404),
     )
     (run,) = world.claim().runs
     assert [each["task_id"] for each in run.conf["tasks"]] == tasks
@@ -340,7 +337,7 @@ def test_fifty_tasks_share_a_run_and_the_first_is_dead(
 
 
 def page_of(day: int) -> Callable[[Recorded], bool]:
-    return lambda request: request.query.get("day") == str(day) and is_page(request)
+    return pages_only(lambda request: request.query.get("day") == str(day))
 
 
 def test_many_dead_tasks_fit_a_note(world: World, serve: Serve, airflow: RecordedReports) -> None:

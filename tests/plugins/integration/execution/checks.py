@@ -203,8 +203,8 @@ def offset_of(request: Recorded) -> int:
 
 
 def asks_for(offset: int) -> Callable[[Recorded], bool]:
-    """Matches the request of the page that begins at a row (planning asks for one row: it does not match)."""
-    return lambda request: offset_of(request) == offset and int(request.query.get("limit", 0)) > 1
+    """Matches the request of the page that begins at a row; that of the first row is planning's as well."""
+    return lambda request: offset_of(request) == offset
 
 
 def age(db: Connection, seconds: float) -> None:

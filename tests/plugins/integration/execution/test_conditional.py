@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from collect_ops.cli.task import line
 from collect_ops.landing import memory
+from collect_ops.sources.file_defaults import with_file_defaults
 from collect_ops.sources.model import Source
 from collect_ops.storage import Connection, connect, query
 from collect_ops.tasks.progress import read_progress
@@ -64,7 +65,7 @@ VALIDATORS: dict[str, dict[str, Any]] = {
 
 def conditional(style: str = "offset", **fields: Any) -> Source:
     declared = {"request": {"path": "/offset"}, **STYLES[style], "limits": {"concurrency": 2}, **fields}
-    return source(conditional={"full_after_h": 24}, **declared)
+    return with_file_defaults(source(conditional={"full_after_h": 24}, **declared))
 
 
 def prepared(world: World, serve: Serve, declared: Source, **options: Any) -> PagedServer:

@@ -32,7 +32,7 @@ from tests.plugins.integration.execution.checks import (
 from tests.plugins.integration.execution.own_redis import OwnRedis
 from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
-from tests.servers.paged import Failure, PagedServer
+from tests.servers.paged import Failure, PagedServer, pages_only
 
 Serve = Callable[..., PagedServer]
 
@@ -62,8 +62,9 @@ def go_on(world: World, task_id: int, rounds: int = 4) -> str:
 
 
 def pages(server: PagedServer, limit: int = 50) -> list[float]:
-    """When each page was asked for; counting asks for one row."""
-    return [request.at for request in server.asked("/offset") if request.query.get("limit") == str(limit)]
+    """When each page was asked for."""
+    pages = filter(pages_only(), server.asked("/offset"))
+    return [request.at for request in pages if request.query.get("limit") == str(limit)]
 
 
 def test_two_groups_in_two_processes_share_a_rate(world: World, serve: Serve) -> None:

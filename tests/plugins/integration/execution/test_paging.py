@@ -89,7 +89,7 @@ def test_shards_ask_for_no_row_twice(world: World, serve: Serve) -> None:
     world.serve_from(server.base_url)
     assert world.task(world.collect())["status"] == "COMPLETED"
     probe, *pages = server.requests
-    assert probe.query["limit"] == "1"
+    assert probe.query["limit"] == "10"
     assert sorted(map(offset_of, pages)) == list(range(0, 95, 10))
 
 

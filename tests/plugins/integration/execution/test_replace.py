@@ -16,6 +16,7 @@ from collect_ops.execution.rules import ShardingRules
 from collect_ops.landing.asides import drop_asides_of, run_once
 from collect_ops.landing.layout import aside_name
 from collect_ops.landing.table import ensure_aside
+from collect_ops.sources.file_defaults import with_file_defaults
 from collect_ops.storage import connect, sql
 from tests.plugins.integration.delivery.letters import letters_of, sent_again, service
 from tests.plugins.integration.execution.checks import (
@@ -42,7 +43,7 @@ ALONE = ShardingRules(steal=False)
 def server(world: World, serve: Serve) -> PagedServer:
     """A server whose 200 rows have replaced the target's once."""
     server = serve(rows=200)
-    world.add(source(target=target("replace"), limits={"concurrency": 2}))
+    world.add(with_file_defaults(source(target=target("replace"), limits={"concurrency": 2})))
     world.serve_from(server.base_url)
     assert world.task(world.collect())["status"] == "COMPLETED"
     assert_exact(world, 200)

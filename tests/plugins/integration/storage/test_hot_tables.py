@@ -14,6 +14,7 @@ HOT = (
     "task_log",
     "trace",
     "bad_row",
+    "page_fingerprint",
     "dead_letter",
     "run_note",
 )

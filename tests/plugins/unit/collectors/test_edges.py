@@ -20,12 +20,12 @@ from multidict import CIMultiDict
 
 from collect_ops.collectors.decoding import BrokenEncoding, OverLimit, TooManyMembers, decoder_for
 from collect_ops.collectors.endpoint import Endpoint
-from collect_ops.collectors.errors import HostBusy, NotJson, ServerFailed, TotalUnusable
+from collect_ops.collectors.errors import HostBusy, NotJson, ServerFailed
 from collect_ops.collectors.links import LinkMalformed, find_next
 from collect_ops.collectors.retry import retry_after_s, wait_before_retry
-from collect_ops.collectors.totals import total_of
+from collect_ops.collectors.totals import NamedTotal, total_of
 from collect_ops.kernel.errors import ValidationFailed
-from collect_ops.sources.model import Retries
+from collect_ops.sources.model import BodyTotal, Retries
 from tests.plugins.unit.cpu_deadline import ends_within
 
 
@@ -297,6 +297,9 @@ def test_encodings_nobody_asked_for() -> None:
     assert decoder_for("gzip, gzip, gzip, gzip", 1) is None
 
 
+TOTAL = BodyTotal(type="body", path="total")
+
+
 @pytest.mark.parametrize(
     ("value", "total"),
     [
@@ -309,16 +312,42 @@ def test_encodings_nobody_asked_for() -> None:
         ("0-24/*", None),
         ("*", None),
         (None, None),
+        ({"value": 12, "relation": "eq"}, 12),
+        ({"value": "12"}, 12),
     ],
 )
 def test_totals(value: Any, total: int | None) -> None:
-    assert total_of(value, where="w", shown="u") == total
+    assert total_of(value, TOTAL, where="w") == NamedTotal(rows=total)
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, True, "many", "", [], {}, "-3"])
-def test_what_is_no_total(value: Any) -> None:
-    with pytest.raises(TotalUnusable, match="must be a whole number of 0 or more"):
-        total_of(value, where="w", shown="u")
+@pytest.mark.parametrize(
+    "value",
+    [
+        -1, 1.5, True, "many", "", [], {}, "-3", "1,234", "1 234", "12.5", "1e3", 10**18, "9" * 19,
+        {"value": "many"}, {"value": 10_000, "relation": "gte"}, {"value": 1, "relation": 7},
+    ],
+)  # fmt: skip
+def test_what_is_no_total_names_none_and_says_what_stands_there(value: Any) -> None:
+    named = total_of(value, TOTAL, where="w")
+    assert (named.rows, named.exact) == (None, None)
+    assert named.problem is not None
+    assert "the total at w is" in named.problem
+
+
+@pytest.mark.parametrize(
+    ("declared", "rows", "at_least"),
+    [
+        ({}, 10_000, False),
+        ({"at_least": True}, 3, True),
+        ({"capped_at": 10_000}, 9_999, False),
+        ({"capped_at": 10_000}, 10_000, True),
+        ({"capped_at": 10_000}, 12_000, True),
+    ],
+)
+def test_totals_that_are_a_lower_bound(declared: dict[str, Any], rows: int, at_least: bool) -> None:
+    named = total_of(rows, BodyTotal(type="body", path="t", **declared), where="w")
+    assert named == NamedTotal(rows=rows, at_least=at_least)
+    assert named.exact == (None if at_least else rows)
 
 
 NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)

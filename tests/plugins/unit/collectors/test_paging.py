@@ -139,14 +139,14 @@ def test_more_rows_than_asked_for_is_an_error(pager: Pager) -> None:
         pager.step(span, pager.begin(span), Reply(rows=11))
 
 
-@pytest.mark.parametrize("cursor", [None, False, ""])
+@pytest.mark.parametrize("cursor", [None, False, "", 0, -1, 0.0, "0", "-1"])
 def test_these_cursors_end(cursor: Any) -> None:
     pager = CursorPager(paging=CursorPaging(type="cursor", cursor="c"), size=10)
     assert pager.step(Span(), {"cursor": None}, Reply(rows=1, document={"c": cursor})).next is None
     assert pager.step(Span(), {"cursor": None}, Reply(rows=1, document={})).next is None
 
 
-@pytest.mark.parametrize("cursor", ["a", 0, 17, 1.5])
+@pytest.mark.parametrize("cursor", ["a", 1, 17, 1.5, "00", "-10", "1"])
 def test_these_cursors_go_on(cursor: Any) -> None:
     pager = CursorPager(paging=CursorPaging(type="cursor", cursor="c"), size=10)
     following = pager.step(Span(), {"cursor": None}, Reply(rows=0, document={"c": cursor})).next

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collect_ops.collectors.totals import NamedTotal
 from collect_ops.execution.cutting import Cut, CutTask, cut, pace_unit
 from collect_ops.execution.entry_point import EntryPointFailed, EntryPointPassing
 from collect_ops.execution.policy import TooManyShards, group, label
@@ -34,9 +35,12 @@ class Told:
         self._values = values
         self.counted: RenderedRequest | None = None
 
-    async def total(self, counting: RenderedRequest | None = None) -> int | None:
+    async def named_total(self, counting: RenderedRequest | None = None) -> NamedTotal:
         self.counted = counting
-        return self._total
+        return NamedTotal(rows=self._total)
+
+    async def total(self, counting: RenderedRequest | None = None) -> int | None:
+        return (await self.named_total(counting)).rows
 
     async def values(self, request: RenderedRequest, expressions: Mapping[str, str]) -> list[Any]:
         return list(self._values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,6 +202,70 @@ def test_a_mismatch_names_both_numbers() -> None:
     outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
     assert outcome.status is TaskStatus.PARTIAL
     assert outcome.reason == "the source named 1,200 rows, 1,100 were fetched"
+
+
+COMPLETED, PARTIAL = TaskStatus.COMPLETED, TaskStatus.PARTIAL
+
+
+@pytest.mark.parametrize(
+    ("planned", "by_pages", "fetched", "more", "status", "words"),
+    [
+        # Shards that were cut by a total.
+        (50, None, 50, {}, COMPLETED, None),
+        (50, 50, 50, {}, COMPLETED, None),
+        (50, 60, 50, {}, PARTIAL, "60 by its pages"),
+        (50, 50, 40, {}, PARTIAL, "named 50 rows, 40"),
+        (50, 50, 51, {}, PARTIAL, "named 50 rows, 51"),
+        (50, 60, 60, {"at_least": True}, COMPLETED, None),
+        (50, 50, 40, {"at_least": True}, PARTIAL, "named 50 rows or more, 40"),
+        (50, 50, 40, {"thinned": True}, COMPLETED, None),
+        (50, 60, 40, {"thinned": True}, PARTIAL, "60 by its pages"),
+        (50, 50, 51, {"thinned": True}, PARTIAL, "named 50 rows, 51"),
+        # A stream goes by what its last page names.
+        (None, None, 40, {"streams": True}, COMPLETED, None),
+        (50, None, 50, {"streams": True}, COMPLETED, None),
+        (50, 51, 51, {"streams": True}, COMPLETED, None),
+        (50, 49, 49, {"streams": True}, COMPLETED, None),
+        (5, 0, 0, {"streams": True}, COMPLETED, None),
+        (50, 50, 49, {"streams": True}, PARTIAL, "named 50 rows, 49"),
+        (50, 50, 51, {"streams": True}, COMPLETED, "named 50 rows, 51"),
+        (50, None, 51, {"streams": True}, COMPLETED, "named 50 rows, 51"),
+    ],
+)
+def test_totals_against_what_came(
+    planned: int | None,
+    by_pages: int | None,
+    fetched: int,
+    more: dict[str, bool],
+    status: TaskStatus,
+    words: str | None,
+) -> None:
+    attempt = Attempt(
+        planned=True,
+        retry_count=0,
+        max_retries=0,
+        lost_count=0,
+        named_total=planned,
+        max_failed_shards=0,
+        plan_error=None,
+        total_at_least=more.get("at_least", False),
+        thinned=more.get("thinned", False),
+    )
+    shards = ShardSums(
+        shards=1, done=1, failed=0, permanent=0, rows_fetched=fetched, source_total=by_pages, retry_after_s=None,
+        first_failed=None, first_error=None, streams=more.get("streams", False),
+    )  # fmt: skip
+    outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
+    assert outcome.status is status
+    assert (outcome.reason is None) if words is None else (words in (outcome.reason or ""))
+
+
+def test_shards_begin_with_a_page_and_the_last_may_have_no_end() -> None:
+    declared = source(batch_size=25, page_size=10)
+    assert [(s.offset, s.size) for s in split(declared, 45)] == [(0, 20), (20, 20), (40, 5)]
+    assert [(s.offset, s.size) for s in split(declared, 45, open_end=True)] == [(0, 20), (20, 20), (40, None)]
+    assert [(s.offset, s.size) for s in split(declared, 0, open_end=True)] == [(0, None)]
+    assert [(s.offset, s.size) for s in split(declared, 45, 3)][:2] == [(0, 10), (10, 10)]
 
 
 def test_what_was_put_back_is_not_given_up_because_others_failed() -> None:

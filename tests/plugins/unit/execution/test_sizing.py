@@ -116,7 +116,8 @@ def test_shards_of_any_size_cover_every_row_once(total: int, size: int, page: in
     for number, shard in enumerate(split(source(batch_size=page, page_size=page), total, size)):
         assert (shard.number, shard.offset) == (number, position)
         assert shard.size is not None
-        assert 1 <= shard.size <= size
+        assert 1 <= shard.size <= max(page, size)
+        assert shard.offset % page == 0
         position += shard.size
     assert position == total
 

@@ -22,6 +22,8 @@ from tests.plugins.unit.sources.factories import source_fields
 AROUND: dict[str, dict[str, Any]] = {
     "shards": {"by": "count"},
     "paging": {"type": "page"},
+    "paging.first_offset": {"type": "offset"},
+    "total.capped_at": {"type": "body", "path": "total"},
     "shards.min_step": {"by": "key_range", "low": "a", "high": "b", "bounds": "closed", "step": 1},
     "shards.max_step": {"by": "key_range", "low": "a", "high": "b", "bounds": "closed", "step": 1},
     "merge": {"type": "range", "start": "a", "end": "b", "column": "c"},
@@ -86,7 +88,7 @@ def test_a_length_is_bounded_when_a_file_is_loaded(tmp_path: Path, field: str) -
         entries = [f"e{number}" for number in range(many)]
     elif field == "target.columns":
         entries = {name: {"type": "text"} for name in entries}
-    elif field == "retry_when":
+    elif field in ("retry_when", "end"):
         entries = [{"body": name} for name in entries]
     elif field == "request.params":
         entries = {name: {} for name in entries}

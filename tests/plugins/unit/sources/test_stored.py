@@ -256,6 +256,12 @@ def _drop_from_defaults(value: Any, model: str, field: str) -> None:
 def _drop_values(parts: dict[str, Any], field: dict[str, Any], values: tuple[Any, ...]) -> None:
     reference = field.get("$ref") or next((one["$ref"] for one in field.get("allOf", ())), None)
     holder = parts[reference.rpartition("/")[2]] if reference else field
+    if values == (None,):
+        # A field that may be null only now was what its schema says beside that.
+        kept = [one for one in holder.pop("anyOf") if one != {"type": "null"}]
+        assert len(kept) == 1
+        holder.update(kept[0])
+        return
     holder["enum"] = [value for value in holder["enum"] if value not in values]
 
 
