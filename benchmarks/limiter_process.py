@@ -54,7 +54,7 @@ async def take_turns(
         nonlocal held
         try:
             while time.monotonic() < until:
-                async with gate.turn("bench"):
+                async with gate.endpoint(source).turn("bench"):
                     at.append(time.time())
         except HostHeld:
             held = True

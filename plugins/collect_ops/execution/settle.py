@@ -121,6 +121,7 @@ def settle_on(
     # A host that is in order again has tasks of other sources waiting for it, too.
     held = release_held(
         connection,
+        rules.host,
         source=publications.source,
         host=publications.host,
         actor=actor,
@@ -210,7 +211,8 @@ def _settle(
     began = time.perf_counter()
     with connection.transaction():
         task = connection.execute(
-            query("execution/lock_running"), {"task_id": task_id, "attempt": attempt}
+            query("execution/lock_running"),
+            {"task_id": task_id, "attempt": attempt, "patience_s": rules.host.patience_s},
         ).fetchone()
         # Anybody who may start a collect run can write another run's tasks into its conf.
         if task is None or run_id not in (None, task["run_id"]):
@@ -342,6 +344,7 @@ def _outcome(
             plan_error=task["plan_error"],
             host_held=task["host_held"],
             probe=task["probe"],
+            impatient_s=rules.host.patience_s if task["impatient"] else None,
         ),
         sums,
         rules.retry,
@@ -506,6 +509,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         host_down=row["host_down"],
         host_sick=row["host_sick"],
         deferred=row["deferred"],
+        probed=row["probed"],
         outage=row["outage"],
     )
 

@@ -20,6 +20,8 @@ HOT = {
     "lanes/claim_tasks": ("task_pkey", "task_open", "task_waiting"),
     "lanes/select_room": ("shard_group_open",),
     "lanes/select_hosts": ("host_pkey",),
+    "lanes/select_first_held": ("task_held",),
+    "lanes/release_held": ("task_held",),
     "lanes/lock_quota": ("host_quota_pkey",),
     "execution/fence_shard": ("shard_pkey",),
     "execution/take_shard": ("shard_pkey",),
