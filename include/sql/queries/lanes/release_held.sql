@@ -94,13 +94,14 @@ probes AS (
     ) AS t
     WHERE h.tried AND (h.max_active IS NULL OR coalesce(a.n, 0) < h.max_active)
 ),
+fitting AS (
+    SELECT r.id FROM ranked AS r WHERE r.place <= least(r.room, %(at_once)s::int)
+    UNION ALL
+    SELECT p.id FROM probes AS p WHERE p.place = 1
+),
 chosen AS (
     SELECT t.id FROM collect.task AS t
-    JOIN (
-        SELECT r.id FROM ranked AS r WHERE r.place <= least(r.room, %(at_once)s::int)
-        UNION ALL
-        SELECT p.id FROM probes AS p WHERE p.place = 1
-    ) AS f ON f.id = t.id
+    JOIN fitting AS f ON f.id = t.id
     WHERE t.status = 'HELD' AND t.held_for IS NULL
     FOR NO KEY UPDATE OF t SKIP LOCKED
 )

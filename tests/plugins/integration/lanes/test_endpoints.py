@@ -41,7 +41,6 @@ def one_of(name: str, **fields: Any) -> Source:
     }
     declared: dict[str, Any] = {
         "request": request,
-        "timeouts": {"read_s": 0.3, "request_s": 20},
         "retries": {"http_attempts": 1, "max_retries": 3, "base_s": 0.01},
     }
     return source(name, **{**declared, **fields})
@@ -118,7 +117,8 @@ def test_a_bad_endpoint_holds_its_own_tasks_and_a_healthy_one_runs_all_along(
     world: World, serve: Serve, way: str
 ) -> None:
     server = serve(rows=60)
-    world.add(one_of("bad"), one_of("good"))
+    impatient = {"read_s": 0.3, "request_s": 20} if way == "time-out" else {}
+    world.add(one_of("bad", timeouts=impatient), one_of("good"))
     world.serve_from(server.base_url)
     break_off(server, "bad", way=way)
     bad = submit(world, "bad", 5)
@@ -156,7 +156,7 @@ def test_a_bad_endpoint_holds_its_own_tasks_and_a_healthy_one_runs_all_along(
 def test_a_long_request_of_a_healthy_endpoint_is_not_cut_off_by_a_bad_one(world: World, serve: Serve) -> None:
     """It is under way while the other circuit opens, on the same host."""
     server = serve(rows=10)
-    world.add(one_of("bad"), one_of("good", timeouts={"read_s": 30, "request_s": 60}))
+    world.add(one_of("bad"), one_of("good"))
     world.serve_from(server.base_url)
     break_off(server, "bad", way="broken off")
     (good,) = submit(world, "good")
