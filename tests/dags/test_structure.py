@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,3 +216,15 @@ def test_what_is_a_text_in_a_form_stays_one(dags: Mapping[str, DAG], text: str) 
         act = rendered(dags[dag_id], "act", {"reason": text, "source": text})
         assert act.reason == text
         assert json.loads(act.selection)["source"] == text
+
+
+def test_a_schedule_is_read_in_its_source_s_time_zone() -> None:
+    file = Path(__file__).resolve().parents[2] / "dags" / "sources.py"
+    source = (
+        load_sources()
+        .sources["flights"]
+        .model_copy(update={"schedule": "30 6 * * *", "timezone": "Europe/Berlin"})
+    )
+    dag = runpy.run_path(str(file))["source_dag"](source)
+    kept = DagSerialization.to_dict(dag)["dag"]["timetable"]["__var"]
+    assert (kept["expression"], kept["timezone"]) == ("30 6 * * *", "Europe/Berlin")

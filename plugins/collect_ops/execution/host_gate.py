@@ -25,7 +25,7 @@ from collect_ops.coordination.limiter import Answer, HostLimiter, HostLimits, Li
 from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.tally import Tally
 from collect_ops.kernel.backends import Backends
-from collect_ops.lanes.breaker import Outcomes, Permit
+from collect_ops.lanes.breaker import Outcomes, Permit, Phase
 from collect_ops.lanes.circuits import Failure, Probe, Told
 from collect_ops.lanes.hosts import (
     Host,
@@ -323,7 +323,6 @@ class HostGate:
         self, source: str, probe: Probe, failure: Failure | None, error: str | None = None
     ) -> None:
         """A probe has ended."""
-        was_closed = self._host.circuits.is_closed(source)
         host = await self._ask_database(
             lambda db: report_probe(
                 db, self.connection, source, probe, failure=failure, error=error, rule=self._rule
@@ -332,7 +331,11 @@ class HostGate:
         if host is None:
             return
         self.see(host)
-        if self._on_closed is not None and not was_closed and host.is_free(source):
+        tried = [
+            *([host.breaker] if probe.host is not None else []),
+            *([host.circuits.endpoint(source).breaker] if probe.endpoint is not None else []),
+        ]
+        if self._on_closed is not None and any(each.phase is Phase.CLOSED for each in tried):
             self._note(self._on_closed(source))
 
     # Its own state.

@@ -42,6 +42,8 @@ def release_held(
         actor: For the task log.
         spared: A task that stays as it is, since it has only just been set aside.
     """
+    if not (connection.execute(query("lanes/has_held")).fetchone() or {}).get("held"):
+        return []
     values = {
         "source": source,
         "connection": host,

@@ -21,6 +21,7 @@ HOT = {
     "lanes/select_room": ("shard_group_open",),
     "lanes/select_hosts": ("host_pkey",),
     "lanes/select_first_held": ("task_held",),
+    "lanes/has_held": ("task_held",),
     "lanes/release_held": ("task_held",),
     "lanes/lock_quota": ("host_quota_pkey",),
     "execution/fence_shard": ("shard_pkey",),
