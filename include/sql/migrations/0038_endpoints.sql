@@ -26,7 +26,7 @@ CREATE TABLE collect.endpoint (
     changed_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT endpoint_pkey PRIMARY KEY (connection, source)
 );
-COMMENT ON TABLE collect.endpoint IS 'What a source asks of a connection, as far as it fails; a row goes after a quiet day';
+COMMENT ON TABLE collect.endpoint IS 'What a source asks of a connection, as far as it fails, or is asked beside others that do; a row goes after a quiet day';
 COMMENT ON COLUMN collect.endpoint.failures IS 'Requests in a row that got no answer';
 COMMENT ON COLUMN collect.endpoint.holds IS 'Openings in a row: each lasts longer than the one before';
 COMMENT ON COLUMN collect.endpoint.held_until IS 'NULL: closed. Open until then; while probing: probes are waited for until then';

@@ -114,7 +114,7 @@ def host_is_open(world: World) -> bool:
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_a_bad_endpoint_holds_its_own_tasks_and_a_healthy_one_runs_all_along(
-    world: World, serve: Serve, way: str
+    world: World, serve: Serve, db: Connection, way: str
 ) -> None:
     server = serve(rows=60)
     impatient = {"read_s": 0.3, "request_s": 20} if way == "time-out" else {}
@@ -134,6 +134,9 @@ def test_a_bad_endpoint_holds_its_own_tasks_and_a_healthy_one_runs_all_along(
     assert set(states(world, bad)) == {"HELD"}
     assert holds(world) == {"bad": 1}
     assert not host_is_open(world)
+    told = " ".join(why(db, world.rules, bad[0]).sentences)
+    assert "the circuit of source bad at connection things_api is open" in told
+    assert "it is tried again in" in told
     # It is tried again by one, again and again; nothing of the healthy one is touched by that.
     for number in range(2, 5):
         let_pass(world, "endpoint")
