@@ -42,7 +42,7 @@ class EndpointGate:
         self._shared = host
         self.source = source
         self.tally = Tally(window_s)
-        self.said_at: float | None = None
+        self.reported_at: float | None = None
         self._held: str | None = None
         self._turned_held = asyncio.Event()
         self._under_way: dict[int, asyncio.Timeout] = {}
@@ -65,9 +65,9 @@ class EndpointGate:
         """Why nothing may be sent; None while something may."""
         return self._held
 
-    def is_silent_for(self, seconds: float) -> bool:
+    def is_unreported_for(self, seconds: float) -> bool:
         """Whether its answers were not reported for so long."""
-        return self.said_at is None or time.monotonic() - self.said_at >= seconds
+        return self.reported_at is None or time.monotonic() - self.reported_at >= seconds
 
     @contextlib.asynccontextmanager
     async def turn(self, shown: str) -> AsyncIterator[Turn]:
@@ -132,22 +132,22 @@ class EndpointGate:
                 timer.reschedule(now)
         self._under_way.clear()
 
-    async def note_answer(self, probe: Probe | None) -> None:
+    async def record_answer(self, probe: Probe | None) -> None:
         """A request was answered in order."""
         if probe is not None:
-            await self._shared.note_probe(self.source, probe, None)
+            await self._shared.record_probe(self.source, probe, None)
             return
         self.tally.add_answer()
-        self._shared.note_answer()
+        self._shared.record_answer()
 
-    async def note_failure(self, failure: Failure, text: str, probe: Probe | None) -> None:
+    async def record_failure(self, failure: Failure, text: str, probe: Probe | None) -> None:
         """A request failed by the fault of what it asked."""
         if probe is not None:
-            await self._shared.note_probe(self.source, probe, failure, text)
+            await self._shared.record_probe(self.source, probe, failure, text)
             return
         if failure is not Failure.UNCONNECTED:
             self.tally.add_error(unanswered=failure is Failure.SILENT)
-        await self._shared.note_failure(self, failure, text)
+        await self._shared.record_failure(self, failure, text)
 
 
 class _EndpointTurn:
@@ -199,9 +199,9 @@ class _EndpointTurn:
         failure = failure_of(error)
         if self._gate.held is None or self._probe is not None:
             if failure is not None:
-                await self._gate.note_failure(failure, str(error), self._probe)
+                await self._gate.record_failure(failure, str(error), self._probe)
             elif self._answered:
-                await self._gate.note_answer(self._probe)
+                await self._gate.record_answer(self._probe)
         # Whoever fails while nothing may be sent ends because of that; but a probe's own answer may be its own fault.
         reason, probe = self._gate.held, self._probe
         if reason is None or failure is None or (probe is not None and failure is Failure.SICK):
@@ -213,7 +213,7 @@ class _EndpointTurn:
         """The request has been answered to its end."""
         self._gate.forget_request(self)
         if not self._told:
-            await self._gate.note_answer(self._probe)
+            await self._gate.record_answer(self._probe)
 
     def end(self) -> None:
         """Give back what it had."""

@@ -26,7 +26,7 @@ from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.tally import Tally
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.breaker import Outcomes, Permit, Phase
-from collect_ops.lanes.circuits import Failure, Probe, Told
+from collect_ops.lanes.circuits import EndpointReport, Failure, Probe
 from collect_ops.lanes.hosts import (
     Host,
     QuotaBlock,
@@ -307,11 +307,11 @@ class HostGate:
             self._advised_at = time.monotonic()
             self._note(self._slow_down(rate, min(left.reset_s, self._rule.max_pause_s)))
 
-    def note_answer(self) -> None:
+    def record_answer(self) -> None:
         """A request was answered, if only that it cannot be."""
         self._tally.add_answer()
 
-    async def note_failure(self, endpoint: EndpointGate, failure: Failure, text: str) -> None:
+    async def record_failure(self, endpoint: EndpointGate, failure: Failure, text: str) -> None:
         """A request failed by the fault of what it asked; the endpoint has counted it already if it is its own."""
         if failure is Failure.UNCONNECTED:
             self._tally.add_error(unanswered=True)
@@ -319,7 +319,7 @@ class HostGate:
             self._tally.add_answer()
         await self._report(endpoint, error=text, silent=failure is Failure.SILENT)
 
-    async def note_probe(
+    async def record_probe(
         self, source: str, probe: Probe, failure: Failure | None, error: str | None = None
     ) -> None:
         """A probe has ended."""
@@ -343,7 +343,7 @@ class HostGate:
     async def _report(
         self, endpoint: EndpointGate, *, error: str | None = None, silent: bool = False
     ) -> None:
-        told = Told(
+        outcomes = EndpointReport(
             endpoint=self._outcomes_of(endpoint),
             host=self._tally.take()
             if self._tally.errors or not self._host.breaker.quiet
@@ -351,7 +351,7 @@ class HostGate:
             silent=silent,
         )
         host = await self._ask_database(
-            lambda db: report_outcomes(db, self.connection, endpoint.source, told, error, self._rule)
+            lambda db: report_outcomes(db, self.connection, endpoint.source, outcomes, error, self._rule)
         )
         if host is not None:
             self.see(host)
@@ -371,9 +371,9 @@ class HostGate:
             if not endpoint.tally.has_answer or not circuits.is_closed(endpoint.source):
                 continue
             concerned = not circuits.host.quiet or not circuits.endpoint(endpoint.source).breaker.quiet
-            beside = circuits.endpoints_fail and endpoint.is_silent_for(self._rule.window_s / 2)
+            beside = circuits.endpoints_fail and endpoint.is_unreported_for(self._rule.window_s / 2)
             if concerned or beside:
-                endpoint.said_at = time.monotonic()
+                endpoint.reported_at = time.monotonic()
                 await self._report(endpoint)
 
     async def _watch(self) -> None:

@@ -120,7 +120,7 @@ class Circuits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class EndpointReport:
     """What became of requests of one endpoint that were sent while nothing was held.
 
     Args:
@@ -142,33 +142,38 @@ class Probe:
     endpoint: int | None = None
 
 
-def reported(
-    circuits: Circuits, source: str, told: Told, asking: Collection[str], now: float, rule: HostRule
+def apply_report(
+    circuits: Circuits,
+    source: str,
+    outcomes: EndpointReport,
+    active_sources: Collection[str],
+    now: float,
+    rule: HostRule,
 ) -> Circuits:
     """Outcomes of requests that were sent while nothing was held.
 
     Args:
         circuits: The circuits.
         source: Whose requests they were.
-        told: What became of them.
-        asking: Sources that have tasks under way at the host.
+        outcomes: What became of them.
+        active_sources: Sources that have tasks under way at the host.
         now: The time.
         rule: The rule.
     """
-    host = report(circuits.host, told.host, now, rule) if told.host.requests else circuits.host
+    host = report(circuits.host, outcomes.host, now, rule) if outcomes.host.requests else circuits.host
     after = replace(circuits, host=host)
-    if after.host.phase is not Phase.CLOSED or not told.endpoint.requests:
+    if after.host.phase is not Phase.CLOSED or not outcomes.endpoint.requests:
         return after
     before = circuits.endpoint(source)
-    breaker = report(before.breaker, told.endpoint, now, rule)
+    breaker = report(before.breaker, outcomes.endpoint, now, rule)
     if breaker is before.breaker:  # under way when it opened
         return after
-    unanswered_at = now if told.silent else None if told.endpoint.answered else before.unanswered_at
+    unanswered_at = now if outcomes.silent else None if outcomes.endpoint.answered else before.unanswered_at
     after = after.changed(source, EndpointCircuit(breaker=breaker, unanswered_at=unanswered_at))
-    return _judged(after, asking, now, rule) if breaker.phase is Phase.OPEN else after
+    return _open_host_if_silent(after, active_sources, now, rule) if breaker.phase is Phase.OPEN else after
 
 
-def permitted(
+def grant_permit(
     circuits: Circuits, source: str, now: float, rule: HostRule
 ) -> tuple[Circuits, Permit, Probe | None]:
     """Whether a request of a source may be sent now; of one that is a probe, what it tries.
@@ -192,7 +197,7 @@ def permitted(
     return after, Permit.PROBE, probe
 
 
-def task_let_through(circuits: Circuits, source: str, now: float, rule: HostRule) -> Circuits:
+def let_task_through(circuits: Circuits, source: str, now: float, rule: HostRule) -> Circuits:
     """A task of a source is let through to try what is not closed."""
     if not circuits.is_due(source, now):
         return circuits
@@ -202,12 +207,12 @@ def task_let_through(circuits: Circuits, source: str, now: float, rule: HostRule
     return after.changed(source, replace(endpoint, breaker=breaker))
 
 
-def probed(
+def end_probe(
     circuits: Circuits,
     source: str,
     probe: Probe,
     failure: Failure | None,
-    asking: Collection[str],
+    active_sources: Collection[str],
     now: float,
     rule: HostRule,
 ) -> Circuits:
@@ -218,7 +223,7 @@ def probed(
         source: Whose request it was.
         probe: What it was let through to try.
         failure: How it failed; None: it was answered in order.
-        asking: Sources that have tasks under way at the host.
+        active_sources: Sources that have tasks under way at the host.
         now: The time.
         rule: The rule.
     """
@@ -240,7 +245,7 @@ def probed(
         return after
     unanswered_at = now if failure is Failure.SILENT else None
     after = after.changed(source, EndpointCircuit(breaker=breaker, unanswered_at=unanswered_at))
-    return _judged(after, asking, now, rule) if failure is Failure.SILENT else after
+    return _open_host_if_silent(after, active_sources, now, rule) if failure is Failure.SILENT else after
 
 
 def _host_probed(
@@ -256,11 +261,11 @@ def _host_probed(
     if host.phase is not Phase.CLOSED or circuits.host.since is None:
         return replace(circuits, host=host)
     held_since = circuits.host.since
-    tried = {name: _tried_at_once(each, held_since, now) for name, each in circuits.endpoints.items()}
+    tried = {name: _made_due(each, held_since, now) for name, each in circuits.endpoints.items()}
     return Circuits(host=host, answered_at=now, endpoints=tried)
 
 
-def _tried_at_once(endpoint: EndpointCircuit, held_since: float, now: float) -> EndpointCircuit:
+def _made_due(endpoint: EndpointCircuit, held_since: float, now: float) -> EndpointCircuit:
     """An endpoint whose host is in order again: due at once, and its patience without the time the host was held."""
     breaker = endpoint.breaker
     if breaker.since is None or breaker.until is None:
@@ -270,11 +275,13 @@ def _tried_at_once(endpoint: EndpointCircuit, held_since: float, now: float) -> 
     return replace(endpoint, breaker=replace(breaker, since=since, until=until))
 
 
-def _judged(circuits: Circuits, asking: Collection[str], now: float, rule: HostRule) -> Circuits:
+def _open_host_if_silent(
+    circuits: Circuits, active_sources: Collection[str], now: float, rule: HostRule
+) -> Circuits:
     """The host's circuit is opened when so many endpoints are silent, and so many of those asked."""
     endpoints = circuits.endpoints.items()
     silent = {name for name, each in endpoints if each.is_silent(circuits.answered_at, now, rule)}
-    asked = silent | {name for name, each in endpoints if each.is_asked(now, rule)} | set(asking)
+    asked = silent | {name for name, each in endpoints if each.is_asked(now, rule)} | set(active_sources)
     part, whole = SILENT_OF
     if len(silent) < SILENT_ENDPOINTS or len(silent) * whole < part * len(asked):
         return circuits

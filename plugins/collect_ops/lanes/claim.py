@@ -105,7 +105,7 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
         try:
             with Publisher(backends.amqp_url) as publisher:
                 claiming.settle_messages(publisher)
-                claiming.let_first_go(publisher)
+                claiming.release_first(publisher)
         finally:
             # They are committed: a broker that goes away now brings the messages again, where they move nothing.
             start_runs(done.runs, runs)
@@ -245,9 +245,9 @@ class _Claim:
             )
             self._consumer.ack([self._malformed[index][0].tag for index in sorted(dead.confirmed)])
 
-    def let_first_go(self, publisher: Publisher) -> None:
+    def release_first(self, publisher: Publisher) -> None:
         """Publish those that others were held behind, as far as they may run: else nobody would until the next end."""
-        for source in sorted({candidate.source for candidate in self._sorted.queued_up}):
+        for source in sorted({candidate.source for candidate in self._sorted.behind_held}):
             rows = release_held(self._connection, self._rules.host, source=source, actor=self._actor)
             publish(self._connection, publisher, self._rules, [publication_of(row) for row in rows])
             self._result.released += len(rows)

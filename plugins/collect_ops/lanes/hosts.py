@@ -18,13 +18,13 @@ from collect_ops.lanes.circuits import (
     SILENT_ENDPOINTS,
     Circuits,
     EndpointCircuit,
+    EndpointReport,
     Failure,
     Probe,
-    Told,
-    permitted,
-    probed,
-    reported,
-    task_let_through,
+    apply_report,
+    end_probe,
+    grant_permit,
+    let_task_through,
 )
 from collect_ops.lanes.rules import HostRule
 from collect_ops.storage import AsyncConnection, Connection, query
@@ -145,13 +145,18 @@ def note_probes(connection: Connection, endpoints: Iterable[tuple[str, str]], ru
     for name in names:
         before = after = hosts[name].circuits
         for source in (source for at, source in asked if at == name):
-            after = task_let_through(after, source, hosts[name].now, rule)
+            after = let_task_through(after, source, hosts[name].now, rule)
         for statement, values in _changes(name, before, after):
             connection.execute(query(statement), values)
 
 
 async def report_outcomes(
-    connection: AsyncConnection, name: str, source: str, told: Told, error: str | None, rule: HostRule
+    connection: AsyncConnection,
+    name: str,
+    source: str,
+    outcomes: EndpointReport,
+    error: str | None,
+    rule: HostRule,
 ) -> Host:
     """Count what became of requests that were sent while nothing was held.
 
@@ -159,7 +164,7 @@ async def report_outcomes(
         connection: Autocommit.
         name: The connection's id.
         source: Whose requests they were.
-        told: What became of them.
+        outcomes: What became of them.
         error: The last error, for people.
         rule: When to open.
 
@@ -167,8 +172,8 @@ async def report_outcomes(
         The host as it is now.
     """
 
-    def decide(host: Host, asking: Collection[str]) -> Circuits:
-        return reported(host.circuits, source, told, asking, host.now, rule)
+    def decide(host: Host, active_sources: Collection[str]) -> Circuits:
+        return apply_report(host.circuits, source, outcomes, active_sources, host.now, rule)
 
     return await _change(connection, name, decide, error=error)
 
@@ -198,8 +203,8 @@ async def report_probe(
         The host as it is now.
     """
 
-    def decide(host: Host, asking: Collection[str]) -> Circuits:
-        return probed(host.circuits, source, probe, failure, asking, host.now, rule)
+    def decide(host: Host, active_sources: Collection[str]) -> Circuits:
+        return end_probe(host.circuits, source, probe, failure, active_sources, host.now, rule)
 
     return await _change(connection, name, decide, error=error)
 
@@ -214,7 +219,7 @@ async def take_permit(
         nonlocal decided, probe
         if host.is_paused:
             return host.circuits
-        circuits, decided, probe = permitted(host.circuits, source, host.now, rule)
+        circuits, decided, probe = grant_permit(host.circuits, source, host.now, rule)
         return circuits
 
     host = await _change(connection, name, decide)
@@ -308,7 +313,7 @@ async def _change(
     async with connection.transaction():
         await connection.execute(query("lanes/lock_hosts"), {"connections": [name]})
         before = await read_host_async(connection, name)
-        after = decide(before, await _asking(connection, before))
+        after = decide(before, await _active_sources(connection, before))
         for statement, values in _changes(name, before.circuits, after, error):
             await connection.execute(query(statement), values)
     _log_change(name, before.circuits, after, error)
@@ -327,12 +332,12 @@ async def _change(
     )
 
 
-async def _asking(connection: AsyncConnection, host: Host) -> Collection[str]:
+async def _active_sources(connection: AsyncConnection, host: Host) -> Collection[str]:
     """The sources that ask a host now; not read while so few of its circuits are open that it decides nothing."""
     held = sum(each.breaker.phase is not Phase.CLOSED for each in host.circuits.endpoints.values())
     if held + 1 < SILENT_ENDPOINTS:
         return ()
-    cursor = await connection.execute(query("lanes/select_asking"), {"connection": host.connection})
+    cursor = await connection.execute(query("lanes/select_active_sources"), {"connection": host.connection})
     return {row["source"] for row in await cursor.fetchall()}
 
 

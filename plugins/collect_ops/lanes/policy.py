@@ -107,7 +107,7 @@ class Sorted:
         hosts: Hosts with something that is held, by connection.
         first_held: Of each endpoint that has held tasks the one that is released first.
         probed: Endpoints to which a task was let through, to try what is held.
-        queued_up: Candidates that were held for nothing but others of their endpoint that come first.
+        behind_held: Candidates that were held for nothing but others of their endpoint that come first.
     """
 
     room: int
@@ -118,7 +118,7 @@ class Sorted:
     hosts: dict[str, Host] = field(default_factory=dict)
     first_held: dict[tuple[str, str], FirstHeld] = field(default_factory=dict)
     probed: set[tuple[str, str]] = field(default_factory=set)
-    queued_up: list[Candidate] = field(default_factory=list)
+    behind_held: list[Candidate] = field(default_factory=list)
     runs: list[list[Candidate]] = field(default_factory=list)
     placements: list[Placement | None] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Sorted:
             self.hold.append((candidate, down))
         elif (behind := self._behind(candidate)) is not None:
             self.hold.append((candidate, behind))
-            self.queued_up.append(candidate)
+            self.behind_held.append(candidate)
         elif self._claim(candidate):
             self.active[candidate.source] = running + 1
             if not self._is_free(candidate):

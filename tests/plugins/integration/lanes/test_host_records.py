@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from collect_ops.lanes import circuits as pure
 from collect_ops.lanes.breaker import Breaker, Outcomes, Permit, Phase
-from collect_ops.lanes.circuits import Circuits, EndpointCircuit, Failure, Probe, Told
+from collect_ops.lanes.circuits import Circuits, EndpointCircuit, EndpointReport, Failure, Probe
 from collect_ops.lanes.hosts import (
     Host,
     forget_quiet_endpoints,
@@ -112,7 +112,7 @@ class RecordMachine(RuleBasedStateMachine):
         silent=st.booleans(),
     )
     def outcomes(self, source: str, answers: int, errors: int, unconnected: int, silent: bool) -> None:
-        told = Told(
+        told = EndpointReport(
             endpoint=Outcomes(
                 requests=answers + errors,
                 errors=errors,
@@ -128,13 +128,13 @@ class RecordMachine(RuleBasedStateMachine):
             silent=silent and errors > 0,
         )
         host = self._run(report_outcomes(self.connection, NAME, source, told, "broken", RULE))
-        self.circuits = pure.reported(self.circuits, source, told, (), host.now, RULE)
+        self.circuits = pure.apply_report(self.circuits, source, told, (), host.now, RULE)
         self._same(host)
 
     @rule(source=SOURCES)
     def permit(self, source: str) -> None:
         host, permit, probe = self._run(take_permit(self.connection, NAME, source, RULE))
-        self.circuits, wanted, tried = pure.permitted(self.circuits, source, host.now, RULE)
+        self.circuits, wanted, tried = pure.grant_permit(self.circuits, source, host.now, RULE)
         assert (permit, probe) == (wanted, tried)
         if probe is not None:
             self.probes.append((source, probe))
@@ -148,7 +148,7 @@ class RecordMachine(RuleBasedStateMachine):
         host = self._run(
             report_probe(self.connection, NAME, source, probe, failure=failure, error=None, rule=RULE)
         )
-        self.circuits = pure.probed(self.circuits, source, probe, failure, (), host.now, RULE)
+        self.circuits = pure.end_probe(self.circuits, source, probe, failure, (), host.now, RULE)
         self._same(host)
 
     @rule(source=SOURCES)
@@ -199,7 +199,7 @@ def test_errors_of_many_processes_at_once_are_all_counted(db: Connection, postgr
                 for _ in range(10):
                     outcomes = Outcomes(requests=2, errors=1, in_a_row=1)
                     await report_outcomes(
-                        connection, NAME, "a", Told(endpoint=outcomes, host=outcomes), "x", rule
+                        connection, NAME, "a", EndpointReport(endpoint=outcomes, host=outcomes), "x", rule
                     )
 
         asyncio.run(report())

@@ -13,13 +13,13 @@ from collect_ops.lanes.breaker import Breaker, Outcomes, Permit, Phase
 from collect_ops.lanes.circuits import (
     Circuits,
     EndpointCircuit,
+    EndpointReport,
     Failure,
     Probe,
-    Told,
-    permitted,
-    probed,
-    reported,
-    task_let_through,
+    apply_report,
+    end_probe,
+    grant_permit,
+    let_task_through,
 )
 from collect_ops.lanes.rules import HostRule
 
@@ -40,21 +40,21 @@ PASSED = st.floats(0, 500) | st.floats(0, 2)
 FAILURES = st.sampled_from([None, *Failure])
 
 
-def told(failure: Failure | None, count: int = 1) -> Told:
+def told(failure: Failure | None, count: int = 1) -> EndpointReport:
     """So many requests that ended in the same way."""
     none = Outcomes(requests=0)
     in_vain = Outcomes(requests=count, errors=count, in_a_row=count)
     answered = Outcomes(requests=count, answered=True)
     match failure:
         case None:
-            return Told(endpoint=answered, host=answered)
+            return EndpointReport(endpoint=answered, host=answered)
         case Failure.UNCONNECTED:
-            return Told(endpoint=none, host=in_vain)
+            return EndpointReport(endpoint=none, host=in_vain)
         case Failure.SILENT:
-            return Told(endpoint=in_vain, host=none, silent=True)
+            return EndpointReport(endpoint=in_vain, host=none, silent=True)
         case Failure.SICK:
             sick = Outcomes(requests=count, errors=count, answered=True)
-            return Told(endpoint=sick, host=answered)
+            return EndpointReport(endpoint=sick, host=answered)
 
 
 class CircuitsMachine(RuleBasedStateMachine):
@@ -79,7 +79,7 @@ class CircuitsMachine(RuleBasedStateMachine):
     )
     def requests_end(self, source: str, failure: Failure | None, count: int, asking: set[str]) -> None:
         before = self.circuits
-        self.circuits = reported(before, source, told(failure, count), asking, self.now, self.rule)
+        self.circuits = apply_report(before, source, told(failure, count), asking, self.now, self.rule)
         self._only_these_changed(before, source)
         if before.host.phase is not Phase.CLOSED:
             assert self.circuits == before, "what was under way when the host's opened changes nothing"
@@ -95,14 +95,14 @@ class CircuitsMachine(RuleBasedStateMachine):
     @rule(source=st.sampled_from(SOURCES))
     def a_task_is_let_through(self, source: str) -> None:
         before = self.circuits
-        self.circuits = task_let_through(before, source, self.now, self.rule)
+        self.circuits = let_task_through(before, source, self.now, self.rule)
         self._only_these_changed(before, source)
         assert (self.circuits != before) == before.is_due(source, self.now)
 
     @rule(source=st.sampled_from(SOURCES))
     def a_request_asks(self, source: str) -> None:
         before = self.circuits
-        self.circuits, permit, probe = permitted(before, source, self.now, self.rule)
+        self.circuits, permit, probe = grant_permit(before, source, self.now, self.rule)
         self._only_these_changed(before, source)
         assert (permit is Permit.FREE) == before.is_closed(source)
         assert (permit is Permit.REFUSED) <= before.is_refused(source, self.now)
@@ -118,7 +118,7 @@ class CircuitsMachine(RuleBasedStateMachine):
     def a_probe_ends(self, data: st.DataObject, failure: Failure | None, asking: set[str]) -> None:
         source, probe = self.probes.pop(data.draw(st.integers(0, len(self.probes) - 1)))
         before = self.circuits
-        after = self.circuits = probed(before, source, probe, failure, asking, self.now, self.rule)
+        after = self.circuits = end_probe(before, source, probe, failure, asking, self.now, self.rule)
         host, endpoint = before.host, before.endpoint(source).breaker
         of_host = host.phase is Phase.HALF_OPEN and probe.host == host.holds
         of_endpoint = endpoint.phase is Phase.HALF_OPEN and probe.endpoint == endpoint.holds
@@ -180,12 +180,12 @@ class CircuitsMachine(RuleBasedStateMachine):
             return
         later = self.now + 2 * max(self.rule.max_hold_s, self.rule.probe_s)
         for source in SOURCES:
-            tried, permit, probe = permitted(circuits, source, later, self.rule)
+            tried, permit, probe = grant_permit(circuits, source, later, self.rule)
             if permit is Permit.FREE:
                 continue
             assert permit is Permit.PROBE
             assert probe is not None
-            assert probed(tried, source, probe, None, (), later, self.rule).is_closed(source)
+            assert end_probe(tried, source, probe, None, (), later, self.rule).is_closed(source)
 
 
 TestCircuits = CircuitsMachine.TestCase
@@ -198,7 +198,7 @@ def after(*steps: tuple[str, Failure | None], asking: set[str] | None = None) ->
     """Circuits after requests, two at a time."""
     circuits = Circuits()
     for source, failure in steps:
-        circuits = reported(circuits, source, told(failure, 2), asking or set(), NOW, RULE)
+        circuits = apply_report(circuits, source, told(failure, 2), asking or set(), NOW, RULE)
     return circuits
 
 
@@ -236,7 +236,7 @@ def test_an_endpoint_that_fails_holds_no_other() -> None:
 def test_a_failed_endpoint_of_long_ago_does_not_help_to_open_its_host() -> None:
     circuits = after(("a", SILENT), ("b", SILENT))
     later = NOW + RULE.hold_s + RULE.probe_s + RULE.window_s + 1
-    circuits = reported(circuits, "c", told(SILENT, 2), (), later, RULE)
+    circuits = apply_report(circuits, "c", told(SILENT, 2), (), later, RULE)
     assert circuits.endpoint("c").breaker.phase is Phase.OPEN
     assert circuits.host.phase is Phase.CLOSED
 
@@ -245,9 +245,9 @@ def test_a_host_that_answers_a_probe_has_its_endpoints_tried_at_once_and_their_p
     circuits = after(("a", SILENT), ("b", SILENT), ("c", SILENT))
     held = circuits.host.until
     assert held is not None
-    circuits, permit, probe = permitted(circuits, "d", held, RULE)
+    circuits, permit, probe = grant_permit(circuits, "d", held, RULE)
     assert (permit, probe) == (Permit.PROBE, Probe(host=1))
-    circuits = probed(circuits, "d", Probe(host=1), None, (), held + 10, RULE)
+    circuits = end_probe(circuits, "d", Probe(host=1), None, (), held + 10, RULE)
     assert circuits.host == Breaker()
     assert circuits.answered_at == held + 10
     endpoint = circuits.endpoint("a").breaker
@@ -256,9 +256,9 @@ def test_a_host_that_answers_a_probe_has_its_endpoints_tried_at_once_and_their_p
     # What failed before says nothing of the host any more; what fails from now on does.
     for number, source in enumerate(("a", "b", "c")):
         assert circuits.host.phase is Phase.CLOSED, number
-        circuits, _, tried = permitted(circuits, source, held + 20, RULE)
+        circuits, _, tried = grant_permit(circuits, source, held + 20, RULE)
         assert tried is not None
-        circuits = probed(circuits, source, tried, SILENT, (), held + 20, RULE)
+        circuits = end_probe(circuits, source, tried, SILENT, (), held + 20, RULE)
     assert circuits.host.phase is Phase.OPEN
 
 
@@ -269,9 +269,9 @@ def test_a_place_to_try_the_host_is_not_taken_by_an_endpoint_that_is_held() -> N
     endpoint = circuits.endpoint("a")
     longer = replace(endpoint, breaker=replace(endpoint.breaker, until=held + 100))
     circuits = circuits.changed("a", longer)
-    assert permitted(circuits, "a", held, RULE) == (circuits, Permit.REFUSED, None)
+    assert grant_permit(circuits, "a", held, RULE) == (circuits, Permit.REFUSED, None)
     assert not circuits.is_due("a", held)
-    _, permit, probe = permitted(circuits, "b", held, RULE)
+    _, permit, probe = grant_permit(circuits, "b", held, RULE)
     assert (permit, probe) == (Permit.PROBE, Probe(host=1))
 
 
@@ -280,9 +280,9 @@ def test_a_probe_that_finds_the_host_dead_is_not_held_against_its_endpoint(failu
     circuits = after(("a", SILENT), ("b", UNCONNECTED))
     held = circuits.host.until
     assert held is not None
-    circuits, _, probe = permitted(circuits, "a", held, RULE)
+    circuits, _, probe = grant_permit(circuits, "a", held, RULE)
     assert probe == Probe(host=1, endpoint=1)
-    circuits = probed(circuits, "a", probe, failure, (), held, RULE)
+    circuits = end_probe(circuits, "a", probe, failure, (), held, RULE)
     assert circuits.host.holds == 2
     endpoint = circuits.endpoint("a").breaker
     assert (endpoint.phase, endpoint.holds) == (Phase.OPEN, 1)

@@ -109,7 +109,7 @@ def test_whatever_is_held_goes_on_in_order_and_nothing_waits_for_ever(
             assert not any((-one.priority, one.task_id) < (-each.priority, each.task_id) for one in waiting)
             claimed.append(each)
         waiting += [each for each, _ in sorting.hold]
-        assert [each for each, _ in sorting.hold] == sorting.queued_up
+        assert [each for each, _ in sorting.hold] == sorting.behind_held
         queue = [*sorting.leave, *queue]
         waiting.sort(key=lambda each: (-each.priority, each.task_id))
         queue += waiting[:at_once]  # by the claim itself, or by the sweep
