@@ -234,7 +234,10 @@ def end_probe(
             sick = Outcomes(requests=1, errors=1, answered=True)
             return after.changed(source, replace(endpoint, breaker=report(endpoint.breaker, sick, now, rule)))
         return after
-    by_host = failure is Failure.UNCONNECTED or (failure is Failure.SILENT and probe.host is not None)
+    # Another probe may have been answered meanwhile: then it is the endpoint that does not answer.
+    by_host = failure is Failure.UNCONNECTED or (
+        failure is Failure.SILENT and after.host.phase is not Phase.CLOSED
+    )
     if by_host:
         breaker = probe_undecided(endpoint.breaker, holds=probe.endpoint, now=now, rule=rule)
         return after.changed(source, replace(endpoint, breaker=breaker))

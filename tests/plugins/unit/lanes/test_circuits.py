@@ -134,7 +134,11 @@ class CircuitsMachine(RuleBasedStateMachine):
             assert after.host == host
         if of_endpoint and failure is None:
             assert after.endpoint(source) == EndpointCircuit(), "closed, and its past forgotten"
-        elif of_endpoint and (failure is Failure.UNCONNECTED or (of_host and failure is Failure.SILENT)):
+        elif of_endpoint and (
+            failure is Failure.UNCONNECTED
+            or (failure is Failure.SILENT and after.endpoint(source).breaker.holds == endpoint.holds)
+        ):
+            assert failure is Failure.UNCONNECTED or after.host.phase is not Phase.CLOSED
             assert after.endpoint(source).breaker.holds == endpoint.holds, (
                 "the host's fault is none of its own"
             )
@@ -286,3 +290,17 @@ def test_a_probe_that_finds_the_host_dead_is_not_held_against_its_endpoint(failu
     assert circuits.host.holds == 2
     endpoint = circuits.endpoint("a").breaker
     assert (endpoint.phase, endpoint.holds) == (Phase.OPEN, 1)
+
+
+def test_a_probe_that_fails_after_another_was_answered_is_its_endpoint_s_fault() -> None:
+    rule = RULE.model_copy(update={"probes": 2})
+    circuits = after(("a", SILENT), ("b", UNCONNECTED))
+    held = circuits.host.until
+    assert held is not None
+    circuits, _, of_b = grant_permit(circuits, "b", held, rule)
+    circuits, _, of_a = grant_permit(circuits, "a", held, rule)
+    assert (of_b, of_a) == (Probe(host=1), Probe(host=1, endpoint=1))
+    circuits = end_probe(circuits, "b", Probe(host=1), None, (), held, rule)
+    circuits = end_probe(circuits, "a", Probe(host=1, endpoint=1), SILENT, (), held, rule)
+    assert circuits.host.phase is Phase.CLOSED
+    assert circuits.endpoint("a").breaker.holds == 2
