@@ -256,9 +256,10 @@ def _host_probed(
 ) -> Circuits:
     """What a probe says of the host: it answers, if only that it cannot; or it does not."""
     if probe.host is None:
-        connected = failure is not Failure.UNCONNECTED
-        outcome = Outcomes(requests=1) if connected else Outcomes(requests=1, errors=1, in_a_row=1)
-        return circuits if connected else replace(circuits, host=report(circuits.host, outcome, now, rule))
+        if failure is not Failure.UNCONNECTED:
+            return circuits
+        outcome = Outcomes(requests=1, errors=1, in_a_row=1)
+        return replace(circuits, host=report(circuits.host, outcome, now, rule))
     answered = failure is None or failure is Failure.SICK
     host = probe_ended(circuits.host, answered=answered, holds=probe.host, now=now, rule=rule)
     if host.phase is not Phase.CLOSED or circuits.host.since is None:

@@ -137,8 +137,8 @@ class Sorted:
 
         Not due yet: deferred (back to the retry ladder). Admitted by a newer release, source at its limit, host or
         endpoint down, or behind held tasks of its endpoint: held; no node that can take it, while there are nodes for
-        others: held, too (`nowhere`). The rest is
-        claimed while there is room or a run of its source to share, and left in the queue after that.
+        others: held, too (`nowhere`). The rest is claimed while there is room or a run of its source to share, and left
+        in the queue after that.
 
         Args:
             candidates: In the order the broker delivered them.
