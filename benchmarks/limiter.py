@@ -241,7 +241,7 @@ def clear(backends: Backends) -> None:
     """No key, no record of the host."""
     clear_redis(backends)
     with connect(backends.postgres_dsn) as connection:
-        connection.execute("truncate collect.host, collect.host_quota")
+        connection.execute("truncate collect.host, collect.endpoint, collect.host_quota")
 
 
 def clear_redis(backends: Backends) -> None:

@@ -14,6 +14,7 @@ import time
 from typing import Final
 
 from collect_ops.collectors.errors import HostHeld
+from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.hosts import Host
@@ -50,17 +51,18 @@ async def take_turns(
     until = time.monotonic() + seconds
     held = False
 
-    async def work(gate: HostGate) -> None:
+    async def work(endpoint: EndpointGate) -> None:
         nonlocal held
         try:
             while time.monotonic() < until:
-                async with gate.turn("bench"):
+                async with endpoint.turn("bench"):
                     at.append(time.time())
         except HostHeld:
             held = True
 
     async with gate_of(source, backends) as gate:
-        await asyncio.gather(*(work(gate) for _ in range(workers)))
+        endpoint = gate.endpoint(source)
+        await asyncio.gather(*(work(endpoint) for _ in range(workers)))
     return at, held
 
 

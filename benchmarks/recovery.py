@@ -237,7 +237,8 @@ def connection_to(settings: BenchSettings, port: int) -> Iterator[None]:
     extra = '{"allow_private_networks": true}'
     host = f"http://127.0.0.1:{port}"
     settings.airflow.put_connection(CONNECTION, {"conn_type": "http", "host": host, "extra": extra})
-    settings.execute(f"delete from collect.host where connection = '{CONNECTION}'")
+    for circuits in ("host", "endpoint"):
+        settings.execute(f"delete from collect.{circuits} where connection = '{CONNECTION}'")
     try:
         yield
     finally:

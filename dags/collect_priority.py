@@ -8,11 +8,11 @@ from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.forms import choice, optional, source_filter
 from collect_ops.operators.priority import ACTIONS, CollectPriorityOperator
 
-# As one object: what is a text stays one, also when it reads like a number. Empty lists mean nothing.
+# As JSON: what is a text stays one, also when it reads like a number. Empty lists mean nothing.
 _SELECTED = (
     "{{ dict(ids=params.ids or none, source=params.source, lane=params.lane, status=params.status or none, "
     "priority_min=params.priority_min, priority_max=params.priority_max, submitted_by=params.submitted_by, "
-    "older_than_s=params.older_than_s, params=params.params or none) }}"
+    "older_than_s=params.older_than_s, params=params.params or none) | tojson }}"
 )
 _WAITING = ["QUEUED", "HELD", "RETRYING", "MERGED", "CLAIMED", "DISPATCHED", "RUNNING"]
 
@@ -22,7 +22,6 @@ with DAG(
     catchup=False,
     max_active_runs=8,
     is_paused_upon_creation=False,
-    render_template_as_native_obj=True,
     tags=["collect-ops", "priority"],
     doc_md="Gives waiting collect tasks another priority, makes them emergencies, or cancels tasks: those with the "
     "given ids, or all that match what is given. XCom of `act` says how many, and which were left as they are.",

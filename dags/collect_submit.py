@@ -17,7 +17,6 @@ with DAG(
     catchup=False,
     max_active_runs=32,
     is_paused_upon_creation=False,
-    render_template_as_native_obj=True,
     tags=["collect-ops", "submit"],
     doc_md="Admits one collect task, or a batch. XCom of `submit`: `task_id`, `status`, `duplicate_of`, `merged_into`, "
     "`message`; of a batch counts, and these in `tasks`; of a dry run what would be done, in `would`; of what is "
@@ -85,14 +84,15 @@ with DAG(
 ) as dag:
     CollectSubmitOperator(
         task_id="submit",
+        # As text, objects as JSON: rendered natively, a path `123` would be a number.
         source="{{ params.source }}",
-        collect_params="{{ params.params }}",
+        collect_params="{{ (params.params or {}) | tojson }}",
         path="{{ params.path }}",
         priority="{{ params.priority }}",
         emergency="{{ params.emergency }}",
         force="{{ params.force }}",
         deadline="{{ params.deadline }}",
-        batch="{{ params.batch }}",
+        batch="{{ (params.batch or []) | tojson }}",
         preview="{{ params.dry_run }}",
         submitted_via="dag",
         conf_keys=list(dag.params),

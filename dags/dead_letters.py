@@ -9,11 +9,11 @@ from collect_ops.operators.dead_letters import ACTIONS, USUAL_LIMIT, DeadLetters
 from collect_ops.operators.forms import choice, optional, source_filter
 
 _STATES = ["OPEN", "REDRIVEN", "SETTLED", "FAILED", "DISCARDED"]
-# As one object: what is a text stays one, also when it reads like a number.
+# As JSON: what is a text stays one, also when it reads like a number.
 _SELECTED = (
     "{{ dict(ids=params.ids, fingerprint=params.fingerprint, source=params.source, task_id=params.task_id, "
     "text=params.text, since=params.since, until=params.until, state=params.state, "
-    "redrive_id=none if params.action in ('status', 'cancel') else params.redrive_id) }}"
+    "redrive_id=none if params.action in ('status', 'cancel') else params.redrive_id) | tojson }}"
 )
 
 with DAG(
@@ -22,7 +22,6 @@ with DAG(
     catchup=False,
     max_active_runs=8,
     is_paused_upon_creation=False,
-    render_template_as_native_obj=True,
     tags=["collect-ops", "dead letters"],
     doc_md="Lists, groups, edits, redrives, discards dead letters. XCom of `act` has what was found or done.",
     params={
@@ -82,7 +81,7 @@ with DAG(
         task_id="act",
         action="{{ params.action }}",
         selection=_SELECTED,
-        edit="{{ params.edit }}",
+        edit="{{ params.edit | tojson }}",
         rate_per_s="{{ params.rate_per_s }}",
         redrive_id="{{ params.redrive_id }}",
         reason="{{ params.reason }}",

@@ -31,13 +31,20 @@ INTERVAL = (
 )
 
 
+#: When a run is: what its parameters' relative defaults count from, the same at each try.
+MOMENT = (
+    "{{ (data_interval_end if data_interval_end is defined and data_interval_end else dag_run.run_after) "
+    "| string }}"
+)
+
+
 def source_dag(source: Source) -> DAG:
     """The DAG of a source; its form has a field for each of the source's parameters."""
     described = source.description or f"Collects {source.name} into landing.{source.target.table}."
     with DAG(
         dag_id=f"source_{source.name}",
         schedule=source.schedule,
-        start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+        start_date=pendulum.datetime(2026, 1, 1, tz=source.timezone or "UTC"),
         catchup=False,
         max_active_runs=source.max_active_tasks or 4,
         render_template_as_native_obj=True,
@@ -54,6 +61,7 @@ def source_dag(source: Source) -> DAG:
             submitted_via="schedule",
             # A scheduled run is another submission than its neighbours: its data interval counts for dedup.
             identity={"data_interval": INTERVAL},
+            as_of=MOMENT,
             wait_for_completion=True,
             pool=lane_rules().control.pool,
             # Safe to repeat: the same run gets the first answer again. A task that ended badly is not tried again here.

@@ -4,8 +4,9 @@ GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA collect TO collect_worker, 
 -- Whether the database has what a process needs.
 GRANT SELECT ON public.schema_migration TO collect_landing, collect_worker, collect_control;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA collect TO collect_worker;
--- A person lets a host be asked again before its time (docs/operations.md).
+-- A person lets a host or an endpoint be asked again before its time (docs/operations.md).
 GRANT UPDATE (held_until, paused_until) ON collect.host TO collect_landing;
+GRANT UPDATE (held_until) ON collect.endpoint TO collect_landing;
 
 -- What was asked for and what became of it is not a node's to rewrite. Deleting a task deletes its log with it.
 REVOKE INSERT, UPDATE, DELETE ON collect.task_log FROM collect_worker;

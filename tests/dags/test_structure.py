@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk import DAG
@@ -190,3 +193,38 @@ def test_an_idle_machinery_has_few_runs_by_its_schedules(dags: Mapping[str, DAG]
     per_hour = {name: 3600 / each.delta.total_seconds() for name, each in timetables.items() if each}
     assert set(per_hour) == {"collect_backlog", "collect_sweep", "heartbeat_ingest"}
     assert sum(per_hour.values()) <= 130
+
+
+def rendered(dag: DAG, task_id: str, params: Mapping[str, object]) -> Any:
+    """A task with its templates filled in, as before it is executed."""
+    task = dag.get_task(task_id).prepare_for_execution()
+    fields = {name: param.value for name, param in dag.params.items()}
+    task.render_template_fields({"params": {**fields, **params}})  # type: ignore[typeddict-item]
+    return task
+
+
+@pytest.mark.parametrize(
+    "text", ["123", "1e5", "0x10", "1_000", "[1]", "True", "{'a': 1}", '"quoted"', "<a&b>"]
+)
+def test_what_is_a_text_in_a_form_stays_one(dags: Mapping[str, DAG], text: str) -> None:
+    given = {"source": "flights", "path": text, "params": {"day": text}}
+    submit = rendered(dags["collect_submit"], "submit", given)
+    assert submit.path == text
+    assert json.loads(submit.collect_params) == {"day": text}
+    assert json.loads(submit.batch) == []
+    for dag_id in ("collect_priority", "dead_letters"):
+        act = rendered(dags[dag_id], "act", {"reason": text, "source": text})
+        assert act.reason == text
+        assert json.loads(act.selection)["source"] == text
+
+
+def test_a_schedule_is_read_in_its_source_s_time_zone() -> None:
+    file = Path(__file__).resolve().parents[2] / "dags" / "sources.py"
+    source = (
+        load_sources()
+        .sources["flights"]
+        .model_copy(update={"schedule": "30 6 * * *", "timezone": "Europe/Berlin"})
+    )
+    dag = runpy.run_path(str(file))["source_dag"](source)
+    kept = DagSerialization.to_dict(dag)["dag"]["timetable"]["__var"]
+    assert (kept["expression"], kept["timezone"]) == ("30 6 * * *", "Europe/Berlin")

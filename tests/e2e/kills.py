@@ -243,6 +243,7 @@ def point_connection(
     settings = {"conn_type": "http", "host": base_url, "extra": extra, "login": login, "password": password}
     stack.airflow.put_connection(connection_id, settings)
     stack.execute("DELETE FROM collect.host WHERE connection = %s", connection_id)
+    stack.execute("DELETE FROM collect.endpoint WHERE connection = %s", connection_id)
 
 
 def empty_table(stack: RunningStack, table: str) -> None:

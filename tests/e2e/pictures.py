@@ -88,6 +88,7 @@ def main() -> None:
     url = stack.settings.airflow_url
     prepare_connections(stack.airflow, ensure_running(stack.settings.home))
     stack.execute("DELETE FROM collect.host")
+    stack.execute("DELETE FROM collect.endpoint")
     stack.execute("DELETE FROM collect.dedup")  # the form's submission is no duplicate
     with signed_in(stack.settings) as page:
         page.goto(f"{url}/dags?tags=source")

@@ -40,7 +40,8 @@ def demo_stack(running_stack: RunningStack) -> Iterator[RunningStack]:
     """
     server = ensure_running(running_stack.settings.home)
     prepare_connections(running_stack.airflow, server)
-    running_stack.execute("DELETE FROM collect.host")  # breakers that other tests have left open
+    for circuits in ("host", "endpoint"):  # that other tests have left open
+        running_stack.execute(f"DELETE FROM collect.{circuits}")
     files = dict(declared_files())
     declared = [yaml.safe_load(text)["name"] for text in files.values()]
     empty_table(running_stack, "landing.example_offset")  # other tests land other rows there

@@ -251,6 +251,7 @@ def test_a_person_reads(session: Session, statement: str) -> None:
     connection = session(person)
     connection.execute("SELECT count(*) FROM collect.task_progress")
     connection.execute("UPDATE collect.host SET held_until = now() WHERE connection = 'nobody'")
+    connection.execute("UPDATE collect.endpoint SET held_until = now() WHERE connection = 'nobody'")
     with pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement.encode())
 

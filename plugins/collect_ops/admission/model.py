@@ -27,6 +27,7 @@ class Submission(BaseModel):
         submitted_via: The way in (`dag`, `operator`, `schedule`, `cli`, `amqp`).
         identity: What makes this submission another one beside its request, such as a data interval.
         deadline: When the caller needs the rows at the latest, with an offset from UTC.
+        as_of: What relative defaults of parameters count from; None for the time of admission.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,7 @@ class Submission(BaseModel):
     submitted_via: str
     identity: Mapping[str, Any] = Field(default_factory=dict)
     deadline: AwareDatetime | None = None
+    as_of: AwareDatetime | None = None
 
 
 class Admission(BaseModel):

@@ -240,7 +240,7 @@ class AdmissionService:
         fault = priority_fault(submission.priority)
         faults = (*((fault,) if fault else ()), *unstorable_faults(submission))
         try:
-            params, request = checked_request(source, submission.params, submission.path)
+            params, request = checked_request(source, submission.params, submission.path, at=submission.as_of)
         except ValidationFailed as error:
             raise ValidationFailed(subject, (*error.faults, *faults)) from error
         if faults:

@@ -195,6 +195,8 @@ class HttpClient:
         self._guard = Guard.of(
             (endpoint.base_url, endpoint.token_url), allow_private=endpoint.allow_private_networks
         )
+        base = parse_url(endpoint.base_url)
+        self._own = (base.raw_host, base.port)
         self._concurrency = concurrency
         self._gate: Gate = gate or LocalGate(concurrency, requests_per_s)
         self._session: aiohttp.ClientSession | None = None
@@ -473,7 +475,7 @@ class HttpClient:
             case aiohttp.ClientConnectorCertificateError():
                 return CertificateRefused(shown, reason)
             case aiohttp.ClientConnectorError():
-                return HostUnreachable(shown, reason)
+                return HostUnreachable(shown, reason, elsewhere=(error.host, error.port) != self._own)
             case aiohttp.InvalidURL():
                 return UrlRefused(shown, reason)
             case _:

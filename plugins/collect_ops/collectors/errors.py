@@ -29,10 +29,12 @@ class CollectorError(CollectOpsError):
         message: What is wrong, and what would be right.
     """
 
-    #: Set when it counts against the host.
+    #: Set when it counts against what was asked.
     host_fault: HostFault | None = None
     #: The answer that it speaks of, for who decides whether it is one; never shown.
     answer: object = None
+    #: Whether no connection to the source's own host could be made, which counts against all that is asked of it.
+    unconnected = False
 
     def __init__(self, url: str, message: str) -> None:
         self.url = url
@@ -40,12 +42,19 @@ class CollectorError(CollectOpsError):
 
 
 class HostUnreachable(CollectorError, Unanswered):
-    """No connection: the name does not resolve, nobody listens, or TLS could not be set up."""
+    """No connection: the name does not resolve, nobody listens, or TLS could not be set up.
+
+    Args:
+        reason: Why.
+        elsewhere: It is another host than the connection's, that a redirect or a next link leads to, or that gives out
+            tokens.
+    """
 
     host_fault = HostFault.DOWN
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, *, elsewhere: bool = False) -> None:
         self.reason = reason
+        self.unconnected = not elsewhere
         super().__init__(url, f"cannot connect: {reason}; check the host and port of the connection")
 
 
@@ -57,6 +66,7 @@ class RequestTimedOut(CollectorError, Unanswered):
     def __init__(self, url: str, limit: str, seconds: float) -> None:
         self.limit = limit
         self.seconds = seconds
+        self.unconnected = limit == "connect_s"
         super().__init__(url, f"no answer in time: timeouts.{limit} is {seconds:g} s")
 
 
@@ -138,14 +148,16 @@ class HostHeld(CollectorError, Transient):
     """Nothing is sent to the host for now, by nobody: the attempt ends, unfinished and not failed, and goes on later.
 
     Args:
-        reason: Which host, why, and when it goes on.
+        reason: What is held, why, and when it goes on.
+        probed: The request was let through to try its endpoint, and was not answered.
     """
 
     deferred = True
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, *, probed: bool = False) -> None:
         self.url = url
         self.reason = reason
+        self.probed = probed
         # Not the URL: it is what the tasks of a host wait for, whatever they ask it.
         CollectOpsError.__init__(self, reason)
 

@@ -372,7 +372,10 @@ class LinkHeaderPager(Pager):
             raise PagingValueUnusable(
                 reply.shown, "link_header", str(error), '<address>; rel="next" (RFC 8288)'
             ) from error
-        return _step_url("link_header", None if link is None else link.target, reply)
+        # Sentry names a next page behind the last one, and says that it holds nothing.
+        if link is None or link.params.get("results", "").lower() == "false":
+            return Step(next=None)
+        return _step_url("link_header", link.target, reply)
 
     @override
     def probe(self) -> Ask:

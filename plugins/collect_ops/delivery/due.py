@@ -10,15 +10,15 @@
 | unstarted | a placed shard group has not started for a while: Airflow is asked whether it was handed out |
 | unsettled | a task under way has made no progress for 30 s |
 | orphans | an open shard group belongs to no task under way |
-| held | a HELD task's host and limit let it go |
+| held | a HELD task's host, endpoint and limit let it go |
 | placeless, undispatched | a task waits for a node; the time to try one again has come |
 | ageing | a task has waited long enough to become more urgent |
 | redrives | a redrive has not ended |
 | notes, tables | a run's note, a table's event is to be delivered |
 
 What has no look is left to the sweep's own schedule: merging (admission does it; the pass joins what two admissions at
-the same time left apart), tables aside, forgotten pages, the topology, and the removal of ended runs. Lanes, the inbox
-and the dead-letter queue have watchers of their own.
+the same time left apart), tables aside, forgotten pages and endpoints, the topology, and the removal of ended runs.
+Lanes, the inbox and the dead-letter queue have watchers of their own.
 """
 
 from __future__ import annotations

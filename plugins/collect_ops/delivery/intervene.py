@@ -61,7 +61,7 @@ def cancel(
         drop_ended_asides(connection, named_rows["task_ids"])
         released = []
         for source in sorted({row["source"] for row in rows}):
-            released += release_held(connection, source=source, actor=actor)
+            released += release_held(connection, rules.host, source=source, actor=actor)
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in released])
     named = set(task_ids)

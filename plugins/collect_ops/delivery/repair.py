@@ -80,7 +80,7 @@ def run_once(backends: Backends, rules: LaneRules, runs: Runs, *, actor: str) ->
                 continue
             started += did == "started"
             settled += did == "settled"
-        publications = [*_overdue(connection, backends, rules, actor), *_released(connection, actor)]
+        publications = [*_overdue(connection, backends, rules, actor), *_released(connection, rules, actor)]
         with Publisher(backends.amqp_url) as publisher:
             publish(connection, publisher, rules, [publication_of(row) for row in publications])
         lanes |= {row["lane"] for row in publications}
@@ -196,5 +196,5 @@ def depths(backends: Backends) -> dict[str, int] | None:
     return depths_with_unacked(backends.rabbitmq_api_url, vhost)
 
 
-def _released(connection: Connection, actor: str) -> list[dict[str, Any]]:
-    return [{**row, "released": True} for row in release_held(connection, actor=actor)]
+def _released(connection: Connection, rules: LaneRules, actor: str) -> list[dict[str, Any]]:
+    return [{**row, "released": True} for row in release_held(connection, rules.host, actor=actor)]

@@ -33,6 +33,7 @@ from collect_ops.delivery.run_notes import Delivered
 from collect_ops.delivery.table_events import Sent
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing import asides, memory
+from collect_ops.lanes.hosts import forget_quiet_endpoints
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs
 from collect_ops.lanes.waking import wake_waiting
@@ -58,6 +59,7 @@ class Swept:
     woken: tuple[str, ...]
     inbox_woken: bool
     forgotten_pages: int = 0
+    forgotten_endpoints: int = 0
     run_notes: Delivered = field(default_factory=Delivered)
     table_events: Sent = field(default_factory=Sent)
     dropped_asides: int = 0
@@ -75,6 +77,7 @@ class Swept:
             "woken": list(self.woken),
             "inbox_woken": self.inbox_woken,
             "forgotten_pages": self.forgotten_pages,
+            "forgotten_endpoints": self.forgotten_endpoints,
             "run_notes": self.run_notes.as_counts(),
             "table_events": self.table_events.as_counts(),
             "dropped_asides": self.dropped_asides,
@@ -131,6 +134,7 @@ def sweep(
         sent = attempt(lambda: table_events.run_once(backends, open_reports))
         removed = attempt(lambda: ended_runs.run_once(backends, rules, open_reports, logs))
     forgotten = attempt(lambda: memory.prune(backends))
+    forgotten_endpoints = attempt(lambda: _forget_endpoints(backends))
     dropped_asides = attempt(lambda: asides.run_once(backends))
     inbox_woken = attempt(lambda: wake_inbox(backends, rules, runs))
     if (
@@ -152,11 +156,17 @@ def sweep(
         woken=tuple(woken),
         inbox_woken=bool(inbox_woken),
         forgotten_pages=forgotten or 0,
+        forgotten_endpoints=forgotten_endpoints or 0,
         run_notes=noted or Delivered(),
         table_events=sent or Sent(),
         dropped_asides=dropped_asides or 0,
         ended_runs=removed or Removed(),
     )
+
+
+def _forget_endpoints(backends: Backends) -> int:
+    with connect(backends.postgres_dsn, application_name="collect-ops prune") as connection:
+        return forget_quiet_endpoints(connection)
 
 
 def _publish(backends: Backends, rules: LaneRules) -> OutboxRun:

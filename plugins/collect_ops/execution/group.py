@@ -23,6 +23,7 @@ from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.coordination.lease import LEASE_S, WAIT_S, Leases
+from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.rules import ShardingRules, sharding_rules
 from collect_ops.execution.settle import Settled, settle_on
@@ -33,6 +34,7 @@ from collect_ops.kernel.backends import Backends
 from collect_ops.kernel.errors import OwnOutage
 from collect_ops.landing.lander import Lander
 from collect_ops.landing.memory import PageMemory
+from collect_ops.lanes.held import let_go
 from collect_ops.lanes.hosts import read_host_async
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Source
@@ -446,12 +448,11 @@ class _GroupRun:
         stack: contextlib.AsyncExitStack,
         source: Source,
         started: dict[str, Any],
-    ) -> HostGate:
-        """The gate to a source's host: one a host and group."""
+    ) -> EndpointGate:
+        """The gate to a source's endpoint; of its host there is one a group."""
         gate = self._gates.get(source.connection)
         if gate is not None:
-            gate.share_with(source)
-            return gate
+            return gate.endpoint(source)
         gate = HostGate(
             source,
             self._backends,
@@ -459,9 +460,12 @@ class _GroupRun:
             await read_host_async(connection, source.connection),
             concurrency=started["concurrency"],
             requests_per_s=started["requests_per_s"],
+            on_closed=lambda name: asyncio.to_thread(
+                let_go, self._backends, self._rules, name, source.connection, actor=self._actor
+            ),
         )
         self._gates[source.connection] = await stack.enter_async_context(gate)
-        return gate
+        return gate.endpoint(source)
 
     async def _defer_rest(self, connection: AsyncConnection) -> None:
         """Mark what was not begun with, because its host is held or its declaration is newer than this process.

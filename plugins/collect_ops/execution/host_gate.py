@@ -1,9 +1,8 @@
-"""The gate to a host that all nodes share: its limits in Redis, its breaker, pauses and quota in PostgreSQL.
+"""The gate to a host that all nodes share: its limits in Redis, its circuits, pauses and quota in PostgreSQL.
 
-A request waits for its turn here; what becomes of it is told to the breaker. When the host turns out to be held,
-requests that wait or are under way end with `HostHeld`: their shards are put back, their worker does something else.
-Without Redis the group keeps to its own share of the limits; without PostgreSQL the breaker is as it was, and no quota
-beyond the block at hand is used.
+A request waits for its turn at its endpoint's gate (`endpoint_gate`), which asks here for everything that the endpoints
+of a host share; what becomes of it is told to the circuits. Without Redis the group keeps to its own share of the
+limits; without PostgreSQL the circuits are as they were, and no quota beyond the block at hand is used.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
-from collect_ops.collectors.errors import CollectorError, HostFault, HostHeld
-from collect_ops.collectors.gate import Turn
+from collect_ops.collectors.errors import HostHeld
 from collect_ops.collectors.pacing import Pacer
 from collect_ops.collectors.quota_headers import allowance
 from collect_ops.coordination.limiter import Answer, HostLimiter, HostLimits, LimiterAway, Verdict
+from collect_ops.execution.endpoint_gate import EndpointGate
+from collect_ops.execution.tally import Tally
 from collect_ops.kernel.backends import Backends
-from collect_ops.kernel.errors import Unanswered
 from collect_ops.lanes.breaker import Outcomes, Permit, Phase
+from collect_ops.lanes.circuits import EndpointReport, Failure, Probe
 from collect_ops.lanes.hosts import (
     Host,
     QuotaBlock,
@@ -49,8 +48,6 @@ T = TypeVar("T")
 
 #: How often a gate looks at its host's record, in seconds: it goes on so long after another has opened the breaker.
 LOOK_S = 1.0
-#: How often a request that waits for what becomes of a probe asks again, in seconds.
-PROBE_LOOK_S = 0.2
 #: A pause that is longer, in seconds, is written down by whoever learned of it, however patient its source is.
 PATIENT_S = 600.0
 #: How long such a one is believed that Redis alone knows of, in seconds.
@@ -62,42 +59,6 @@ AWAY_S = 2.0
 #: A part of a shorter answer's pause is not worth a step: it is waited out in place.
 _MIN_STEP_S = 0.001
 _GONE = (errors.OperationalError, errors.InterfaceError, DatabaseUnavailable)
-
-
-class _Answers:
-    """Answers that were not reported yet, of the last window: they are the other half of an error rate."""
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._seconds: deque[tuple[int, int]] = deque()
-
-    def add(self) -> None:
-        second = int(time.monotonic())
-        if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1] = (second, self._seconds[-1][1] + 1)
-        else:
-            self._seconds.append((second, 1))
-            self._forget(second)
-
-    def take(self) -> int:
-        self._forget(int(time.monotonic()))
-        taken = sum(count for _, count in self._seconds)
-        self._seconds.clear()
-        return taken
-
-    def _forget(self, now: int) -> None:
-        while self._seconds and self._seconds[0][0] < now - self._window_s:
-            self._seconds.popleft()
-
-
-@dataclass(slots=True)
-class _Unreported:
-    """Errors that were not reported yet."""
-
-    errors: int = 0
-    in_a_row: int = 0
-    answered: bool = False
-    text: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +74,7 @@ class _Quota:
 
 
 class HostGate:
-    """Gives out turns at one host; an async context manager.
+    """What the endpoints of one host share; an async context manager.
 
     Args:
         source: Its limits, and how long a request waits for a host that is paused (`retries.http_max_backoff_s`).
@@ -123,6 +84,8 @@ class HostGate:
         concurrency: This group's share of the requests at once.
         requests_per_s: This group's share of the rate, which holds while Redis is away; None for any number.
         watch: Whether to look at the host's record all the time; not worth it for a single request.
+        on_closed: Called when a request of this gate has closed a circuit, with the source that asked: what was held by
+            it may go on.
     """
 
     def __init__(
@@ -135,6 +98,7 @@ class HostGate:
         concurrency: int,
         requests_per_s: float | None,
         watch: bool = True,
+        on_closed: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.connection = source.connection
         self._backends = backends
@@ -143,7 +107,9 @@ class HostGate:
         self._watches = watch
         self._quota_declared = source.limits.daily_quota
         self._patience_s = source.retries.http_max_backoff_s
-        self._slots = asyncio.Semaphore(concurrency)
+        self.slots = asyncio.Semaphore(concurrency)
+        self._on_closed = on_closed
+        self._endpoints: dict[str, EndpointGate] = {}
         self._pacer = Pacer(requests_per_s)
         self._limiter = HostLimiter(backends.redis_url, source.connection, _limits(source))
         self._asking = asyncio.Lock()
@@ -151,15 +117,11 @@ class HostGate:
         self._away = False
         self._database: AsyncConnection | None = None
         self._database_lock = asyncio.Lock()
-        self._answers = _Answers(rule.window_s)
-        self._unreported = _Unreported()
+        self._tally = Tally(rule.window_s)
         self._quota = _Quota()
-        self._under_way: dict[int, asyncio.Timeout] = {}
-        self._turned_held = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._advised_at = 0.0
         self._notes: set[asyncio.Task[None]] = set()
-        self.see(host)
 
     async def __aenter__(self) -> Self:
         if self._watches:
@@ -177,52 +139,31 @@ class HostGate:
         try:
             await self._report_answers()
             await self._give_quota_back()
+            # A report may have closed a circuit.
+            await asyncio.gather(*self._notes)
         finally:
             await self._limiter.__aexit__(kind, error, trace)
             if self._database is not None:
                 await self._database.close()
 
-    def share_with(self, source: Source) -> None:
-        """Another source of the same connection asks through this gate as well: the stricter limits hold."""
+    def endpoint(self, source: Source) -> EndpointGate:
+        """The gate of a source's requests to this host. Of the sources that share it the stricter limits hold."""
         self._limiter.tighten(_limits(source))
         if source.limits.daily_quota is not None:
             self._quota_declared = min(
                 source.limits.daily_quota, self._quota_declared or source.limits.daily_quota
             )
+        gate = self._endpoints.get(source.name)
+        if gate is None:
+            gate = self._endpoints[source.name] = EndpointGate(self, source.name, self._rule.window_s)
+            gate.see(self._host)
+        return gate
 
     def see(self, host: Host) -> None:
         """The host's record was read again."""
         self._host = host
-        if not host.refused:
-            self._turned_held.clear()
-            return
-        if not self._turned_held.is_set():
-            log.warning("%s: what is under way there is put back", host.reason)
-        self._turned_held.set()
-        if host.breaker.phase is Phase.OPEN:
-            self._cut_off()
-
-    @property
-    def held(self) -> str | None:
-        """Why nothing may be sent to the host; None while something may."""
-        return self._host.reason if self._turned_held.is_set() else None
-
-    @contextlib.asynccontextmanager
-    async def turn(self, shown: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, and have it.
-
-        Raises:
-            HostHeld: The host is out of order, or paused for longer than a request waits.
-            DatabaseUnavailable: A block of quota is needed, and PostgreSQL is away.
-        """
-        async with self._slots:
-            turn = _HostTurn(self, shown)
-            await turn.begin()
-            try:
-                yield turn
-                await turn.succeeded()
-            finally:
-                turn.end()
+        for endpoint in self._endpoints.values():
+            endpoint.see(host)
 
     async def hold(self, seconds: float, reason: str) -> None:
         """The host asked for patience: no node sends anything for so long.
@@ -237,42 +178,26 @@ class HostGate:
         if seconds > min(self._patience_s, PATIENT_S):
             await self._pause(reason, seconds)
 
-    async def rest(self, seconds: float) -> None:
-        """Wait before a request is sent again, or until the host is held."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._turned_held.wait(), seconds)
-
     # What a turn asks for.
 
-    def refuse_if_held(self, shown: str) -> None:
-        """Raise what ends a request at a host that is held."""
-        if (reason := self.held) is not None:
-            raise HostHeld(shown, reason)
-
-    async def permit(self, shown: str) -> int | None:
-        """Whether the request is a probe: `holds` of the half-open phase that it is of; None when the host is in order.
+    async def permit(self, source: str) -> tuple[Permit, Probe | None]:
+        """Whether a request may be sent now; of a probe, what it tries.
 
         Raises:
-            HostHeld: Probes have failed.
             psycopg.OperationalError, DatabaseUnavailable: PostgreSQL is away.
         """
-        while True:
-            self.refuse_if_held(shown)
-            if self._host.breaker.until is None:
-                return None
-            host, permit = await self._with_database(lambda db: take_permit(db, self.connection, self._rule))
-            self.see(host)
-            if permit is Permit.PROBE:
-                return host.breaker.holds
-            if permit is Permit.FREE:
-                return None
-            self.refuse_if_held(shown)
-            await self.rest(PROBE_LOOK_S)
+        if self._host.circuits.is_closed(source):
+            return Permit.FREE, None
+        host, permit, probe = await self._with_database(
+            lambda db: take_permit(db, self.connection, source, self._rule)
+        )
+        self.see(host)
+        return permit, probe
 
-    async def take_place(self, shown: str) -> str | None:
+    async def take_place(self, endpoint: EndpointGate, shown: str) -> str | None:
         """Wait for a place and a time at the shared limits; None when Redis is away and the group's own share holds."""
         async with self._asking:  # one asks for all: the others of this group would only ask in vain
-            answer = await self._ask_until_granted(shown)
+            answer = await self._ask_until_granted(endpoint, shown)
         if answer is None:
             return None
         try:
@@ -283,11 +208,11 @@ class HostGate:
             raise
         return answer.place
 
-    async def _ask_until_granted(self, shown: str) -> Answer | None:
+    async def _ask_until_granted(self, endpoint: EndpointGate, shown: str) -> Answer | None:
         place = ""
         unconfirmed_since: float | None = None
         while True:
-            self.refuse_if_held(shown)
+            endpoint.refuse_if_held(shown)
             if time.monotonic() < self._away_until:
                 await self._pacer.turn()
                 return None
@@ -303,14 +228,16 @@ class HostGate:
                 return answer
             place = answer.place
             if answer.verdict is Verdict.HELD and answer.wait_s > PATIENT_S:
-                unconfirmed_since = await self._confirm_pause(shown, answer, unconfirmed_since)
+                unconfirmed_since = await self._confirm_pause(endpoint, shown, answer, unconfirmed_since)
             elif answer.verdict is Verdict.HELD and answer.wait_s > self._patience_s:
                 await self._pause(answer.reason, answer.wait_s)
-                self.refuse_if_held(shown)
+                endpoint.refuse_if_held(shown)
             # Jitter: nodes that were told the same time do not all come at it.
-            await self.rest(min(answer.wait_s, LOOK_S) * random.uniform(1.0, 1.05))
+            await endpoint.rest(min(answer.wait_s, LOOK_S) * random.uniform(1.0, 1.05))
 
-    async def _confirm_pause(self, shown: str, answer: Answer, since: float | None) -> float | None:
+    async def _confirm_pause(
+        self, endpoint: EndpointGate, shown: str, answer: Answer, since: float | None
+    ) -> float | None:
         """See whether PostgreSQL knows of a long pause that Redis tells of: whoever was asked for it wrote it down.
 
         One that it does not know of after `UNCONFIRMED_S` is ignored: its process died before it wrote, and the host
@@ -326,7 +253,7 @@ class HostGate:
         if host is None:
             return None
         self.see(host)
-        self.refuse_if_held(shown)
+        endpoint.refuse_if_held(shown)
         now = time.monotonic()
         if since is None or now - since < UNCONFIRMED_S:
             return since or now
@@ -346,7 +273,7 @@ class HostGate:
         """A request has ended."""
         self._limiter.give_back(place)
 
-    async def use_quota(self, shown: str, wanted: int = 1) -> bool:
+    async def use_quota(self, endpoint: EndpointGate, shown: str, wanted: int = 1) -> bool:
         """Take one request of the day's quota; False when nobody has declared one.
 
         Raises:
@@ -358,7 +285,7 @@ class HostGate:
             return False
         async with quota.lock:
             if quota.left <= 0 or time.monotonic() >= quota.until:
-                await self._next_block(shown, wanted)
+                await self._next_block(endpoint, shown, wanted)
             if quota.none_declared:
                 return False
             quota.left -= 1
@@ -368,14 +295,6 @@ class HostGate:
         """A request that was not sent after all."""
         if time.monotonic() < self._quota.until:
             self._quota.left += 1
-
-    def watch_request(self, turn: object, timer: asyncio.Timeout) -> None:
-        """The request is cut off when the host turns out to be held."""
-        self._under_way[id(turn)] = timer
-
-    def forget_request(self, turn: object) -> None:
-        """The request has ended."""
-        self._under_way.pop(id(turn), None)
 
     def note_allowance(self, headers: Mapping[str, str]) -> None:
         """What the host says it has left, told to all nodes when it is little."""
@@ -388,58 +307,74 @@ class HostGate:
             self._advised_at = time.monotonic()
             self._note(self._slow_down(rate, min(left.reset_s, self._rule.max_pause_s)))
 
-    async def note_answer(self, probe: int | None) -> None:
-        """A request was answered by a host in order."""
-        if probe is not None:
-            await self._report_probe(probe, error=None)
-            return
-        self._answers.add()
-        self._unreported.in_a_row = 0
-        self._unreported.answered = True
+    def record_answer(self) -> None:
+        """A request was answered, if only that it cannot be."""
+        self._tally.add_answer()
 
-    async def note_error(self, error: CollectorError, probe: int | None) -> None:
-        """A request failed by the host's fault."""
-        if probe is not None:
-            await self._report_probe(probe, error=str(error))
+    async def record_failure(self, endpoint: EndpointGate, failure: Failure, text: str) -> None:
+        """A request failed by the fault of what it asked; the endpoint has counted it already if it is its own."""
+        if failure is Failure.UNCONNECTED:
+            self._tally.add_error(unanswered=True)
+        elif failure is Failure.SICK:
+            self._tally.add_answer()
+        await self._report(endpoint, error=text, silent=failure is Failure.SILENT)
+
+    async def record_probe(
+        self, source: str, probe: Probe, failure: Failure | None, error: str | None = None
+    ) -> None:
+        """A probe has ended."""
+        host = await self._ask_database(
+            lambda db: report_probe(
+                db, self.connection, source, probe, failure=failure, error=error, rule=self._rule
+            )
+        )
+        if host is None:
             return
-        self._unreported.errors += 1
-        if isinstance(error, Unanswered):
-            self._unreported.in_a_row += 1
-        else:
-            self._unreported.in_a_row, self._unreported.answered = 0, True
-        self._unreported.text = str(error)
-        await self._report()
+        self.see(host)
+        tried = [
+            *([host.breaker] if probe.host is not None else []),
+            *([host.circuits.endpoint(source).breaker] if probe.endpoint is not None else []),
+        ]
+        if self._on_closed is not None and any(each.phase is Phase.CLOSED for each in tried):
+            self._note(self._on_closed(source))
 
     # Its own state.
 
-    async def _report_probe(self, holds: int, *, error: str | None) -> None:
+    async def _report(
+        self, endpoint: EndpointGate, *, error: str | None = None, silent: bool = False
+    ) -> None:
+        outcomes = EndpointReport(
+            endpoint=self._outcomes_of(endpoint),
+            host=self._tally.take()
+            if self._tally.errors or not self._host.breaker.quiet
+            else Outcomes(requests=0),
+            silent=silent,
+        )
         host = await self._ask_database(
-            lambda db: report_probe(
-                db, self.connection, answered=error is None, holds=holds, error=error, rule=self._rule
-            )
+            lambda db: report_outcomes(db, self.connection, endpoint.source, outcomes, error, self._rule)
         )
         if host is not None:
             self.see(host)
 
-    async def _report(self) -> None:
-        unreported, self._unreported = self._unreported, _Unreported()
-        outcomes = Outcomes(
-            requests=self._answers.take() + unreported.errors,
-            errors=unreported.errors,
-            in_a_row=unreported.in_a_row,
-            answered=unreported.answered,
-        )
-        host = await self._ask_database(
-            lambda db: report_outcomes(db, self.connection, outcomes, unreported.text, self._rule)
-        )
-        if host is not None:
-            self.see(host)
+    def _outcomes_of(self, endpoint: EndpointGate) -> Outcomes:
+        """An endpoint's own; answers alone are kept for later while no endpoint fails."""
+        counts = endpoint.tally.errors or self._host.circuits.endpoints_fail
+        return endpoint.tally.take() if counts else Outcomes(requests=0)
 
     async def _report_answers(self) -> None:
-        """Somebody has seen errors: what was answered here counts as well."""
-        breaker = self._host.breaker
-        if not breaker.quiet and breaker.until is None and self._unreported.answered:
-            await self._report()
+        """Somebody has seen errors: what was answered here counts as well.
+
+        Answers of an endpoint in order, beside others that fail, say only that it is asked: now and then is enough.
+        """
+        for endpoint in self._endpoints.values():
+            circuits = self._host.circuits
+            if not endpoint.tally.has_answer or not circuits.is_closed(endpoint.source):
+                continue
+            concerned = not circuits.host.quiet or not circuits.endpoint(endpoint.source).breaker.quiet
+            beside = circuits.endpoints_fail and endpoint.is_unreported_for(self._rule.window_s / 2)
+            if concerned or beside:
+                endpoint.reported_at = time.monotonic()
+                await self._report(endpoint)
 
     async def _watch(self) -> None:
         while True:
@@ -451,14 +386,6 @@ class HostGate:
             if time.monotonic() - self._quota.asked_at > QUOTA_LOOK_S:
                 self._quota.none_declared = False
             await self._report_answers()
-
-    def _cut_off(self) -> None:
-        """What is under way at a host that is out of order would hold its worker until it times out."""
-        now = asyncio.get_running_loop().time()
-        for timer in self._under_way.values():
-            if not timer.expired():
-                timer.reschedule(now)
-        self._under_way.clear()
 
     async def _pause(self, reason: str, seconds: float | None) -> None:
         async def paused(db: AsyncConnection) -> Host:
@@ -481,7 +408,7 @@ class HostGate:
         self._notes.add(task)
         task.add_done_callback(self._notes.discard)
 
-    async def _next_block(self, shown: str, wanted: int) -> None:
+    async def _next_block(self, endpoint: EndpointGate, shown: str, wanted: int) -> None:
         asked_at = time.monotonic()
         block = await self._with_database(
             lambda db: take_quota(db, self.connection, self._quota_declared, wanted)
@@ -494,7 +421,7 @@ class HostGate:
         if block.granted <= 0:
             reason = f"its quota of {block.quota} requests a day is used up"
             await self._pause(reason, None)
-            self.refuse_if_held(shown)
+            endpoint.refuse_if_held(shown)
             raise HostHeld(shown, f"host of connection {self.connection}: {reason}, it goes on at 00:00 UTC")
 
     async def _give_quota_back(self) -> None:
@@ -537,81 +464,6 @@ class HostGate:
                 self._backends.postgres_dsn, application_name=f"collect-ops host {self.connection}"[:63]
             )
         return self._database
-
-
-class _HostTurn:
-    """A turn at a host that all nodes share."""
-
-    def __init__(self, gate: HostGate, shown: str) -> None:
-        self._gate = gate
-        self._shown = shown
-        self._probe: int | None = None
-        self._place: str | None = None
-        self._answered = False
-        self._told = False
-        self._timer: asyncio.Timeout | None = None
-
-    async def begin(self) -> None:
-        """Wait for everything that the request needs."""
-        self._probe = await self._gate.permit(self._shown)
-        await self._take()
-
-    async def _take(self) -> None:
-        counted = await self._gate.use_quota(self._shown)
-        try:
-            self._place = await self._gate.take_place(self._shown)
-            self._gate.refuse_if_held(self._shown)
-        except BaseException:
-            if counted:
-                self._gate.unuse_quota()
-            self._give_back()
-            raise
-
-    def may_be_cut(self, timer: asyncio.Timeout) -> None:
-        """The request is under this timer."""
-        self._timer = timer
-        self._gate.watch_request(self, timer)
-
-    async def again(self) -> None:
-        """One more request, after a redirect: in a place anew, since it has to wait for its time."""
-        self._give_back()
-        await self._take()
-
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """The host has answered."""
-        self._answered = True
-        if status < 300 or status >= 400:
-            self._gate.note_allowance(headers)
-
-    async def failed(self, error: CollectorError) -> HostHeld | None:
-        """The request has failed: by the host's fault, or answered in order."""
-        self._told = True
-        self._gate.forget_request(self)
-        if self._gate.held is None or self._probe is not None:
-            if error.host_fault is not None:
-                await self._gate.note_error(error, self._probe)
-            elif self._answered:
-                await self._gate.note_answer(self._probe)
-        # Whoever fails while the host is held ends because of that; but a probe's own answer may be its own fault.
-        reason = self._gate.held
-        own = error.host_fault is None or (self._probe is not None and error.host_fault is HostFault.SICK)
-        return None if reason is None or own else HostHeld(self._shown, reason)
-
-    async def succeeded(self) -> None:
-        """The request has been answered to its end."""
-        self._gate.forget_request(self)
-        if not self._told:
-            await self._gate.note_answer(self._probe)
-
-    def end(self) -> None:
-        """Give back what it had."""
-        self._gate.forget_request(self)
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if self._place is not None:
-            self._gate.give_place_back(self._place)
-            self._place = None
 
 
 def _limits(source: Source) -> HostLimits:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.execution.cutting import Cut, CutTask, cut, pace_unit
+from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.host_gate import HostGate
 from collect_ops.execution.policy import PlannedGroup, ShardSpan, group, shared_group
 from collect_ops.execution.rules import sharding_rules
@@ -22,6 +23,7 @@ from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_t
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.table import ensure_aside, ensure_target
 from collect_ops.lanes.capacity import effective, used_slots
+from collect_ops.lanes.held import let_go
 from collect_ops.lanes.hosts import read_host
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.sources.model import Disposition, Source
@@ -89,7 +91,9 @@ def plan(
     with (
         connect(backends.postgres_dsn, application_name="collect-ops plan") as connection,
         asyncio.Runner() as loop,
-        _Planning(connection, loop, run_id, backends, rules, endpoint_of, shared=len(tasks)) as planning,
+        _Planning(
+            connection, loop, run_id, backends, rules, endpoint_of, shared=len(tasks), actor=actor
+        ) as planning,
     ):
         for each in tasks:
             row = connection.execute(
@@ -131,7 +135,9 @@ class _Planning:
         endpoint_of: EndpointOf,
         *,
         shared: int,
+        actor: str,
     ) -> None:
+        self._actor = actor
         self._connection = connection
         self._loop = loop
         self._gates: dict[str, HostGate] = {}
@@ -244,19 +250,27 @@ class _Planning:
         async with HttpCollector(source, request, self._endpoint_of(source.connection), gate=gate) as host:
             return await cut(task, host)
 
-    async def _gate(self, source: Source) -> HostGate:
-        """The gate to a source's host: one a host, which knows what the tasks before have met there."""
+    async def _gate(self, source: Source) -> EndpointGate:
+        """The gate to a source's endpoint; of its host there is one, which knows what tasks before have met there."""
         host = read_host(self._connection, source.connection)
         gate = self._gates.get(source.connection)
         if gate is not None:
             gate.see(host)
-            gate.share_with(source)
-            return gate
+            return gate.endpoint(source)
         gate = HostGate(
-            source, self._backends, self._rules.host, host, concurrency=1, requests_per_s=None, watch=False
+            source,
+            self._backends,
+            self._rules.host,
+            host,
+            concurrency=1,
+            requests_per_s=None,
+            watch=False,
+            on_closed=lambda name: asyncio.to_thread(
+                let_go, self._backends, self._rules, name, source.connection, actor=self._actor
+            ),
         )
         self._gates[source.connection] = await self._open_gates.enter_async_context(gate)
-        return gate
+        return gate.endpoint(source)
 
     def _width(self, lane: str) -> int:
         """Groups a task may have: what the lane has free, its own reservation included, within the rule's width."""

@@ -168,6 +168,7 @@ class ShardSums:
         host_down: Of the failed ones those that failed because nobody answers at the host.
         host_sick: Those that failed because it answered that it cannot.
         deferred: Why shards were put back, None when none was.
+        probed: Why, where one was let through to try its endpoint and got no answer; None where none was.
         outage: Which service of ours was away, so that shards were put back; None when none was.
     """
 
@@ -187,6 +188,7 @@ class ShardSums:
     host_down: int = 0
     host_sick: int = 0
     deferred: str | None = None
+    probed: str | None = None
     outage: str | None = None
 
     @property
@@ -222,8 +224,10 @@ class Attempt:
         total_at_least: There may be more rows than the source names.
         thinned: The source leaves rows out of its pages that its total counts.
         plan_error: Why planning failed, None when it did not.
-        host_held: Its host's breaker is not closed.
+        host_held: Its host's circuit, or its endpoint's, is not closed.
         probe: It was not closed when the attempt was claimed: it was let through to see.
+        impatient_s: For how long an endpoint may fail, when that of the attempt was tried by it, has failed for longer,
+            and its host is in order; else None.
     """
 
     planned: bool
@@ -237,6 +241,7 @@ class Attempt:
     probe: bool = False
     total_at_least: bool = False
     thinned: bool = False
+    impatient_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +301,9 @@ def settle_outcome(
         loss: How it was lost, when somebody knows.
     """
     if (reason := _deferred(attempt, sums)) is not None:
-        return Outcome(status=TaskStatus.HELD, reason=reason)
+        vain = _probed_in_vain(attempt, sums)
+        status = TaskStatus.HELD if vain is None else TaskStatus.DEAD
+        return Outcome(status=status, reason=vain or reason)
     if (reason := _outage(attempt, sums)) is not None:
         delay_s = OUTAGE_DELAY_S * (1 + chance)
         return Outcome(status=TaskStatus.QUEUED, reason=reason, delay_s=delay_s, counted=False)
@@ -330,6 +337,21 @@ def _deferred(attempt: Attempt, sums: ShardSums) -> str | None:
     if sums.failed > by_host_count or not (attempt.host_held or sums.deferred):
         return None
     return sums.deferred or f"host of its connection is held: {_message(sums.first_error)}"
+
+
+def _probed_in_vain(attempt: Attempt, sums: ShardSums) -> str | None:
+    """Why an attempt that tried an endpoint ends, whose patience is over; None when it does not.
+
+    The others of the endpoint go on waiting: one ends with each try.
+    """
+    if attempt.impatient_s is None:
+        return None
+    error = attempt.plan_error
+    met = sums.probed if error is None else _message(error) if error.get("probed") else None
+    if met is None:
+        return None
+    hours = f"{attempt.impatient_s / 3600:.3g} h"
+    return f"the endpoint has failed for more than {hours} (host.patience_s), and so did this try: {met}"
 
 
 def _outage(attempt: Attempt, sums: ShardSums) -> str | None:

@@ -122,6 +122,7 @@ def settle_on(
     # A host that is in order again has tasks of other sources waiting for it, too.
     held = release_held(
         connection,
+        rules.host,
         source=publications.source,
         host=publications.host,
         actor=actor,
@@ -211,7 +212,8 @@ def _settle(
     began = time.perf_counter()
     with connection.transaction():
         task = connection.execute(
-            query("execution/lock_running"), {"task_id": task_id, "attempt": attempt}
+            query("execution/lock_running"),
+            {"task_id": task_id, "attempt": attempt, "patience_s": rules.host.patience_s},
         ).fetchone()
         # Anybody who may start a collect run can write another run's tasks into its conf.
         if task is None or run_id not in (None, task["run_id"]):
@@ -345,6 +347,7 @@ def _outcome(
             probe=task["probe"],
             total_at_least=_may_be_more(source, task["total_rows"], sums.source_total),
             thinned=getattr(source.paging, "advance_by", "rows") == "page_size",
+            impatient_s=rules.host.patience_s if task["impatient"] else None,
         ),
         sums,
         rules.retry,
@@ -517,6 +520,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         host_down=row["host_down"],
         host_sick=row["host_sick"],
         deferred=row["deferred"],
+        probed=row["probed"],
         outage=row["outage"],
     )
 

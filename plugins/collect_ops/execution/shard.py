@@ -19,7 +19,7 @@ from collect_ops.collectors.page import Page, Span
 from collect_ops.collectors.paging import named_parameter
 from collect_ops.collectors.totals import is_at_least
 from collect_ops.coordination.lease import Lease
-from collect_ops.execution.host_gate import HostGate
+from collect_ops.execution.endpoint_gate import EndpointGate
 from collect_ops.execution.stealing import handed_over
 from collect_ops.journal.trace import Stage, TraceRow, describe_failure, write_traces_async
 from collect_ops.kernel.errors import CollectOpsError, OwnOutage, Permanent
@@ -102,7 +102,7 @@ class ShardTask:
 
 @dataclass(slots=True, kw_only=True)
 class TaskKit:
-    """What the shards of one task share: declaration, gate to the host, client, lander.
+    """What the shards of one task share: declaration, gate to its endpoint, client, lander.
 
     Args:
         params: The task's parameters.
@@ -112,7 +112,7 @@ class TaskKit:
     """
 
     source: Source
-    gate: HostGate
+    gate: EndpointGate
     collector: HttpCollector
     lander: Lander
     params: Mapping[str, Any] = field(default_factory=dict)

@@ -69,8 +69,9 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
 
     That is `transient`, `unanswered` (the host did not answer at all), `host_fault` (`down`, `sick`, or nothing that
     counts against the host), `deferred` (nothing failed: the host is held, or the declaration is `newer` than this
-    process), `outage` (nothing failed: a service of ours was away), and `retry_after_s` where it asked for it. `remedy`
-    is what would mend it, where the error knows a statement or command.
+    process), `probed` (it was let through to try an endpoint, which did not answer), `outage` (nothing failed: a
+    service of ours was away), and `retry_after_s` where it asked for it. `remedy` is what would mend it, where the
+    error knows a statement or command.
     """
     return {
         **describe_error(error),
@@ -79,6 +80,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
         "retry_after_s": getattr(error, "retry_after_s", None),
         "host_fault": getattr(error, "host_fault", None),
         "deferred": getattr(error, "deferred", False),
+        "probed": getattr(error, "probed", False),
         "outage": isinstance(error, OwnOutage),
         "remedy": getattr(error, "remedy", None),
         "newer": getattr(error, "newer", False),

@@ -1,4 +1,4 @@
-"""The circuit breaker of a host: a state machine, pure. Time is seconds of one clock, the database's.
+"""A circuit breaker, of a host or of an endpoint: a state machine, pure. Time is seconds of one clock, the database's.
 
 CLOSED: everything is sent, and outcomes are counted in a sliding window. OPEN: nothing is sent. HALF_OPEN: a few
 requests are let through to see; one that is answered closes it, one that fails opens it for longer.
@@ -29,7 +29,7 @@ class Outcomes:
 
     Args:
         requests: That ended.
-        errors: Of them those that failed by the host's fault: 5xx, no answer, an answer that broke off.
+        errors: Of them those that failed by the fault of what is asked; of a host's those without a connection.
         in_a_row: Errors without any answer since the last answer.
         answered: Whether there was an answer among them.
     """
@@ -76,7 +76,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """A host's breaker.
+    """A breaker.
 
     Args:
         phase: Where it stands.
@@ -177,6 +177,25 @@ def probe_ended(breaker: Breaker, *, answered: bool, holds: int, now: float, rul
     if breaker.phase is not Phase.HALF_OPEN or breaker.holds != holds:
         return breaker
     return Breaker() if answered else _opened(breaker, now, rule)
+
+
+def probe_undecided(breaker: Breaker, *, holds: int, now: float, rule: HostRule) -> Breaker:
+    """A probe has ended and says nothing of what it was to try: open for as long as before, and no longer.
+
+    Args:
+        breaker: The breaker.
+        holds: Of the phase that the probe was let through in.
+        now: The time.
+        rule: The rule.
+    """
+    if breaker.phase is not Phase.HALF_OPEN or breaker.holds != holds:
+        return breaker
+    return replace(breaker, phase=Phase.OPEN, probes=0, until=now + hold_s(rule, holds))
+
+
+def opened(breaker: Breaker, now: float, rule: HostRule) -> Breaker:
+    """Opened by what others have met; one that is not closed stays as it is."""
+    return _opened(breaker, now, rule) if breaker.phase is Phase.CLOSED else breaker
 
 
 def _too_bad(breaker: Breaker, outcomes: Outcomes, now: float, rule: HostRule) -> bool:

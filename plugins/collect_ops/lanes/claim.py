@@ -22,15 +22,17 @@ from collect_ops.coordination.wakeups import Wakeups
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.capacity import effective, room
-from collect_ops.lanes.hosts import down_hosts, note_probes
+from collect_ops.lanes.held import release_held
+from collect_ops.lanes.hosts import hosts_in_the_way, note_probes
 from collect_ops.lanes.placing import NodeNeeds, Placing
-from collect_ops.lanes.policy import Candidate, Sorted, passed_over
-from collect_ops.lanes.publication import Publication, publish
+from collect_ops.lanes.policy import Candidate, FirstHeld, Sorted, passed_over
+from collect_ops.lanes.publication import Publication, publication_of, publish
 from collect_ops.lanes.rules import LaneRules
 from collect_ops.lanes.runs import Runs, RunsUnavailable, collect_dag_id, wake
 from collect_ops.nodes.machine import node_id_of
 from collect_ops.nodes.placement import Placement
 from collect_ops.nodes.rules import placement_rules
+from collect_ops.sources.stored import FORMAT
 from collect_ops.storage import Connection, connect, query
 
 log = logging.getLogger(__name__)
@@ -55,13 +57,14 @@ class Claimed:
     """What a claim did, counted in messages.
 
     `stale` ones are of an older generation, or of a task that no longer waits; `orphans` name a task that is not in the
-    database. Both are dropped.
+    database. Both are dropped. `released` are held tasks that come before others which were held behind them.
     """
 
     lane: str
     runs: list[ClaimedRun] = field(default_factory=list)
     claimed: int = 0
     held: int = 0
+    released: int = 0
     deferred: int = 0
     stale: int = 0
     orphans: int = 0
@@ -102,6 +105,7 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
         try:
             with Publisher(backends.amqp_url) as publisher:
                 claiming.settle_messages(publisher)
+                claiming.release_first(publisher)
         finally:
             # They are committed: a broker that goes away now brings the messages again, where they move nothing.
             start_runs(done.runs, runs)
@@ -241,15 +245,24 @@ class _Claim:
             )
             self._consumer.ack([self._malformed[index][0].tag for index in sorted(dead.confirmed)])
 
+    def release_first(self, publisher: Publisher) -> None:
+        """Publish those that others were held behind, as far as they may run: else nobody would until the next end."""
+        for source in sorted({candidate.source for candidate in self._sorted.behind_held}):
+            rows = release_held(self._connection, self._rules.host, source=source, actor=self._actor)
+            publish(self._connection, publisher, self._rules, [publication_of(row) for row in rows])
+            self._result.released += len(rows)
+            self._result.more |= any(row["lane"] == self._lane for row in rows)
+
     def _sort(self, deliveries: Sequence[Delivery]) -> None:
         named = self._decode(deliveries)
         candidates = self._candidates(named)
         current = {candidate.task_id for candidate in candidates}
         others = [message for message in named if message.task_id not in current]
         self._drop(others)
-        self._sorted.down |= down_hosts(
-            self._connection, {c.connection for c in candidates} - self._sorted.down.keys()
+        self._sorted.hosts |= hosts_in_the_way(
+            self._connection, {c.connection for c in candidates} - self._sorted.hosts.keys()
         )
+        self._sorted.first_held |= self._first_held(candidates)
         active = self._active(candidates)
         contested = [candidate for candidate in candidates if candidate.source in self._contested]
         self._returned.extend(contested)
@@ -308,6 +321,24 @@ class _Claim:
         # A statement of its own: it must see what was committed before the locks were ours.
         rows = self._connection.execute(query("lanes/count_active"), {"sources": ours}).fetchall()
         return dict.fromkeys(ours, 0) | {row["source"]: row["active"] for row in rows}
+
+    def _first_held(self, candidates: Sequence[Candidate]) -> dict[tuple[str, str], FirstHeld]:
+        """What of the candidates' endpoints is held and released first; mostly nothing."""
+        endpoints = sorted({candidate.endpoint for candidate in candidates})
+        if not endpoints:
+            return {}
+        rows = self._connection.execute(
+            query("lanes/select_first_held"),
+            {
+                "connections": [connection for connection, _ in endpoints],
+                "sources": [source for _, source in endpoints],
+                "format": FORMAT,
+            },
+        ).fetchall()
+        return {
+            (row["connection"], row["source"]): FirstHeld(task_id=row["id"], priority=row["priority"])
+            for row in rows
+        }
 
     def _hold(self) -> None:
         for found, held_for in ((self._sorted.hold, None), (self._sorted.nowhere, "node")):

@@ -1,30 +1,31 @@
-"""Hosts as PostgreSQL knows them: their breakers, pauses and quotas. One record a connection, shared by all nodes.
+"""Hosts as PostgreSQL knows them: circuits of them and of their endpoints, pauses, quotas; shared by all nodes.
 
-Every change of a breaker reads it under its row's lock, lets `breaker` decide, and writes it back: what two processes
-see at the same time comes one after the other. A killed process leaves nothing behind but a half-open breaker, which is
-tried again when `probe_s` has passed.
+Every change of a circuit reads those of its host under the lock of the host's record, lets `circuits` decide, and
+writes back what has changed: what two processes see at the same time comes one after the other. A killed process leaves
+nothing behind but a half-open circuit, which is tried again when `probe_s` has passed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from collect_ops.lanes.breaker import (
-    Breaker,
-    Outcomes,
-    Permit,
-    Phase,
-    Window,
-    let_through,
-    permit,
-    probe_ended,
-    report,
+from collect_ops.lanes.breaker import Breaker, Permit, Phase, Window
+from collect_ops.lanes.circuits import (
+    SILENT_ENDPOINTS,
+    Circuits,
+    EndpointCircuit,
+    EndpointReport,
+    Failure,
+    Probe,
+    apply_report,
+    end_probe,
+    grant_permit,
+    let_task_through,
 )
-from collect_ops.lanes.policy import DownHost
 from collect_ops.lanes.rules import HostRule
 from collect_ops.storage import AsyncConnection, Connection, query
 
@@ -38,54 +39,71 @@ _MAX_BLOCK = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What is known of a host.
+    """What is known of a host and of its endpoints.
 
     Args:
         connection: The Airflow connection that names it.
-        breaker: Its breaker.
+        circuits: Its circuits.
         now: The database's time when this was read.
         error: Why it failed last.
+        endpoint_errors: Why its endpoints failed last, by source.
         paused_until: Nothing is sent until then; None: it is not paused.
         pause_reason: Why.
     """
 
     connection: str
-    breaker: Breaker = field(default_factory=Breaker)
+    circuits: Circuits = field(default_factory=Circuits)
     now: float = 0.0
     error: str | None = None
+    endpoint_errors: Mapping[str, str] = field(default_factory=dict)
     paused_until: float | None = None
     pause_reason: str | None = None
 
     @property
-    def paused(self) -> bool:
+    def breaker(self) -> Breaker:
+        """The host's own."""
+        return self.circuits.host
+
+    @property
+    def is_paused(self) -> bool:
         """Whether it has asked for patience, or its quota is used up."""
         return self.paused_until is not None and self.paused_until > self.now
 
-    @property
-    def refused(self) -> bool:
-        """Whether nothing may be sent to it now, not even a probe."""
-        return self.paused or (self.breaker.phase is Phase.OPEN and not self.breaker.due(self.now))
+    def is_free(self, source: str) -> bool:
+        """Whether requests of a source are sent as they come."""
+        return not self.is_paused and self.circuits.is_closed(source)
 
-    @property
-    def reason(self) -> str:
-        """Why nothing is sent, and when it goes on; for people."""
-        if self.paused and self.paused_until is not None:
+    def is_refused(self, source: str) -> bool:
+        """Whether nothing of a source may be sent now, not even a probe."""
+        return self.is_paused or self.circuits.is_refused(source, self.now)
+
+    def may_be_tried(self, source: str) -> bool:
+        """Whether a task of a source may be let through to try what is not closed."""
+        return not self.is_paused and self.circuits.is_due(source, self.now)
+
+    def reason(self, source: str) -> str:
+        """Why nothing of a source is sent, and when it goes on; for people."""
+        if self.is_paused and self.paused_until is not None:
             until = _clock(self.paused_until)
             return f"host of connection {self.connection} is paused until {until}: {self.pause_reason}"
-        held_until = _clock(self.breaker.until or self.now)
-        return (
-            f"host of connection {self.connection} is out of order ({(self.error or 'no error known')[:200]}), "
-            f"held until {held_until}, then tried again"
-        )
+        if self.circuits.host.phase is not Phase.CLOSED:
+            what = f"host of connection {self.connection} is out of order"
+            return self._held(what, self.error, self.circuits.host)
+        what = f"circuit of source {source} at connection {self.connection} is open"
+        return self._held(what, self.endpoint_errors.get(source), self.circuits.endpoint(source).breaker)
+
+    def _held(self, what: str, error: str | None, breaker: Breaker) -> str:
+        until = _clock(breaker.until or self.now)
+        return f"{what} ({(error or 'no error known')[:200]}), held until {until}, then tried again"
 
 
 def read_hosts(connection: Connection, names: Iterable[str]) -> dict[str, Host]:
-    """The records of some connections; those that have none are in order. One read by primary key."""
+    """The records of some connections; those that have none are in order. One read by primary keys."""
     asked = sorted(set(names))
     if not asked:
         return {}
     rows = connection.execute(query("lanes/select_hosts"), {"connections": asked}).fetchall()
-    return {row["connection"]: _host(row) for row in rows}
+    return _hosts(rows)
 
 
 def read_host(connection: Connection, name: str) -> Host:
@@ -96,94 +114,121 @@ def read_host(connection: Connection, name: str) -> Host:
 async def read_host_async(connection: AsyncConnection, name: str) -> Host:
     """The same for asyncio."""
     cursor = await connection.execute(query("lanes/select_hosts"), {"connections": [name]})
-    row = await cursor.fetchone()
-    return Host(connection=name) if row is None else _host(row)
+    return _hosts(await cursor.fetchall()).get(name, Host(connection=name))
 
 
-def down_hosts(connection: Connection, names: Iterable[str]) -> dict[str, DownHost]:
-    """Those of some connections to which tasks may not be sent as they come; mostly none."""
+def hosts_in_the_way(connection: Connection, names: Iterable[str]) -> dict[str, Host]:
+    """Those of some connections to which not every task may be sent as it comes; mostly none."""
     return {
-        name: DownHost(
-            connection=name, reason=host.reason, may_probe=not host.paused and host.breaker.due(host.now)
-        )
+        name: host
         for name, host in read_hosts(connection, names).items()
-        if host.paused or host.breaker.phase is not Phase.CLOSED
+        if host.is_paused
+        or host.breaker.phase is not Phase.CLOSED
+        or any(each.breaker.phase is not Phase.CLOSED for each in host.circuits.endpoints.values())
     }
 
 
-def note_probes(connection: Connection, names: Iterable[str], rule: HostRule) -> None:
-    """A task was let through to each of these hosts; the others wait for what becomes of it.
+def note_probes(connection: Connection, endpoints: Iterable[tuple[str, str]], rule: HostRule) -> None:
+    """A task was let through to each of these; the others wait for what becomes of it.
 
     Args:
         connection: In the claim's transaction.
-        names: Of connections.
+        endpoints: Connections, each with a source.
         rule: When to hold, and for how long.
     """
-    asked = sorted(names)
+    asked = sorted(endpoints)
     if not asked:
         return
-    for row in connection.execute(query("lanes/lock_hosts"), {"connections": asked}).fetchall():
-        host = _host(row)
-        connection.execute(
-            query("lanes/save_host"), _saved(host.connection, let_through(host.breaker, host.now, rule))
-        )
+    names = sorted({name for name, _ in asked})
+    connection.execute(query("lanes/lock_hosts"), {"connections": names})
+    hosts = read_hosts(connection, names)
+    for name in names:
+        before = after = hosts[name].circuits
+        for source in (source for at, source in asked if at == name):
+            after = let_task_through(after, source, hosts[name].now, rule)
+        for statement, values in _changes(name, before, after):
+            connection.execute(query(statement), values)
 
 
 async def report_outcomes(
-    connection: AsyncConnection, name: str, outcomes: Outcomes, error: str | None, rule: HostRule
+    connection: AsyncConnection,
+    name: str,
+    source: str,
+    outcomes: EndpointReport,
+    error: str | None,
+    rule: HostRule,
 ) -> Host:
-    """Count what became of requests that were sent while the host was in order.
+    """Count what became of requests that were sent while nothing was held.
 
     Args:
         connection: Autocommit.
         name: The connection's id.
-        outcomes: Of the requests.
+        source: Whose requests they were.
+        outcomes: What became of them.
         error: The last error, for people.
         rule: When to open.
 
     Returns:
         The host as it is now.
     """
-    return await _change(
-        connection, name, lambda host: report(host.breaker, outcomes, host.now, rule), error=error
-    )
+
+    def decide(host: Host, active_sources: Collection[str]) -> Circuits:
+        return apply_report(host.circuits, source, outcomes, active_sources, host.now, rule)
+
+    return await _change(connection, name, decide, error=error)
 
 
 async def report_probe(
-    connection: AsyncConnection, name: str, *, answered: bool, holds: int, error: str | None, rule: HostRule
+    connection: AsyncConnection,
+    name: str,
+    source: str,
+    probe: Probe,
+    *,
+    failure: Failure | None,
+    error: str | None,
+    rule: HostRule,
 ) -> Host:
-    """A probe has ended: the host is in order again, or held for longer.
+    """A probe has ended: what it tried is in order again, or held for longer.
 
     Args:
         connection: Autocommit.
         name: The connection's id.
-        answered: Whether it was answered.
-        holds: Of the half-open phase that it was let through in.
+        source: Whose request it was.
+        probe: What it was let through to try.
+        failure: How it failed; None: it was answered in order.
         error: Why it failed, for people.
         rule: For how long to hold.
 
     Returns:
         The host as it is now.
     """
-    return await _change(
-        connection,
-        name,
-        lambda host: probe_ended(host.breaker, answered=answered, holds=holds, now=host.now, rule=rule),
-        error=error,
-    )
+
+    def decide(host: Host, active_sources: Collection[str]) -> Circuits:
+        return end_probe(host.circuits, source, probe, failure, active_sources, host.now, rule)
+
+    return await _change(connection, name, decide, error=error)
 
 
-async def take_permit(connection: AsyncConnection, name: str, rule: HostRule) -> tuple[Host, Permit]:
-    """Whether a request may be sent to a host that was not in order when it was last looked at."""
-    decided = Permit.REFUSED
+async def take_permit(
+    connection: AsyncConnection, name: str, source: str, rule: HostRule
+) -> tuple[Host, Permit, Probe | None]:
+    """Whether a request may be sent where not all was in order when last looked at; of a probe, what it tries."""
+    decided, probe = Permit.REFUSED, None
 
-    def decide(host: Host) -> Breaker:
-        nonlocal decided
-        breaker, decided = permit(host.breaker, host.now, rule)
-        return breaker
+    def decide(host: Host, _: Collection[str]) -> Circuits:
+        nonlocal decided, probe
+        if host.is_paused:
+            return host.circuits
+        circuits, decided, probe = grant_permit(host.circuits, source, host.now, rule)
+        return circuits
 
     host = await _change(connection, name, decide)
-    return host, Permit.REFUSED if host.paused else decided
+    return host, decided, probe
+
+
+def forget_quiet_endpoints(connection: Connection, *, quiet_s: float = 86_400.0) -> int:
+    """Forget endpoints of which nothing was heard for a day; returns how many. Safe to run twice at once."""
+    return connection.execute(query("lanes/delete_quiet_endpoints"), {"quiet_s": quiet_s}).rowcount
 
 
 async def pause(connection: AsyncConnection, name: str, reason: str, seconds: float | None) -> None:
@@ -259,50 +304,139 @@ async def return_quota(connection: AsyncConnection, name: str, block: QuotaBlock
 
 
 async def _change(
-    connection: AsyncConnection, name: str, decide: Callable[[Host], Breaker], *, error: str | None = None
+    connection: AsyncConnection,
+    name: str,
+    decide: Callable[[Host, Collection[str]], Circuits],
+    *,
+    error: str | None = None,
 ) -> Host:
     async with connection.transaction():
-        row = await (await connection.execute(query("lanes/lock_hosts"), {"connections": [name]})).fetchone()
-        if row is None:
-            raise LookupError(f"lanes/lock_hosts returned no row for {name}")
-        before = _host(row)
-        after = decide(before)
-        if after != before.breaker:
-            await connection.execute(query("lanes/save_host"), _saved(name, after, error))
-    if after.phase is not before.breaker.phase:
-        log.warning(
-            "host of connection %s: %s, was %s%s",
-            name,
-            after.phase,
-            before.breaker.phase,
-            f" ({error[:200]})" if error else "",
-        )
-    return _host({**row, **_row(after), "last_error": error or row["last_error"]})
+        await connection.execute(query("lanes/lock_hosts"), {"connections": [name]})
+        before = await read_host_async(connection, name)
+        after = decide(before, await _active_sources(connection, before))
+        for statement, values in _changes(name, before.circuits, after, error):
+            await connection.execute(query(statement), values)
+    _log_change(name, before.circuits, after, error)
+    return replace(
+        before,
+        circuits=after,
+        error=_error_of(after.host, before.circuits.host, error) or before.error,
+        endpoint_errors={
+            source: text
+            for source, each in after.endpoints.items()
+            if (
+                text := _error_of(each.breaker, before.circuits.endpoint(source).breaker, error)
+                or before.endpoint_errors.get(source)
+            )
+        },
+    )
 
 
-def _host(row: Mapping[str, Any]) -> Host:
-    held = row["held_until"] is not None
-    phase = Phase.CLOSED if not held else Phase.HALF_OPEN if row["probing"] else Phase.OPEN
+async def _active_sources(connection: AsyncConnection, host: Host) -> Collection[str]:
+    """The sources that ask a host now; not read while so few of its circuits are open that it decides nothing."""
+    held = sum(each.breaker.phase is not Phase.CLOSED for each in host.circuits.endpoints.values())
+    if held + 1 < SILENT_ENDPOINTS:
+        return ()
+    cursor = await connection.execute(query("lanes/select_active_sources"), {"connection": host.connection})
+    return {row["source"] for row in await cursor.fetchall()}
+
+
+def _changes(
+    name: str, before: Circuits, after: Circuits, error: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """What is to be written, as statements with their values."""
+    changes: list[tuple[str, dict[str, Any]]] = []
+    if (after.host, after.answered_at) != (before.host, before.answered_at):
+        values = {
+            **_row(after.host),
+            "connection": name,
+            "answered_at": after.answered_at,
+            "error": _error_of(after.host, before.host, error),
+        }
+        changes.append(("lanes/save_host", values))
+    for source, endpoint in after.endpoints.items():
+        if endpoint != before.endpoints.get(source):
+            values = {
+                **_row(endpoint.breaker),
+                "connection": name,
+                "source": source,
+                "unanswered_at": endpoint.unanswered_at,
+                "error": _error_of(endpoint.breaker, before.endpoint(source).breaker, error),
+            }
+            changes.append(("lanes/save_endpoint", values))
+    return changes
+
+
+def _error_of(after: Breaker, before: Breaker, error: str | None) -> str | None:
+    """An error, as far as it is of this circuit: it has made it worse."""
+    worse = after.in_a_row > before.in_a_row or after.holds > before.holds
+    worse |= after.window.errors > 0 and after.window != before.window
+    return error[:_MAX_ERROR_CHARS] if error and worse else None
+
+
+def _log_change(name: str, before: Circuits, after: Circuits, error: str | None) -> None:
+    why = f" ({error[:200]})" if error else ""
+    if after.host.phase is not before.host.phase:
+        log.warning("host of connection %s: %s, was %s%s", name, after.host.phase, before.host.phase, why)
+    for source, endpoint in after.endpoints.items():
+        phase, was = endpoint.breaker.phase, before.endpoint(source).breaker.phase
+        if phase is not was:
+            log.warning("source %s at connection %s: %s, was %s%s", source, name, phase, was, why)
+
+
+def _hosts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Host]:
+    """Hosts by connection, of rows of `select_hosts`; a host without a record of its own is in order."""
+    own: dict[str, Mapping[str, Any]] = {}
+    endpoints: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["source"] is None:
+            own[row["connection"]] = row
+        else:
+            endpoints.setdefault(row["connection"], []).append(row)
+    return {
+        name: _host(name, own.get(name), endpoints.get(name, [])) for name in own.keys() | endpoints.keys()
+    }
+
+
+def _host(name: str, own: Mapping[str, Any] | None, endpoints: list[Mapping[str, Any]]) -> Host:
+    circuits = Circuits(
+        host=Breaker() if own is None else _breaker(own),
+        answered_at=None if own is None else own["answered_at"],
+        endpoints={
+            row["source"]: EndpointCircuit(breaker=_breaker(row), unanswered_at=row["unanswered_at"])
+            for row in endpoints
+        },
+    )
+    errors = {row["source"]: row["last_error"] for row in endpoints if row["last_error"] is not None}
+    now = endpoints[0]["now"] if own is None else own["now"]
+    if own is None:
+        return Host(connection=name, circuits=circuits, now=now, endpoint_errors=errors)
     return Host(
-        connection=row["connection"],
-        now=row["now"],
-        error=row["last_error"],
-        paused_until=row["paused_until"],
-        pause_reason=row["pause_reason"],
-        breaker=Breaker(
-            phase=phase,
-            in_a_row=row["failures"],
-            holds=row["holds"],
-            until=row["held_until"],
-            probes=row["probes"],
-            since=row["since"],
-            window=Window(
-                since=row["window_from"],
-                requests=row["requests"],
-                errors=row["errors"],
-                requests_before=row["requests_before"],
-                errors_before=row["errors_before"],
-            ),
+        connection=name,
+        circuits=circuits,
+        now=now,
+        error=own["last_error"],
+        endpoint_errors=errors,
+        paused_until=own["paused_until"],
+        pause_reason=own["pause_reason"],
+    )
+
+
+def _breaker(row: Mapping[str, Any]) -> Breaker:
+    held = row["held_until"] is not None
+    return Breaker(
+        phase=Phase.CLOSED if not held else Phase.HALF_OPEN if row["probing"] else Phase.OPEN,
+        in_a_row=row["failures"],
+        holds=row["holds"],
+        until=row["held_until"],
+        probes=row["probes"],
+        since=row["since"],
+        window=Window(
+            since=row["window_from"],
+            requests=row["requests"],
+            errors=row["errors"],
+            requests_before=row["requests_before"],
+            errors_before=row["errors_before"],
         ),
     )
 
@@ -321,10 +455,6 @@ def _row(breaker: Breaker) -> dict[str, Any]:
         "requests_before": breaker.window.requests_before,
         "errors_before": breaker.window.errors_before,
     }
-
-
-def _saved(name: str, breaker: Breaker, error: str | None = None) -> dict[str, Any]:
-    return {**_row(breaker), "connection": name, "error": error[:_MAX_ERROR_CHARS] if error else None}
 
 
 def _clock(at: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from collect_ops.lanes.hosts import Host
 from collect_ops.lanes.placing import ANYTHING, NodeNeeds, Placing
 from collect_ops.nodes.placement import Obstacle, Placement
 from collect_ops.sources.stored import NewerDefinition, refuse_newer
@@ -46,6 +47,11 @@ class Candidate:
     in_queue_at: datetime = LONG_AGO
     format: int = 0
 
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """Its endpoint: the connection, and what the source asks of it."""
+        return self.connection, self.source
+
 
 def passed_over(claimed: Iterable[Candidate], returned: Iterable[Candidate]) -> list[Candidate]:
     """Candidates that go back to the queue while one of no higher priority, published later, was claimed.
@@ -72,17 +78,20 @@ def passed_over(claimed: Iterable[Candidate], returned: Iterable[Candidate]) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DownHost:
-    """A host that does not answer.
+class FirstHeld:
+    """The held task of an endpoint that is released before the others.
 
     Args:
-        reason: Why tasks are held, and until when.
-        may_probe: The hold has passed: one task may be let through.
+        task_id: Which one.
+        priority: 0-10.
     """
 
-    connection: str
-    reason: str
-    may_probe: bool
+    task_id: int
+    priority: int
+
+    def comes_before(self, candidate: Candidate) -> bool:
+        """Whether it is to run first: it is more urgent, or older where both are as urgent."""
+        return (-self.priority, self.task_id) < (-candidate.priority, candidate.task_id)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,8 +104,10 @@ class Sorted:
         pack: Small tasks that share a run at most.
         width: Shard groups that a task which is not small may have.
         placing: Where runs go; None leaves that to Airflow.
-        down: Hosts that do not answer, by connection.
-        probed: Connections to which a task was let through.
+        hosts: Hosts with something that is held, by connection.
+        first_held: Of each endpoint that has held tasks the one that is released first.
+        probed: Endpoints to which a task was let through, to try what is held.
+        behind_held: Candidates that were held for nothing but others of their endpoint that come first.
     """
 
     room: int
@@ -104,8 +115,10 @@ class Sorted:
     pack: int = PACK
     width: int = 1
     placing: Placing | None = None
-    down: dict[str, DownHost] = field(default_factory=dict)
-    probed: set[str] = field(default_factory=set)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    first_held: dict[tuple[str, str], FirstHeld] = field(default_factory=dict)
+    probed: set[tuple[str, str]] = field(default_factory=set)
+    behind_held: list[Candidate] = field(default_factory=list)
     runs: list[list[Candidate]] = field(default_factory=list)
     placements: list[Placement | None] = field(default_factory=list)
     hold: list[tuple[Candidate, str]] = field(default_factory=list)
@@ -122,9 +135,10 @@ class Sorted:
     def sort(self, candidates: Sequence[Candidate], active: Mapping[str, int]) -> int:
         """Sort a block, which comes highest priority first; returns how many were claimed.
 
-        Not due yet: deferred (back to the retry ladder). Admitted by a newer release, source at its limit, or host
-        down: held; no node that can take it, while there are nodes for others: held, too (`nowhere`). The rest is
-        claimed while there is room or a run of its source to share, and left in the queue after that.
+        Not due yet: deferred (back to the retry ladder). Admitted by a newer release, source at its limit, host or
+        endpoint down, or behind held tasks of its endpoint: held; no node that can take it, while there are nodes for
+        others: held, too (`nowhere`). The rest is claimed while there is room or a run of its source to share, and left
+        in the queue after that.
 
         Args:
             candidates: In the order the broker delivered them.
@@ -143,20 +157,44 @@ class Sorted:
         elif limit is not None and running >= limit:
             reason = f"source {candidate.source} has {running} active tasks, max_active_tasks is {limit}"
             self.hold.append((candidate, reason))
-        elif (host := self._down(candidate)) is not None:
-            self.hold.append((candidate, host.reason))
+        elif (down := self._down(candidate)) is not None:
+            self.hold.append((candidate, down))
+        elif (behind := self._behind(candidate)) is not None:
+            self.hold.append((candidate, behind))
+            self.behind_held.append(candidate)
         elif self._claim(candidate):
             self.active[candidate.source] = running + 1
-            if candidate.connection in self.down:
-                self.probed.add(candidate.connection)
+            if not self._is_free(candidate):
+                self.probed.add(candidate.endpoint)
             return True
         return False
 
-    def _down(self, candidate: Candidate) -> DownHost | None:
-        host = self.down.get(candidate.connection)
-        if host is None or (host.may_probe and candidate.connection not in self.probed):
+    def _is_free(self, candidate: Candidate) -> bool:
+        host = self.hosts.get(candidate.connection)
+        return host is None or host.is_free(candidate.source)
+
+    def _down(self, candidate: Candidate) -> str | None:
+        """Why nothing may be sent for a candidate; None when it may, if only to try."""
+        host = self.hosts.get(candidate.connection)
+        if host is None or host.is_free(candidate.source):
             return None
-        return host
+        if not host.may_be_tried(candidate.source) or self._is_tried(host, candidate):
+            return host.reason(candidate.source)
+        return None
+
+    def _is_tried(self, host: Host, candidate: Candidate) -> bool:
+        """Whether a task was let through already that tries what holds a candidate: its host, or else its endpoint."""
+        if host.breaker.until is None:
+            return candidate.endpoint in self.probed
+        return any(connection == candidate.connection for connection, _ in self.probed)
+
+    def _behind(self, candidate: Candidate) -> str | None:
+        """Why a candidate waits for held ones of its endpoint; one that tries what holds them waits for nobody."""
+        first = self.first_held.get(candidate.endpoint)
+        if first is None or not self._is_free(candidate) or not first.comes_before(candidate):
+            return None
+        held = f"task {first.task_id} of source {candidate.source}"
+        return f"{held}, which comes before it (priority {first.priority}), is held as well"
 
     def _claim(self, candidate: Candidate) -> bool:
         pack = self._open_packs.get(candidate.source) if candidate.small else None

@@ -69,11 +69,14 @@ class RetryRule(Rules):
 
 
 class HostRule(Rules):
-    """A host's circuit breaker: when its tasks are held, for how long, and how it is tried again.
+    """Circuit breakers of a host and of its endpoints: when tasks are held, for how long, and how it is tried again.
 
-    It opens when `failures` requests in a row got no answer, or when of at least `min_requests` in the last `window_s`
-    seconds a share of `error_rate` failed. It stays open for `hold_s * factor^n` the (n+1)th time in a row. A host that
-    asks for patience gets it for `max_pause_s` at most, then it is asked again.
+    An endpoint is what one source asks of a connection. Its circuit opens when `failures` of its requests in a row got
+    no answer, or when of at least `min_requests` in the last `window_s` seconds a share of `error_rate` failed. The
+    host's opens by the same numbers for connections that could not be made, and when three endpoints or more, two
+    thirds of those asked, fail without an answer. A circuit stays open for `hold_s * factor^n` the (n+1)th time in a
+    row. Once an endpoint has failed for `patience_s`, the task that tries it in vain ends. A host that asks for
+    patience gets it for `max_pause_s` at most, then it is asked again.
     """
 
     failures: Positive = 5
@@ -86,6 +89,7 @@ class HostRule(Rules):
     max_pause_s: Seconds = 86_400.0
     probes: Positive = 1
     probe_s: Seconds = 60.0
+    patience_s: Seconds = 21_600.0
 
 
 class LaneRules(Rules):

@@ -169,12 +169,16 @@ def _held(row: Mapping[str, Any], _lane: _Lane) -> Iterator[str]:
             f"source {row['source']} has {row['active']} tasks queued or under way, max_active_tasks is "
             f"{row['max_active_tasks']}: it goes on when one of them ends"
         )
+    elif row["held_before"] is not None:
+        before = row["held_before"]
+        yield f"task {before} of source {row['source']} goes on before it: collect-ops why {before}"
     else:
         yield "what held it is gone: the sweep lets it go within a minute"
 
 
 def _host_stands_in_the_way(row: Mapping[str, Any]) -> bool:
-    return row["host_held_s"] is not None or (row["host_paused_s"] or 0) > 0
+    held = row["host_held_s"] is not None or row["endpoint_held_s"] is not None
+    return held or (row["host_paused_s"] or 0) > 0
 
 
 def _host(row: Mapping[str, Any]) -> Iterator[str]:
@@ -183,15 +187,22 @@ def _host(row: Mapping[str, Any]) -> Iterator[str]:
             f"the host of connection {row['connection']} is paused ({row['host_pause_reason']}); it goes on at "
             f"{row['host_paused_until']} UTC, in {_seconds(row['host_paused_s'])}"
         )
-    if row["host_held_s"] is None:
-        return
-    left_s = row["host_held_s"]
+    if row["host_held_s"] is not None:
+        what = f"the host of connection {row['connection']} is out of order ({row['host_error']})"
+        yield _tried(what, row["host_held_s"], probing=row["host_probing"])
+    if row["endpoint_held_s"] is not None:
+        what = (
+            f"the circuit of source {row['source']} at connection {row['connection']} is open "
+            f"({row['endpoint_error']}), for {_seconds(row['endpoint_failing_s'])} now"
+        )
+        yield _tried(what, row["endpoint_held_s"], probing=row["endpoint_probing"])
+
+
+def _tried(what: str, left_s: float, *, probing: bool) -> str:
+    if probing and left_s > 0:
+        return f"{what}; it is being tried: when it answers, its tasks go on"
     when = f"in {_seconds(left_s)}" if left_s > 0 else "with the lane's next claim"
-    what = f"the host of connection {row['connection']} is out of order ({row['host_error']})"
-    if row["host_probing"] and left_s > 0:
-        yield f"{what}; it is being tried: when it answers, its tasks go on"
-    else:
-        yield f"{what}; it is tried again {when}"
+    return f"{what}; it is tried again {when}"
 
 
 def _retrying(row: Mapping[str, Any], lane: _Lane) -> Iterator[str]:

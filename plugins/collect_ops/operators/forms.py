@@ -77,7 +77,8 @@ def _field(name: str, param: SourceParam, *, must: bool) -> Param:
         schema["enum"] = allowed if must else [None, *allowed]
         if not must:
             schema["values_display"] = {"null": "not given"}
-    default = None if param.default is None else param.canonical(param.default)
+    moves = param.relative_default is not None
+    default = None if param.default is None or moves else param.canonical(param.default)
     described = {"title": name, "description": _description(param), **schema}
     if must:
         return Param(type=kind, **described)
@@ -97,6 +98,8 @@ def _description(param: SourceParam) -> str | None:
     parts = [param.description.rstrip(".")] if param.description else []
     if param.pattern is not None:
         parts.append(f"must match {param.pattern}")
+    if param.relative_default is not None:
+        parts.append(f"when empty: {param.default}")
     if param.required:
         parts.append("must be given")
     return "; ".join(parts) or None

@@ -49,6 +49,7 @@ class CollectSubmitOperator(BaseOperator):
         force: Admit even when an equal task holds the dedup key.
         identity: What makes this submission another one than its equals, such as a data interval.
         deadline: When the rows are needed at the latest: ISO 8601 with an offset.
+        as_of: What relative defaults of parameters count from (`today - 1 day`): ISO 8601 with an offset; None for now.
         batch: Several submissions at once, each an object of values for the source's parameters, instead of
             `collect_params`: all of them are valid, or none is admitted.
         preview: Tell what would become of it, and change nothing. Not `dry_run`, which is a method of operators.
@@ -72,6 +73,7 @@ class CollectSubmitOperator(BaseOperator):
         "force",
         "identity",
         "deadline",
+        "as_of",
         "batch",
         "preview",
     )
@@ -89,6 +91,7 @@ class CollectSubmitOperator(BaseOperator):
         force: bool | str | None = False,
         identity: Mapping[str, Any] | None = None,
         deadline: str | None = None,
+        as_of: str | None = None,
         batch: Sequence[Mapping[str, Any]] | str | None = None,
         preview: bool | str | None = False,
         submitted_via: str = "operator",
@@ -106,6 +109,7 @@ class CollectSubmitOperator(BaseOperator):
         self.force = force
         self.identity = identity
         self.deadline = deadline
+        self.as_of = as_of
         self.batch = batch
         self.preview = preview
         self.submitted_via = submitted_via
@@ -209,6 +213,7 @@ class CollectSubmitOperator(BaseOperator):
                 submitted_via=self.submitted_via,
                 identity=as_object("identity", self.identity),
                 deadline=rendered(self.deadline),
+                as_of=rendered(self.as_of),
             )
         except pydantic.ValidationError as error:
             raise ValidationFailed("submission", faults_of(error)) from error

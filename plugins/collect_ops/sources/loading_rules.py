@@ -61,6 +61,19 @@ def _replace_when_faults(source: Source) -> Iterator[Fault]:
         yield Fault(field="target.replace_when", value=target.replace_when, problem=problem)
 
 
+def _scheduled_faults(source: Source) -> Iterator[Fault]:
+    """A scheduled run gives no parameters: what needs one can only be submitted."""
+    for name, param in source.request.params.items():
+        field = f"request.params.{name}"
+        relative = param.relative_default
+        if source.schedule is not None and param.required:
+            problem = "cannot be true beside schedule: a scheduled run gives no parameters; declare a default instead"
+            yield Fault(field=f"{field}.required", value=True, problem=problem)
+        elif source.schedule is None and relative is not None and relative.needs_schedule:
+            problem = "needs a schedule: only what is scheduled has a data interval"
+            yield Fault(field=f"{field}.default", value=param.default, problem=problem)
+
+
 LOADING_RULES: tuple[Rule, ...] = (
     # First, since a list that is too long has too many other faults.
     *(Rule(reads=(field,), faults=partial(bounds.length_faults, field=field)) for field in bounds.LENGTHS),
@@ -86,6 +99,7 @@ LOADING_RULES: tuple[Rule, ...] = (
     Rule(reads=("target.columns",), faults=_column_faults),
     Rule(reads=("request.params",), faults=_pattern_faults),
     Rule(reads=("target.replace_when", "target.disposition"), faults=_replace_when_faults),
+    Rule(reads=("schedule", "request.params"), faults=_scheduled_faults),
     Rule(
         reads=("request.method", "request.body", "request.body_type", "request.headers"), faults=body_faults
     ),

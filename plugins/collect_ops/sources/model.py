@@ -30,6 +30,7 @@ from collect_ops.sources.texts import (
     header_name_problem,
     path_problem,
     schedule_problem,
+    timezone_problem,
     token_url_problem,
 )
 from collect_ops.sources.window import duration_problem
@@ -101,6 +102,7 @@ HeaderName = Annotated[str, demand(header_name_problem)]
 HeaderValue = Annotated[str, _OneLine]
 TokenUrl = Annotated[str, demand(token_url_problem)]
 Schedule = Annotated[str, demand(schedule_problem)]
+Timezone = Annotated[str, Field(max_length=100), demand(timezone_problem)]
 ColumnType = Annotated[str, AfterValidator(_column_type)]
 Duration = Annotated[str, demand(duration_problem)]
 EntryPointName = Annotated[str, Field(max_length=300), demand(entry_point_problem)]
@@ -679,6 +681,8 @@ class Source(Declaration):
     """Whether pages are asked for only if they have changed; none: they are always fetched."""
     schedule: Schedule | None = None
     """Cron of five fields, or a preset such as @hourly; none: only when submitted."""
+    timezone: Annotated[Timezone | None, Since(format=3)] = None
+    """The time zone of schedule, and of days that relative defaults name; none: UTC."""
     priority: int | None = Field(default=None, ge=0, le=10)
     """8-10 urgent, 4-7 normal, 0-3 bulk; none: as in rules/priority.yaml."""
     priority_formula: PriorityFormula | None = None

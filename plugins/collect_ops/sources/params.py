@@ -20,6 +20,7 @@ from pydantic import ValidationInfo, model_validator
 from collect_ops.kernel.errors import CollectOpsError, Fault, Permanent
 from collect_ops.sources.declaration import Declaration, Scalar, misfits, reads_stored
 from collect_ops.sources.patterns import PatternTooSlow, matches, pattern_problem, unbounded_problem
+from collect_ops.sources.relative import EXAMPLES, Moment, Relative
 from collect_ops.sources.templates import text_of
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
@@ -27,6 +28,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SURROGATE_OR_NUL = re.compile("[\x00\ud800-\udfff]")
 _EXACT_FLOAT = 2**53
+_SOME_DAY = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 class ParamType(StrEnum):
@@ -60,7 +62,8 @@ class Param(Declaration):
     type: ParamType = ParamType.STRING
     """What its values are."""
     default: Scalar = None
-    """The value when none is given; without one, whatever names the parameter is left out of the request."""
+    """The value when none is given; without one, whatever names the parameter is left out of the request. Of a date
+    or datetime also one that counts from when a task is submitted: today - 1 day, {data_interval_start}."""
     required: bool = False
     """Every submission must give it."""
     allowed: tuple[Scalar, ...] = ()
@@ -108,6 +111,29 @@ class Param(Declaration):
         if self.allowed and fitting not in self._allowed_values:
             raise Unfit("is not one of the allowed values", self._allowed_texts)
         return fitting
+
+    @cached_property
+    def relative_default(self) -> Relative | None:
+        """The default, when it counts from when a task is submitted."""
+        return Relative.of(self.default) if self.type in _TIMES else None
+
+    def default_at(self, moment: Moment) -> Scalar:
+        """The value when none is given.
+
+        Args:
+            moment: What a relative one counts from.
+
+        Raises:
+            Unfit: It does not fit the type, or is not allowed.
+        """
+        relative = self.relative_default
+        if relative is None:
+            return None if self.default is None else self.coerce(self.default)
+        try:
+            is_day = self.type is ParamType.DATE
+            return self.canonical(relative.as_date(moment) if is_day else relative.value(moment))
+        except (OverflowError, ValueError) as error:
+            raise Unfit(f"is no moment that a task could ask for: {error}") from error
 
     def coerce_declared(self, value: object) -> Scalar:
         """`coerce` for a value in the declaration itself: a pattern that is refused anyway is not waited for.
@@ -205,6 +231,7 @@ def _datetime(value: object) -> Scalar:
         raise Unfit("must lie in the years 1 to 9999 in UTC") from error
 
 
+_TIMES = (ParamType.DATE, ParamType.DATETIME)
 _COERCIONS: dict[ParamType, Callable[[object], Scalar]] = {
     ParamType.STRING: _string,
     ParamType.INTEGER: _integer,
@@ -246,11 +273,26 @@ def _unfit_own_values(param: Param) -> list[Fault]:
             _COERCIONS[param.type](one)
         except Unfit as unfit:
             faults.append(Fault(field=f"allowed.{index}", value=one, problem=unfit.problem))
-    if param.default is not None and not faults and not _misplaced(param):
+    if param.relative_default is not None:
+        faults += _relative_faults(param)
+    elif param.default is not None and not faults and not _misplaced(param):
         try:
             param.coerce_declared(param.default)
         except Unfit as unfit:
-            faults.append(
-                Fault(field="default", value=param.default, problem=unfit.problem, allowed=unfit.allowed)
-            )
+            problem = unfit.problem + (f", or relative: {EXAMPLES}" if param.type in _TIMES else "")
+            faults.append(Fault(field="default", value=param.default, problem=problem, allowed=unfit.allowed))
     return faults
+
+
+def _relative_faults(param: Param) -> list[Fault]:
+    """A relative default must mean a moment; which one, only a submission tells."""
+    if param.allowed:
+        return [
+            Fault(field="default", value=param.default, problem="must be one of allowed, which never move")
+        ]
+    try:
+        # Any schedule will do: whether the source has one is for the source to say.
+        param.default_at(Moment(at=_SOME_DAY, schedule="@daily"))
+    except Unfit as unfit:
+        return [Fault(field="default", value=param.default, problem=unfit.problem)]
+    return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
@@ -15,6 +16,7 @@ from collect_ops.kernel.errors import Fault, ValidationFailed, did_you_mean
 from collect_ops.sources.declaration import Scalar
 from collect_ops.sources.model import AskedRange, RequestTotal, Source
 from collect_ops.sources.params import Unfit
+from collect_ops.sources.relative import Moment
 from collect_ops.sources.shard_faults import asked_range_of
 from collect_ops.sources.templates import ABSENT, fill_text, fill_value, placeholders, text_of
 from collect_ops.sources.texts import climbing_problem, has_control_characters, path_problem
@@ -46,7 +48,9 @@ class RenderedRequest:
     total: RenderedRequest | None = None
 
 
-def check_params(source: Source, given: Mapping[str, object]) -> dict[str, Scalar]:
+def check_params(
+    source: Source, given: Mapping[str, object], *, at: datetime | None = None
+) -> dict[str, Scalar]:
     """The parameters of one submission: defaults filled in, values canonical.
 
     A parameter given as None counts as not given. Checking what was checked changes nothing.
@@ -54,6 +58,7 @@ def check_params(source: Source, given: Mapping[str, object]) -> dict[str, Scala
     Args:
         source: The source.
         given: Parameters by name, as they came from a form, JSON or a command line.
+        at: What relative defaults count from; None for now.
 
     Returns:
         A value for each parameter that has one, in the order of the declaration.
@@ -61,7 +66,7 @@ def check_params(source: Source, given: Mapping[str, object]) -> dict[str, Scala
     Raises:
         ValidationFailed: Unknown names, missing or unfit values; all of them.
     """
-    values, faults = _checked(source, given, admitted=False)
+    values, faults = _checked(source, given, admitted=False, at=at)
     if faults:
         raise ValidationFailed(f"parameters of source {source.name}", faults)
     return values
@@ -116,7 +121,11 @@ def render_admitted(source: Source, params: Mapping[str, object], path: str | No
 
 
 def checked_request(
-    source: Source, given: Mapping[str, object], path: str | None = None
+    source: Source,
+    given: Mapping[str, object],
+    path: str | None = None,
+    *,
+    at: datetime | None = None,
 ) -> tuple[dict[str, Scalar], RenderedRequest]:
     """`check_params` and `render` in one, for what somebody asks for now.
 
@@ -127,11 +136,12 @@ def checked_request(
         source: The source.
         given: Parameters by name, as they came.
         path: Instead of the source's path.
+        at: What relative defaults count from; None for now.
 
     Raises:
         ValidationFailed: Parameters or path have faults; all of them.
     """
-    values, request = _request(source, given, path, admitted=False)
+    values, request = _request(source, given, path, admitted=False, at=at)
     paths = {"path": request.path}
     if request.total is not None:
         paths["total.path"] = request.total.path
@@ -149,9 +159,14 @@ def checked_request(
 
 
 def _request(
-    source: Source, given: Mapping[str, object], path: str | None, *, admitted: bool
+    source: Source,
+    given: Mapping[str, object],
+    path: str | None,
+    *,
+    admitted: bool,
+    at: datetime | None = None,
 ) -> tuple[dict[str, Scalar], RenderedRequest]:
-    values, faults = _checked(source, given, admitted=admitted)
+    values, faults = _checked(source, given, admitted=admitted, at=at)
     template = source.request.path if path is None else path
     if not admitted:
         faults += _template_faults(source, template)
@@ -210,20 +225,27 @@ def render_asked(source: Source, asked: AskedRange, params: Mapping[str, object]
 
 
 def _checked(
-    source: Source, given: Mapping[str, object], *, admitted: bool
+    source: Source, given: Mapping[str, object], *, admitted: bool, at: datetime | None = None
 ) -> tuple[dict[str, Scalar], list[Fault]]:
     declared = source.request.params
     faults = [_unknown(name, given[name], tuple(declared)) for name in given if name not in declared]
     values: dict[str, Scalar] = {}
     for name, param in declared.items():
         value = given.get(name)
+        relative = value is None and param.relative_default is not None
         value = param.default if value is None else value
         if value is None:
             if param.required:
                 faults.append(Fault(field=f"params.{name}", value=None, problem="is required and missing"))
             continue
+        if relative and admitted:
+            continue  # a task has what it was admitted with: nothing moves under it
         try:
-            values[name] = param.canonical(value) if admitted else param.coerce(value)
+            if relative:
+                moment = Moment(at=at or datetime.now(UTC), zone=source.timezone, schedule=source.schedule)
+                values[name] = param.default_at(moment)
+            else:
+                values[name] = param.canonical(value) if admitted else param.coerce(value)
         except Unfit as unfit:
             faults.append(
                 Fault(field=f"params.{name}", value=value, problem=unfit.problem, allowed=unfit.allowed)

@@ -10,6 +10,7 @@ import unicodedata
 from datetime import UTC, datetime
 from functools import cache
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter  # type: ignore[import-untyped]
 
@@ -34,7 +35,15 @@ _CLIENT_HEADERS = frozenset(
 )
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 
-SCHEDULE_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+#: As Airflow reads them.
+SCHEDULE_PRESETS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+}
 
 _PLAIN_TYPES = (
     "text",
@@ -179,6 +188,16 @@ def schedule_problem(schedule: str) -> str | None:
     if schedule.startswith("@") or len(schedule.split()) != 5:
         return wanted
     return None if croniter.is_valid(schedule) else wanted
+
+
+@cache
+def timezone_problem(name: str) -> str | None:
+    """Why a text is not the name of a time zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return "must be the name of a time zone, such as Europe/Berlin or UTC"
+    return None
 
 
 @cache

@@ -2,9 +2,10 @@
 -- for a minute; its message is lost if the queue is empty, which only the broker knows. It takes no locks, and counts
 -- nothing: each condition is that of the pass, or a little wider. Runs every few seconds, so each part reads an index
 -- that holds what is open, not what ended: task_outbox, dead_letter_unconfirmed, dead_letter_unread, task_waiting (a range
--- for each priority), lane_progress_pkey, task_open, task_dispatch_failed, host_pkey, task_ageing, shard_group_open,
--- task_run, redrive_open, run_note_undelivered, table_event_turn_pkey.
-WITH lanes AS (
+-- for each priority), lane_progress_pkey, task_open, task_held (a probe for each version of a source that has held tasks),
+-- task_dispatch_failed, host_pkey, endpoint_pkey, task_ageing, shard_group_open, task_run, redrive_open,
+-- run_note_undelivered, table_event_turn_pkey.
+WITH RECURSIVE lanes AS (
     SELECT l.lane, l.ttl_s FROM unnest(%(lanes)s::text[], %(ttls_s)s::double precision[]) AS l (lane, ttl_s)
 ),
 
@@ -60,10 +61,22 @@ waiting AS MATERIALIZED (
     ) AS o ON true
 ),
 
-held AS MATERIALIZED (
-    SELECT t.source, t.source_version FROM collect.task AS t
-    WHERE t.status = 'HELD' AND t.held_for IS NULL
-    GROUP BY t.source, t.source_version
+held AS (
+    (
+        SELECT t.source, t.source_version FROM collect.task AS t
+        WHERE t.status = 'HELD' AND t.held_for IS NULL
+        ORDER BY t.source, t.source_version LIMIT 1
+    )
+    UNION ALL
+    SELECT n.source, n.source_version
+    FROM held AS p
+    CROSS JOIN LATERAL (
+        SELECT t.source, t.source_version FROM collect.task AS t
+        WHERE
+            t.status = 'HELD' AND t.held_for IS NULL
+            AND (t.source, t.source_version) > (p.source, p.source_version)
+        ORDER BY t.source, t.source_version LIMIT 1
+    ) AS n
 )
 
 SELECT
@@ -107,10 +120,12 @@ SELECT
         SELECT 1 FROM held AS e
         JOIN collect.source_version AS v ON v.hash = e.source_version
         LEFT JOIN collect.host AS h ON h.connection = v.definition ->> 'connection'
+        LEFT JOIN collect.endpoint AS n ON n.connection = v.definition ->> 'connection' AND n.source = e.source
         WHERE
             v.format <= %(format)s
             AND (h.paused_until IS NULL OR h.paused_until <= now())
             AND (h.held_until IS NULL OR h.held_until <= now())
+            AND (n.held_until IS NULL OR n.held_until <= now())
             AND (
                 v.definition ->> 'max_active_tasks' IS NULL
                 OR (

@@ -1,4 +1,4 @@
--- A shard is put back: its host is held, or its node drains. It goes on from its last committed page. Primary key; only the newest token's
+-- A shard is put back: its host or endpoint is held, or its node drains. It goes on from its last committed page. Primary key; only the newest token's
 -- holder.
 UPDATE collect.shard
 SET status = 'PENDING', error = %(error)s, progress_at = now()

@@ -14,6 +14,7 @@ SELECT
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'down') AS host_down,
     count(*) FILTER (WHERE status = 'FAILED' AND error ->> 'host_fault' = 'sick') AS host_sick,
     (array_agg(error ->> 'message') FILTER (WHERE status = 'PENDING' AND (error ->> 'deferred')::boolean))[1] AS deferred,
+    (array_agg(error ->> 'message') FILTER (WHERE status = 'PENDING' AND (error ->> 'probed')::boolean))[1] AS probed,
     -- Of this run: what an earlier attempt met is no reason not to count that this one was lost.
     (array_agg(error ->> 'message') FILTER (
         WHERE status = 'PENDING' AND (error ->> 'outage')::boolean AND run_id = current_run

@@ -1,4 +1,4 @@
--- Sets tasks aside that may not run now; whoever frees the limit publishes them again. Primary key.
+-- Sets tasks aside that may not run now; whoever frees the limit, or closes the circuit, publishes them again. Primary key.
 UPDATE collect.task AS t
 SET status = 'HELD', reason = m.reason, held_for = %(held_for)s, moved_by = %(actor)s, progress_at = now(),
     confirmed_generation = t.generation

@@ -1,4 +1,4 @@
--- A host's breaker as it is now. Primary key; the caller holds the record's lock (lock_hosts).
+-- A host's circuit as it is now. Primary key; the caller holds the record's lock (lock_hosts).
 UPDATE collect.host
 SET
     failures = %(failures)s, holds = %(holds)s, probing = %(probing)s, probes = %(probes)s,
@@ -8,5 +8,6 @@ SET
     held_until = to_timestamp(%(held_until)s::float8),
     since = to_timestamp(%(since)s::float8),
     window_from = to_timestamp(%(window_from)s::float8),
+    answered_at = to_timestamp(%(answered_at)s::float8),
     changed_at = now()
 WHERE connection = %(connection)s

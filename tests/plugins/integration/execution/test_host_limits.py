@@ -47,6 +47,9 @@ def held_time_passes(world: World) -> None:
         "UPDATE collect.host SET held_until = held_until - interval '2 hours', "
         "paused_until = paused_until - interval '2 days' RETURNING connection"
     )
+    world.rows(
+        "UPDATE collect.endpoint SET held_until = held_until - interval '2 hours' RETURNING connection"
+    )
     world.rows("UPDATE collect.host_quota SET day = day - 1 RETURNING connection")
 
 
@@ -186,7 +189,7 @@ def test_a_host_that_dies_in_the_middle_defers_its_task(world: World, serve: Ser
     world.finish(run_id)
     task = world.task(task_id)
     assert (task["status"], task["retry_count"], task["lost_count"]) == ("HELD", 0, 0)
-    assert "host of connection things_api is out of order" in task["reason"]
+    assert "circuit of source things at connection things_api is open" in task["reason"]
     asked = len(server.requests)
     assert released(world) == 0
     done = world.rows("SELECT count(*) AS n FROM collect.shard WHERE status = 'DONE'")[0]["n"]
@@ -198,7 +201,8 @@ def test_a_host_that_dies_in_the_middle_defers_its_task(world: World, serve: Ser
     task = world.task(task_id)
     assert (task["retry_count"], task["lost_count"], task["attempt"]) == (0, 0, 2)
     assert_exact(world, 2000)
-    assert world.rows("SELECT held_until FROM collect.host") == [{"held_until": None}]
+    for circuits in ("host", "endpoint"):
+        assert world.rows(f"SELECT held_until FROM collect.{circuits}") == [{"held_until": None}]
 
 
 def test_a_request_under_way_at_a_host_that_is_held_is_cut_off(world: World, serve: Serve) -> None:

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from collect_ops.lanes import breaker as pure
+from collect_ops.lanes import circuits as pure
 from collect_ops.lanes.breaker import Breaker, Outcomes, Permit, Phase
+from collect_ops.lanes.circuits import Circuits, EndpointCircuit, EndpointReport, Failure, Probe
 from collect_ops.lanes.hosts import (
     Host,
-    down_hosts,
+    forget_quiet_endpoints,
+    hosts_in_the_way,
     note_probes,
     pause,
     quota_block,
@@ -36,103 +38,141 @@ NAME = "things_api"
 RULE = HostRule(failures=3, window_s=10, min_requests=6, hold_s=5, max_hold_s=60, probes=2, probe_s=4)
 
 
-def near(breaker: Breaker) -> Breaker:
+def near(circuits: Circuits) -> Circuits:
     """Times to the millisecond: PostgreSQL keeps microseconds."""
 
     def short(at: float | None) -> float | None:
         return None if at is None else round(at, 3)
 
-    window = replace(breaker.window, since=round(breaker.window.since, 3))
-    return replace(breaker, until=short(breaker.until), since=short(breaker.since), window=window)
+    def shortened(breaker: Breaker) -> Breaker:
+        window = replace(breaker.window, since=round(breaker.window.since, 3))
+        return replace(breaker, until=short(breaker.until), since=short(breaker.since), window=window)
+
+    return Circuits(
+        host=shortened(circuits.host),
+        answered_at=short(circuits.answered_at),
+        endpoints={
+            name: EndpointCircuit(breaker=shortened(each.breaker), unanswered_at=short(each.unanswered_at))
+            for name, each in circuits.endpoints.items()
+        },
+    )
+
+
+def earlier(circuits: Circuits, seconds: float) -> Circuits:
+    """The same, so many seconds ago."""
+
+    def back(at: float | None) -> float | None:
+        return None if at is None else at - seconds
+
+    def moved(breaker: Breaker) -> Breaker:
+        window = replace(breaker.window, since=breaker.window.since - seconds)
+        return replace(breaker, until=back(breaker.until), since=back(breaker.since), window=window)
+
+    return Circuits(
+        host=moved(circuits.host),
+        answered_at=back(circuits.answered_at),
+        endpoints={
+            name: EndpointCircuit(breaker=moved(each.breaker), unanswered_at=back(each.unanswered_at))
+            for name, each in circuits.endpoints.items()
+        },
+    )
+
+
+SOURCES = st.sampled_from(["a", "b", "c"])
 
 
 class RecordMachine(RuleBasedStateMachine):
-    """The same events for the record in PostgreSQL and for the pure breaker."""
+    """The same events for the records in PostgreSQL and for the pure circuits."""
 
     db: Connection
     dsn: str
 
     @initialize()
     def begin(self) -> None:
-        self.db.execute("TRUNCATE collect.host")
+        self.db.execute("TRUNCATE collect.host, collect.endpoint")
         self.db.execute("INSERT INTO collect.host (connection) VALUES (%s)", (NAME,))
-        self.breaker = Breaker()
+        self.circuits = Circuits()
         self.runner = asyncio.Runner()
         self.connection = self.runner.run(connect_async(self.dsn))
-        self.holds: list[int] = []
+        self.probes: list[tuple[str, Probe]] = []
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     def _same(self, host: Host) -> None:
-        assert near(host.breaker) == near(self.breaker)
+        assert near(host.circuits) == near(self.circuits)
         # What was kept is what was told.
-        assert near(read_host(self.db, NAME).breaker) == near(self.breaker)
+        assert near(read_host(self.db, NAME).circuits) == near(self.circuits)
 
     @rule(
+        source=SOURCES,
         answers=st.integers(0, 8),
         errors=st.integers(0, 4),
-        in_a_row=st.integers(0, 4),
-        answered=st.booleans(),
+        unconnected=st.integers(0, 2),
+        silent=st.booleans(),
     )
-    def outcomes(self, answers: int, errors: int, in_a_row: int, answered: bool) -> None:
-        told = Outcomes(
-            requests=answers + errors,
-            errors=errors,
-            in_a_row=min(in_a_row, errors),
-            answered=answered or answers > 0,
+    def outcomes(self, source: str, answers: int, errors: int, unconnected: int, silent: bool) -> None:
+        told = EndpointReport(
+            endpoint=Outcomes(
+                requests=answers + errors,
+                errors=errors,
+                in_a_row=errors if silent else 0,
+                answered=answers > 0 or not silent,
+            ),
+            host=Outcomes(
+                requests=answers + unconnected,
+                errors=unconnected,
+                in_a_row=unconnected,
+                answered=answers > 0,
+            ),
+            silent=silent and errors > 0,
         )
-        host = self._run(report_outcomes(self.connection, NAME, told, "broken", RULE))
-        self.breaker = pure.report(self.breaker, told, host.now, RULE)
+        host = self._run(report_outcomes(self.connection, NAME, source, told, "broken", RULE))
+        self.circuits = pure.apply_report(self.circuits, source, told, (), host.now, RULE)
         self._same(host)
 
-    @rule()
-    def permit(self) -> None:
-        host, permit = self._run(take_permit(self.connection, NAME, RULE))
-        self.breaker, wanted = pure.permit(self.breaker, host.now, RULE)
-        assert permit is wanted
-        if permit is Permit.PROBE:
-            self.holds.append(self.breaker.holds)
+    @rule(source=SOURCES)
+    def permit(self, source: str) -> None:
+        host, permit, probe = self._run(take_permit(self.connection, NAME, source, RULE))
+        self.circuits, wanted, tried = pure.grant_permit(self.circuits, source, host.now, RULE)
+        assert (permit, probe) == (wanted, tried)
+        if probe is not None:
+            self.probes.append((source, probe))
         self._same(host)
 
-    @rule(answered=st.booleans(), stale=st.booleans())
-    def probe_ends(self, answered: bool, stale: bool) -> None:
-        holds = self.breaker.holds - stale
+    @rule(data=st.data(), failure=st.sampled_from([None, *Failure]))
+    def probe_ends(self, data: st.DataObject, failure: Failure | None) -> None:
+        if not self.probes:
+            return
+        source, probe = self.probes.pop(data.draw(st.integers(0, len(self.probes) - 1)))
         host = self._run(
-            report_probe(self.connection, NAME, answered=answered, holds=holds, error=None, rule=RULE)
+            report_probe(self.connection, NAME, source, probe, failure=failure, error=None, rule=RULE)
         )
-        self.breaker = pure.probe_ended(self.breaker, answered=answered, holds=holds, now=host.now, rule=RULE)
+        self.circuits = pure.end_probe(self.circuits, source, probe, failure, (), host.now, RULE)
         self._same(host)
 
-    @rule()
-    def a_claim_lets_a_task_through(self) -> None:
+    @rule(source=SOURCES)
+    def a_claim_lets_a_task_through(self, source: str) -> None:
         before = read_host(self.db, NAME)
         with self.db.transaction():
-            note_probes(self.db, [NAME], RULE)
+            note_probes(self.db, [(NAME, source)], RULE)
         after = read_host(self.db, NAME)
-        if before.breaker.due(before.now):
-            assert (after.breaker.phase, after.breaker.probes) == (Phase.HALF_OPEN, 0)
-            assert after.breaker.until is not None
-            assert abs(after.breaker.until - before.now - RULE.probe_s) < 2
-            self.breaker = after.breaker
-        else:
+        if not before.may_be_tried(source):
             self._same(after)
+            return
+        tried = [after.breaker, after.circuits.endpoint(source).breaker]
+        assert Phase.OPEN not in {breaker.phase for breaker in tried}
+        for breaker in tried:
+            assert breaker.until is None or abs(breaker.until - before.now - RULE.probe_s) < 2
+        self.circuits = after.circuits
 
     @rule(seconds=st.sampled_from([1, 4, 6, 11, 70]))
     def time_passes(self, seconds: int) -> None:
-        self.db.execute(
-            "UPDATE collect.host SET held_until = held_until - make_interval(secs => %(s)s), "
-            "since = since - make_interval(secs => %(s)s), "
-            "window_from = window_from - make_interval(secs => %(s)s)",
-            {"s": seconds},
-        )
-        window = replace(self.breaker.window, since=self.breaker.window.since - seconds)
-        self.breaker = replace(
-            self.breaker,
-            until=None if self.breaker.until is None else self.breaker.until - seconds,
-            since=None if self.breaker.since is None else self.breaker.since - seconds,
-            window=window,
-        )
+        columns = {"held_until", "since", "window_from"}
+        for table, other in (("host", "answered_at"), ("endpoint", "unanswered_at")):
+            moves = ", ".join(f"{each} = {each} - make_interval(secs => %(s)s)" for each in columns | {other})
+            self.db.execute(f"UPDATE collect.{table} SET {moves}", {"s": seconds})  # type: ignore[arg-type]
+        self.circuits = earlier(self.circuits, seconds)
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -157,8 +197,9 @@ def test_errors_of_many_processes_at_once_are_all_counted(db: Connection, postgr
         async def report() -> None:
             async with await connect_async(postgres_dsn) as connection:
                 for _ in range(10):
+                    outcomes = Outcomes(requests=2, errors=1, in_a_row=1)
                     await report_outcomes(
-                        connection, NAME, Outcomes(requests=2, errors=1, in_a_row=1), "x", rule
+                        connection, NAME, "a", EndpointReport(endpoint=outcomes, host=outcomes), "x", rule
                     )
 
         asyncio.run(report())
@@ -168,11 +209,12 @@ def test_errors_of_many_processes_at_once_are_all_counted(db: Connection, postgr
         thread.start()
     for thread in threads:
         thread.join()
-    breaker = read_host(db, NAME).breaker
-    window = breaker.window
-    assert window.requests + window.requests_before == 120
-    assert window.errors + window.errors_before == 60
-    assert breaker.in_a_row == 60
+    circuits = read_host(db, NAME).circuits
+    for breaker in (circuits.host, circuits.endpoint("a").breaker):
+        window = breaker.window
+        assert window.requests + window.requests_before == 120
+        assert window.errors + window.errors_before == 60
+        assert breaker.in_a_row == 60
 
 
 async def test_of_many_that_ask_as_many_are_probes_as_the_rule_says(
@@ -185,7 +227,7 @@ async def test_of_many_that_ask_as_many_are_probes_as_the_rule_says(
 
     async def ask() -> Permit:
         async with await connect_async(postgres_dsn) as connection:
-            return (await take_permit(connection, NAME, RULE))[1]
+            return (await take_permit(connection, NAME, "a", RULE))[1]
 
     permits = await asyncio.gather(*(ask() for _ in range(8)))
     assert sorted(permits) == [Permit.PROBE] * 2 + [Permit.WAIT] * 6
@@ -195,15 +237,15 @@ async def test_a_pause_holds_what_is_claimed_until_it_has_passed(postgres_dsn: s
     async with await connect_async(postgres_dsn) as connection:
         await pause(connection, NAME, "answered 429", 60)
         await pause(connection, NAME, "shorter", 1)
-        _, permit = await take_permit(connection, NAME, RULE)
+        _, permit, _ = await take_permit(connection, NAME, "a", RULE)
     assert permit is Permit.REFUSED
-    down = down_hosts(db, [NAME, "other"])
-    assert set(down) == {NAME}
-    assert not down[NAME].may_probe
-    assert "is paused until" in down[NAME].reason
-    assert "answered 429" in down[NAME].reason
+    hosts = hosts_in_the_way(db, [NAME, "other"])
+    assert set(hosts) == {NAME}
+    assert not hosts[NAME].may_be_tried("a")
+    assert "is paused until" in hosts[NAME].reason("a")
+    assert "answered 429" in hosts[NAME].reason("a")
     db.execute("UPDATE collect.host SET paused_until = now()")
-    assert down_hosts(db, [NAME]) == {}
+    assert hosts_in_the_way(db, [NAME]) == {}
 
 
 async def test_without_a_time_a_pause_ends_with_the_day(postgres_dsn: str, db: Connection) -> None:
@@ -265,6 +307,20 @@ async def test_what_is_left_goes_back_and_a_new_day_begins_anew(postgres_dsn: st
 
 
 def test_a_record_that_is_read_is_not_made(db: Connection, postgres_dsn: str) -> None:
-    assert read_host(db, NAME).breaker == Breaker()
+    assert read_host(db, NAME).circuits == Circuits()
     with connect(postgres_dsn) as other:
         assert other.execute("SELECT 1 FROM collect.host").fetchall() == []
+
+
+def test_an_endpoint_is_forgotten_after_a_quiet_day(db: Connection) -> None:
+    db.execute(
+        "INSERT INTO collect.endpoint (connection, source, changed_at, held_until) VALUES "
+        "('c', 'quiet', now() - interval '25 hours', NULL), "
+        "('c', 'abandoned', now() - interval '50 hours', now() - interval '25 hours'), "
+        "('c', 'held for long', now() - interval '50 hours', now() + interval '1 hour'), "
+        "('c', 'tried lately', now() - interval '1 hour', now() - interval '1 hour')"
+    )
+    assert forget_quiet_endpoints(db) == 2
+    left = db.execute("SELECT source FROM collect.endpoint ORDER BY source").fetchall()
+    assert [row["source"] for row in left] == ["held for long", "tried lately"]
+    assert forget_quiet_endpoints(db) == 0

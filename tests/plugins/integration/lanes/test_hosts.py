@@ -35,6 +35,11 @@ def host(world: World) -> dict[str, object]:
     return row
 
 
+def endpoint(world: World) -> dict[str, object]:
+    (row,) = world.rows("SELECT *, held_until > now() AS held FROM collect.endpoint")
+    return row
+
+
 def due_now(world: World) -> None:
     world.rows(
         "UPDATE collect.task SET due_at = now() - interval '2 minutes', queued_at = now() - interval '3 minutes' "
@@ -45,7 +50,11 @@ def due_now(world: World) -> None:
 
 def let_pass(world: World) -> None:
     """The hold's time has passed."""
-    world.rows("UPDATE collect.host SET held_until = now() - interval '1 second' RETURNING connection")
+    for circuits in ("host", "endpoint"):
+        world.rows(
+            f"UPDATE collect.{circuits} SET held_until = now() - interval '1 second' "
+            "WHERE held_until IS NOT NULL RETURNING connection"
+        )
 
 
 def fail_until_held(world: World) -> None:
@@ -114,8 +123,8 @@ def test_an_answer_lets_all_go_on(down: World, serve: Callable[..., PagedServer]
     assert states(down, ids) == ["COMPLETED"] * 4
 
 
-def test_errors_hold_a_host_by_their_rate(down: World, serve: Callable[..., PagedServer]) -> None:
-    """Answers that say "I cannot" do so as well, when they are half of at least `min_requests` in the window."""
+def test_errors_hold_an_endpoint_by_their_rate(down: World, serve: Callable[..., PagedServer]) -> None:
+    """Answers that say "I cannot" hold their endpoint, when they are half of at least `min_requests` in the window."""
     server = serve(rows=10)
     server.fail_where(lambda _: True, Failure(status=500))
     down.serve_from(server.base_url)
@@ -123,11 +132,12 @@ def test_errors_hold_a_host_by_their_rate(down: World, serve: Callable[..., Page
     for _ in range(6):
         due_now(down)
         down.claim_and_run()
-    assert (host(down)["errors"], host(down)["held"]) == (18, None)
+    assert (endpoint(down)["errors"], endpoint(down)["held"]) == (18, None)
     assert {down.task(task_id)["retry_count"] for task_id in ids} == {6}
     due_now(down)
     down.claim_and_run()
-    assert host(down)["held"], "twenty of twenty"
+    assert endpoint(down)["held"], "twenty of twenty"
+    assert not host(down)["held"], "it answers"
     server.mend()
     let_pass(down)
     due_now(down)

@@ -124,6 +124,8 @@ LOOK = {
     "table_s": 8.0,
     "format": 2,
 }
+RELEASE = {"format": 2, "spared": None, "actor": "test", "patience_s": 21_600.0, "at_once": 100}
+FIRST_HELD = {"sources": ["s1", "s2", "s9"], "connections": ["c", "c", "elsewhere"], "format": 2}
 NAMED = {"task_ids": [ENDED + 10, ENDED + 20], "generations": [1, 1]}
 CLAIM = {"run_ids": [None, None], "reserved": [1, 1], "nodes": ["", ""], "dag_id": "d", "actor": "test"}
 
@@ -135,14 +137,15 @@ CLAIM = {"run_ids": [None, None], "reserved": [1, 1], "nodes": ["", ""], "dag_id
         ("lanes/claim_tasks", {**NAMED, **CLAIM}, "task_pkey"),
         (
             "lanes/release_held",
-            {"source": "s1", "connection": "c", "format": 2, "spared": None, "actor": "test"},
-            "task_open",
+            {**RELEASE, "source": "s1", "connection": "c"},
+            "task_held",
         ),
         (
             "lanes/release_held",
-            {"source": None, "connection": None, "format": 2, "spared": None, "actor": "test"},
-            "task_open",
+            {**RELEASE, "source": None, "connection": None},
+            "task_held",
         ),
+        ("lanes/select_first_held", FIRST_HELD, "task_held"),
         ("delivery/select_unconfirmed", {"older_than_s": 5.0, "limit": 2000}, "task_outbox"),
         ("delivery/republish_overdue", REPUBLISH, "task_waiting"),
         ("delivery/select_due", LOOK, "task_waiting"),

@@ -263,7 +263,14 @@ class TaskMachine(RuleBasedStateMachine):
             task.move(S.HELD)
 
     def _release(self) -> None:
-        everything = {"source": None, "connection": None, "spared": None, "format": FORMAT}
+        everything = {
+            "source": None,
+            "connection": None,
+            "spared": None,
+            "format": FORMAT,
+            "patience_s": 21_600.0,
+            "at_once": 100,
+        }
         released = {row["id"] for row in self._run("lanes/release_held", **everything, actor="test")}
         assert released == {task.id for task in self._tasks.values() if task.status is S.HELD}
         self._held_are_released()
