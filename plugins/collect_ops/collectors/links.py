@@ -50,6 +50,8 @@ def find_next(headers: Iterable[str]) -> Link | None:
             # A link with an anchor speaks about another resource than the one that was asked.
             if "next" not in link.relations or "anchor" in link.params:
                 continue
+            if link.params.get("results", "").lower() == "false":
+                return None  # Sentry names a next page behind the last one, and says that it holds nothing
             if link.fault is None:
                 return link
             malformed = malformed or link

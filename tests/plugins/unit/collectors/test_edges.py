@@ -130,6 +130,7 @@ def test_what_is_no_connection(text: str) -> None:
         (["https://h/?page=2; rel=next, <b>; rel=next"], "b"),
         (["https://h/?page=1; rel=prev"], None),
         (['<a>; rel="next'], "a"),
+        (['<a>; rel="previous"; results="true", <b>; rel="next"; results="false"'], None),
     ],
 )
 def test_link_headers(headers: list[str], target: str | None) -> None:
@@ -154,9 +155,9 @@ def test_a_next_link_whose_address_cannot_be_told_is_not_the_end(header: str) ->
 
 
 def test_a_link_tells_its_parameters() -> None:
-    link = find_next(['<https://h/?cursor=0:100:0>; rel="next"; results="false"; cursor="0:100:0"'])
+    link = find_next(['<https://h/?cursor=0:100:0>; rel="next"; results="true"; cursor="0:100:0"'])
     assert link is not None
-    assert link.params == {"rel": "next", "results": "false", "cursor": "0:100:0"}
+    assert link.params == {"rel": "next", "results": "true", "cursor": "0:100:0"}
 
 
 @given(st.text(max_size=300) | st.text(alphabet="<>;,='\"\\\\ relnxt/", max_size=60))
