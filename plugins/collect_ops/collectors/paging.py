@@ -170,9 +170,8 @@ class OffsetPager(Pager):
             raise PageTooLong(reply.shown, self.size, rows)
         by_size = self.paging.advance_by == "page_size"
         after = offset + (self.size if by_size else rows)
-        finished = _reached(after, span, reply.total) or (
-            rows == 0 and _is_last(reply, span, by_size=by_size)
-        )
+        total = _believed(reply.total, offset + rows)
+        finished = _reached(after, span, total) or (rows == 0 and _is_last(reply, span, by_size=by_size))
         return Step(
             next=None if finished else {"offset": after},
             stop=None if span.end is None else min(rows, span.end - offset),
@@ -246,7 +245,7 @@ class PagePager(Pager):
         self._check_length(reply, self.size)
         place = turn * self.size if self._by_size and self.size is not None else after
         last = rows == 0 and reply.more is not True and (not self._by_size or reply.total is None)
-        finished = last or _reached(place, span, reply.total)
+        finished = last or _reached(place, span, _believed(reply.total, after))
         # Processes of release 0.1.0 go on from offset and size, and make sure of both.
         following = {"turn": turn, "offset": after, "size": max(1, -(-after // turn)), "honoured": False}
         return Step(next=None if finished else following, seen=after)
@@ -263,7 +262,7 @@ class PagePager(Pager):
         after = start + size if honoured else rows
         following = {"offset": after, "size": size if honoured else rows, "honoured": honoured}
         return Step(
-            next=None if _reached(after, span, reply.total) else following,
+            next=None if _reached(after, span, _believed(reply.total, start + rows)) else following,
             first=min(rows, offset - start),
             stop=None if span.end is None else min(rows, span.end - start),
             seen=start + rows,
@@ -447,6 +446,11 @@ def _is_last(reply: Reply, span: Span, *, by_size: bool) -> bool:
             "paging.advance_by: page_size",
         )
     return True
+
+
+def _believed(total: int | None, seen: int) -> int | None:
+    """The total, unless more rows have been seen than it names: then it says nothing of the end."""
+    return None if total is None or seen > total else total
 
 
 def _reached(row: int, span: Span, total: int | None) -> bool:

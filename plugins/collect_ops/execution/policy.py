@@ -410,18 +410,20 @@ def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
             f"{fetched:,} were fetched; where its total moves or is capped, declare total.at_least or total.capped_at"
         )
         return Outcome(status=TaskStatus.PARTIAL, reason=reason)
-    if named is not None and fetched < named and not attempt.thinned:
-        more = "" if exact else " or more"
-        reason = f"the source named {named:,} rows{more}, {fetched:,} were fetched"
-        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
     if sums.mismatch is not None and not attempt.thinned:
         shard, many, got = (sums.mismatch[name] for name in ("shard", "named", "fetched"))
         reason = f"shard {shard}: the source named {many:,} rows, {got:,} were fetched"
         return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+    if named is not None and fetched < named and not attempt.thinned:
+        more = "" if exact else " or more"
+        reason = f"the source named {named:,} rows{more}, {fetched:,} were fetched"
+        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
     if named is not None and fetched > named and exact:
         reason = f"the source named {named:,} rows, {fetched:,} were fetched"
-        # What goes on until the source says that there is no more has all there is, whatever was announced.
-        return Outcome(status=TaskStatus.COMPLETED if sums.streams else TaskStatus.PARTIAL, reason=reason)
+        # What goes on until the source says that there is no more has all there is, whatever was announced; of shards
+        # that ask for different things, several may have brought the same rows.
+        ended = sums.streams and (sums.by_page or planned is None)
+        return Outcome(status=TaskStatus.COMPLETED if ended else TaskStatus.PARTIAL, reason=reason)
     return Outcome(status=TaskStatus.COMPLETED)
 
 

@@ -244,7 +244,8 @@ def test_a_withdrawn_survivor_whose_work_is_partial_is_a_note(
         cancel([survivor], world.backends, world.rules, actor="test", reason="enough")
         counting.release()
         fetching.wait()
-        world.rows("UPDATE collect.task SET total_rows = 99 WHERE id = %s RETURNING id", survivor)
+        body = b'{"rows": [{"id": 1}, {"id": 2}, {"id": 3}], "matching": 99}'
+        server.fail_where(lambda _request: True, Failure(status=200, body=body))
         fetching.release()
         running.result(20)
     assert [world.task(task_id)["status"] for task_id in (survivor, merged)] == ["CANCELLED", "PARTIAL"]

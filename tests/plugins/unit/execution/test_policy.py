@@ -230,6 +230,9 @@ COMPLETED, PARTIAL = TaskStatus.COMPLETED, TaskStatus.PARTIAL
         (50, 50, 49, {"streams": True}, PARTIAL, "named 50 rows, 49"),
         (50, 50, 51, {"streams": True}, COMPLETED, "named 50 rows, 51"),
         (50, None, 51, {"streams": True}, COMPLETED, "named 50 rows, 51"),
+        # Shards with parameters of their own: counted together, or each by its own pages.
+        (50, None, 51, {"streams": True, "by_page": False}, PARTIAL, "named 50 rows, 51"),
+        (None, 50, 51, {"streams": True, "by_page": False}, COMPLETED, "named 50 rows, 51"),
     ],
 )
 def test_totals_against_what_came(
@@ -253,7 +256,7 @@ def test_totals_against_what_came(
     )
     shards = ShardSums(
         shards=1, done=1, failed=0, permanent=0, rows_fetched=fetched, source_total=by_pages, retry_after_s=None,
-        first_failed=None, first_error=None, streams=more.get("streams", False),
+        first_failed=None, first_error=None, by_page=more.get("by_page", True), streams=more.get("streams", False),
     )  # fmt: skip
     outcome = settle_outcome(attempt, shards, RULE, base_s=None, chance=0)
     assert outcome.status is status
