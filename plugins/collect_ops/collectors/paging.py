@@ -371,10 +371,7 @@ class LinkHeaderPager(Pager):
             raise PagingValueUnusable(
                 reply.shown, "link_header", str(error), '<address>; rel="next" (RFC 8288)'
             ) from error
-        # Sentry names a next page behind the last one, and says that it holds nothing.
-        if link is None or link.params.get("results", "").lower() == "false":
-            return Step(next=None)
-        return _step_url("link_header", link.target, reply)
+        return _step_url("link_header", None if link is None else link.target, reply)
 
     @override
     def probe(self) -> Ask:
