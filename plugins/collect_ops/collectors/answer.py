@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from collect_ops.collectors import json_body
+from collect_ops.collectors.content import Content, ShardReader
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
     CollectorError,
@@ -125,6 +126,12 @@ def document_of(answer: Answer, source: Source) -> Json:
     except json_body.Unreadable as error:
         problem = answer.quote(str(error), _REASON)
         raise NotJson(answer.shown, content_type, beginning_of(answer), problem) from error
+
+
+def content_of(answer: Answer, source: Source, reader: ShardReader | None = None) -> Content:
+    """The body, read as rows where there is a reader for it; else parsed, with the errors of `document_of`."""
+    reader = None if answer.status in (204, 205, 304) else reader
+    return Content(answer.body, lambda: document_of(answer, source), reader)
 
 
 def beginning_of(answer: Answer) -> str:

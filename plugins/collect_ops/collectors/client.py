@@ -19,8 +19,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from collect_ops import __version__
-from collect_ops.collectors.answer import Answer, document_of, refusal
+from collect_ops.collectors.answer import Answer, content_of, refusal
 from collect_ops.collectors.conditional import fingerprint
+from collect_ops.collectors.content import Content, ShardReader
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.decoding import (
     MAX_MEMBERS,
@@ -121,13 +122,18 @@ class Fetched:
 
     Args:
         answer: The response.
-        document: Its body as JSON.
+        content: Its body.
         attempts: 1, and one more for each request that failed before.
     """
 
     answer: Answer
-    document: Json
+    content: Content
     attempts: int
+
+    @property
+    def document(self) -> Json:
+        """The body as JSON."""
+        return self.content.document
 
 
 class _Timed:
@@ -224,8 +230,12 @@ class HttpClient:
             await self._session.close()
             self._session = None
 
-    async def fetch(self, call: Call) -> Fetched:
+    async def fetch(self, call: Call, reader: ShardReader | None = None) -> Fetched:
         """The answer to a call, tried again within the source's `retries` when it fails for now.
+
+        Args:
+            call: The request.
+            reader: Reads the body as rows; None parses it.
 
         Raises:
             CollectorError: One of its subclasses says what is wrong.
@@ -235,8 +245,8 @@ class HttpClient:
         while True:
             attempt += 1
             try:
-                answer, document = await self._exchange(call)
-                return Fetched(answer=answer, document=document, attempts=attempt)
+                answer, content = await self._exchange(call, reader)
+                return Fetched(answer=answer, content=content, attempts=attempt)
             except HostHeld:
                 raise
             except CollectorError as error:
@@ -252,14 +262,14 @@ class HttpClient:
                     self._on_retry(notice)
             await self._gate.rest(wait_s)
 
-    async def _exchange(self, call: Call) -> tuple[Answer, Json]:
+    async def _exchange(self, call: Call, reader: ShardReader | None) -> tuple[Answer, Content]:
         """One attempt, in its turn: the request, its redirects, and a success read to its end."""
         async with self._gate.turn(self.shown(call.url)) as turn:
             try:
                 # Before anybody is told of an error: the gate keeps its text.
                 with self.masking():
                     answer = await self._answered(call, turn)
-                    return answer, document_of(answer, self._source)
+                    return answer, content_of(answer, self._source, reader)
             except HostHeld:
                 raise
             except CollectorError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,6 +21,7 @@ from collect_ops.collectors.conditional import (
     etag_of,
     last_modified_of,
 )
+from collect_ops.collectors.content import Records, RowReader, RowType, ShardReader, stands_beside
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
     PagingLoop,
@@ -66,6 +67,7 @@ class _Run:
     span: Span
     request: RenderedRequest
     recall: Recall | None = None
+    reader: ShardReader | None = None
     seen: set[int] = field(default_factory=set)
     requests: int = 0
     empty_in_a_row: int = 0
@@ -75,7 +77,7 @@ class _Run:
 class _Got:
     """What a page holds, or held when it is unchanged."""
 
-    records: list[Any]
+    records: Sequence[Any]
     reply: Reply
     unchanged: Validator | None = None
 
@@ -93,6 +95,7 @@ class HttpCollector:
         requests_per_s: Requests a second at most; None takes the source's.
         on_retry: Told of every request that is tried again.
         gate: Gives out turns at the host; None: of this collector alone, within concurrency and requests_per_s.
+        row_type: What pages are read as, where their records are simply the objects of a list; None parses them.
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
@@ -108,12 +111,14 @@ class HttpCollector:
         requests_per_s: float | None = None,
         on_retry: Callable[[RetryNotice], None] | None = None,
         gate: Gate | None = None,
+        row_type: RowType | None = None,
     ) -> None:
         self._source = source
         self._request = request
         self._base_url = endpoint.base_url.rstrip("/")
         self._pager = pager_for(source)
         self._expressions = page_expressions(source)
+        self._reader = _row_reader(source, row_type)
         self._ahead: set[asyncio.Task[Page | None]] = set()
         self._client = HttpClient(
             source,
@@ -230,7 +235,8 @@ class HttpCollector:
             CollectorError: One of its subclasses says what is wrong; `Transient` or `Permanent` whether it
             stays so.
         """
-        run = _Run(span=span, request=request or self._request, recall=recall)
+        reader = None if self._reader is None else ShardReader(self._reader)
+        run = _Run(span=span, request=request or self._request, recall=recall, reader=reader)
         current: asyncio.Task[Page | None] | None
         current = self._start(run, self._pager.begin(span) if position is None else position)
         try:
@@ -267,12 +273,12 @@ class HttpCollector:
             if call is None:
                 return None
             call, known = await self._conditional(run, call)
-            fetched = await self._client.fetch(call)
+            fetched = await self._client.fetch(call, run.reader)
             attempts += fetched.attempts - 1
             wire_bytes += fetched.answer.wire_bytes
             if _means_another(fetched, known):
                 call = replace(call, conditions={})
-                fetched = await self._client.fetch(call)
+                fetched = await self._client.fetch(call, run.reader)
                 attempts += fetched.attempts
                 wire_bytes += fetched.answer.wire_bytes
             got, step = await self._looked_through(run, position, fetched, known)
@@ -316,7 +322,7 @@ class HttpCollector:
         """What a page holds, and where paging goes on; in a thread what may take long."""
 
         def look() -> tuple[_Got, Step]:
-            got = self._got(fetched, known)
+            got = self._got(run, fetched, known)
             return got, self._step(run, position, got)
 
         return await self._beside(look, fetched, self._expressions)
@@ -326,8 +332,8 @@ class HttpCollector:
         effort = sum(compiled(expression).effort(size_bytes) for expression in expressions)
         return await asyncio.to_thread(look) if effort >= LONG_EFFORT else look()
 
-    def _got(self, fetched: Fetched, known: Known | None) -> _Got:
-        answer, document = fetched.answer, fetched.document
+    def _got(self, run: _Run, fetched: Fetched, known: Known | None) -> _Got:
+        answer, rows = fetched.answer, fetched.content.rows
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
             # An entity tag may be of the body alone (RFC 9110 8.8.3): what a header says is not remembered with it.
@@ -340,7 +346,18 @@ class HttpCollector:
                 total=total_in(None, self._source, answer) if in_header else validator.total,
             )
             return _Got(records=[], reply=reply, unchanged=validator)
-        records = records_of(document, self._source, answer)
+        records: Sequence[Any]
+        if rows is not None and run.reader is not None:
+            document = rows.envelope
+            records = Records(
+                rows.row_type,
+                rows.rows,
+                lambda: records_of(fetched.document, self._source, answer),
+                run.reader.odd,
+            )
+        else:
+            document = fetched.document
+            records = records_of(document, self._source, answer)
         reply = Reply(
             rows=len(records),
             document=document,
@@ -491,6 +508,14 @@ class HttpCollector:
             return parse_url(text)
         except ValueError as error:
             raise UrlRefused(self._client.shown(text), str(error)) from error
+
+
+def _row_reader(source: Source, row_type: RowType | None) -> RowReader | None:
+    """Reads pages as rows where nothing is looked for in the rows themselves."""
+    _, *others = page_expressions(source)
+    if not all(stands_beside(expression, source.records) for expression in others):
+        return None
+    return RowReader.of(row_type, source.records, source.limits.max_depth)
 
 
 def total_expressions(source: Source) -> tuple[str, ...]:

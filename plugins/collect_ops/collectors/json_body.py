@@ -1,22 +1,21 @@
-r"""A response body as JSON: exact, bounded in depth, and as fast as orjson. Pure.
+r"""A response body as JSON: exact, bounded in depth, and fast. Pure.
 
-orjson is the fast path and differs from what is wanted in three rare cases, which go to the standard library:
-it refuses lone surrogates (`"\ud800"` is JSON, and makes one bad row, not a bad page), it turns integers
-beyond 64 bits into floats, and it reads UTF-8 only. NaN, Infinity and numbers no double can hold are refused
-by both.
+msgspec is the fast path. It gives integers of any size and hands out every other number as it is spelled. Two rare
+cases go to the standard library: it refuses lone surrogates (`"\ud800"` is JSON, and makes one bad row, not a bad
+page), and it reads UTF-8 only. NaN and Infinity are refused by both.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import math
-import re
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+import msgspec
 import orjson
 
 from collect_ops.collectors.page import Json
+from collect_ops.kernel.json_numbers import integer, spelled
 
 
 class Unreadable(ValueError):
@@ -38,10 +37,9 @@ _NO_CHARSETS = frozenset(
 )
 _MAX_CHARSET = 40
 _BOM = b"\xef\xbb\xbf"
-_DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
-_INTEGER = re.compile(rb'(?<!["\d.eE+\-])-?\d{19,}(?!["\d.eE])')
 # orjson's words for a document that stops before its end; a test holds them.
 _AT_END = "unexpected end of data"
+_DECODER: Final = msgspec.json.Decoder(float_hook=spelled)
 
 
 def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
@@ -59,17 +57,24 @@ def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
     """
     body = raw[3:] if raw.startswith(_BOM) else raw
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if str(error).startswith(_AT_END) and body.lstrip()[:1] in (b"[", b"{"):
-            raise Truncated(str(error)) from error
+        document = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _refuse_beginning(body)
         document = _parse_slowly(body, charset)
-    else:
-        if _holds_big_integer(body):
-            document = _parse_slowly(body, charset)
     if _deeper_than(document, body, max_depth):
         raise TooDeep
     return document
+
+
+def _refuse_beginning(body: bytes) -> None:
+    # orjson alone tells the end of a document from the end of an escape.
+    if body.lstrip()[:1] not in (b"[", b"{"):
+        return
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if str(error).startswith(_AT_END):
+            raise Truncated(str(error)) from error
 
 
 def _parse_slowly(body: bytes, charset: str | None) -> Json:
@@ -77,7 +82,7 @@ def _parse_slowly(body: bytes, charset: str | None) -> Json:
         raise Unreadable("the body is empty")
     text = _decoded(body, charset or json.detect_encoding(body))
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(text, parse_constant=_no_constant, parse_float=spelled, parse_int=integer)
     except RecursionError as error:
         raise TooDeep from error
     except ValueError as error:
@@ -101,29 +106,6 @@ def _codec(charset: str) -> str:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text} is beyond what a double holds")
-    return value
-
-
-def _holds_big_integer(body: bytes) -> bool:
-    # Integers within 64 bits are exact in orjson. Longer ones have a run of 19 digits or more, and of such a
-    # run at least 4 neighbours are among every fourth byte: a quarter of the work says no for nearly every
-    # page.
-    if b"0000" not in body[::4].translate(_DIGITS_AS_ZERO):
-        return False
-    if b"0" * 19 not in body.translate(_DIGITS_AS_ZERO):
-        return False
-    return any(not -(1 << 63) <= _integer(found[0]) < (1 << 64) for found in _INTEGER.finditer(body))
-
-
-def _integer(digits: bytes) -> int:
-    # Only the size matters, and int() refuses texts of thousands of digits.
-    return int(digits[:40])
 
 
 def _deeper_than(document: Json, body: bytes, max_depth: int) -> bool:

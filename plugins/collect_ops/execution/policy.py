@@ -161,6 +161,10 @@ class ShardSums:
         host_sick: Those that failed because it answered that it cannot.
         deferred: Why shards were put back, None when none was.
         outage: Which service of ours was away, so that shards were put back; None when none was.
+        rows_landed: Rows that are in the target, or aside of it.
+        bad_rows: Rows that did not fit their columns.
+        bad_reason: Why the first of them did not, where none fitted.
+        repeated_rows: Rows that were fetched twice; None where they are not counted.
     """
 
     shards: int
@@ -179,6 +183,10 @@ class ShardSums:
     host_sick: int = 0
     deferred: str | None = None
     outage: str | None = None
+    rows_landed: int = 0
+    bad_rows: int = 0
+    bad_reason: str | None = None
+    repeated_rows: int | None = None
 
     @property
     def final(self) -> bool:
@@ -213,6 +221,8 @@ class Attempt:
         plan_error: Why planning failed, None when it did not.
         host_held: Its host's breaker is not closed.
         probe: It was not closed when the attempt was claimed: it was let through to see.
+        max_bad_share: Share of its rows that may be bad.
+        max_repeated_rows: Rows that may be fetched twice; None for any number.
     """
 
     planned: bool
@@ -224,6 +234,8 @@ class Attempt:
     plan_error: dict[str, Any] | None
     host_held: bool = False
     probe: bool = False
+    max_bad_share: float = 1.0
+    max_repeated_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,16 +375,49 @@ def _plan_failed(
     return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
 
 
+#: Bad rows that say something about a source: of three rows one is a third.
+TELLING_BAD_ROWS = 10
+
+
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
+    if sums.bad_rows and not sums.rows_landed:
+        first = f"; the first: {sums.bad_reason}" if sums.bad_reason else ""
+        reason = f"none of {sums.bad_rows:,} rows fits the target's columns{first}"
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:_MAX_REASON_CHARS])
+    lacks = [
+        text for text in (_unequal(attempt, sums), _bad(attempt, sums), _repeated(attempt, sums)) if text
+    ]
+    return Outcome(
+        status=TaskStatus.PARTIAL if lacks else TaskStatus.COMPLETED, reason="; ".join(lacks) or None
+    )
+
+
+_MAX_REASON_CHARS = 1000
+
+
+def _bad(attempt: Attempt, sums: ShardSums) -> str | None:
+    rows = sums.bad_rows + sums.rows_landed
+    if sums.bad_rows < TELLING_BAD_ROWS or sums.bad_rows <= attempt.max_bad_share * rows:
+        return None
+    return f"{sums.bad_rows:,} of {rows:,} rows are bad, max_bad_share is {attempt.max_bad_share:g}"
+
+
+def _repeated(attempt: Attempt, sums: ShardSums) -> str | None:
+    allowed = attempt.max_repeated_rows
+    if allowed is None or not sums.repeated_rows or sums.repeated_rows <= allowed:
+        return None
+    return f"{sums.repeated_rows:,} rows were fetched twice, max_repeated_rows is {allowed:,}"
+
+
+def _unequal(attempt: Attempt, sums: ShardSums) -> str | None:
+    """How the rows do not add up to what the source named; None when they do."""
     named = attempt.named_total if attempt.named_total is not None else sums.source_total
     if named is not None and named != sums.rows_fetched:
-        reason = f"the source named {named:,} rows, {sums.rows_fetched:,} were fetched"
-        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
+        return f"the source named {named:,} rows, {sums.rows_fetched:,} were fetched"
     if sums.mismatch is not None:
         shard, many, fetched = (sums.mismatch[name] for name in ("shard", "named", "fetched"))
-        reason = f"shard {shard}: the source named {many:,} rows, {fetched:,} were fetched"
-        return Outcome(status=TaskStatus.PARTIAL, reason=reason)
-    return Outcome(status=TaskStatus.COMPLETED)
+        return f"shard {shard}: the source named {many:,} rows, {fetched:,} were fetched"
+    return None
 
 
 def _lost(attempt: Attempt, sums: ShardSums, loss: Loss | None) -> Outcome:

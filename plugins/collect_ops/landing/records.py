@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from operator import methodcaller
 from typing import Final
 
-import orjson
-
+from collect_ops.kernel.json_text import Unwritable, ascii_json, json_bytes
 from collect_ops.landing.model import Json
 from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails, PageWork
 from collect_ops.sources.model import Column
@@ -48,7 +46,7 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
     field = field_of(name, column)
     if field is not None:
         return methodcaller("get", field)
-    expression = Expression(column.path or name, work=RECORD_WORK, shared=work)
+    expression = Expression(column.path or name, work=RECORD_WORK, shared=work, exact=True)
 
     def search(record: Json) -> Json:
         try:
@@ -62,30 +60,27 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
 
 
 def json_text(value: Json) -> str:
-    """A value as compact JSON. Integers beyond 64 bit keep every digit."""
+    """A value as compact JSON, its numbers as they are spelled.
+
+    Raises:
+        RowFault: It holds a lone surrogate, which UTF-8 cannot, or nests too deeply.
+    """
     try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        # orjson refuses integers beyond 64 bit, deep nesting and lone surrogates; what of that is not a row
-        # is found when the text is encoded.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json_bytes(value).decode()
+    except Unwritable as error:
+        raise RowFault(str(error)) from error
 
 
 def canonical(record: Json) -> bytes:
-    """A record as canonical JSON: keys sorted, no blanks, UTF-8.
+    """A record as canonical JSON: keys sorted, no blanks, UTF-8, numbers as they are spelled.
 
     Raises:
-        RowFault: It holds a lone surrogate, which UTF-8 cannot.
+        RowFault: It holds a lone surrogate, which UTF-8 cannot, or nests too deeply.
     """
     try:
-        return orjson.dumps(record, None, orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
-        text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        surrogate = f"\\u{ord(text[error.start]):04x}"
-        raise RowFault(f"a text holds a lone surrogate ({surrogate}), which is not a character") from error
+        return json_bytes(record, sort_keys=True)
+    except Unwritable as error:
+        raise RowFault(str(error)) from error
 
 
 def holds_nul(canonical_json: bytes) -> bool:
@@ -95,5 +90,5 @@ def holds_nul(canonical_json: bytes) -> bool:
 
 def ascii_text(record: Json, limit: int = MAX_ROW_CHARS) -> str:
     """A record as JSON in ASCII, so that any database and terminal takes it; cut at `limit` characters."""
-    text = json.dumps(record, separators=(",", ":"))
+    text = ascii_json(record)
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -130,8 +130,16 @@ def _land_staged(
         for name in columns
         if name not in layout.key
     )
+    same_key = joined(
+        (sql.SQL("landed.{0} = chosen.{0}").format(sql.Identifier(name)) for name in layout.key), " AND "
+    )
     return template("merge_staged").format(
-        target=target, staging=staging, columns=names(columns), key=names(layout.key), changes=changes
+        target=target,
+        staging=staging,
+        columns=names(columns),
+        key=names(layout.key),
+        same_key=same_key,
+        changes=changes,
     )
 
 

@@ -10,6 +10,7 @@ import unicodedata
 from datetime import UTC, datetime
 from functools import cache
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from zoneinfo import ZoneInfo
 
 from croniter import croniter  # type: ignore[import-untyped]
 
@@ -54,6 +55,9 @@ _PLAIN_TYPES = (
     "jsonb",
 )
 COLUMN_TYPES = (*_PLAIN_TYPES, "numeric(p)", "numeric(p,s)", "varchar", "varchar(n)")
+#: Types whose values are moments, days or times of day.
+TIME_TYPES = frozenset({"date", "time", "timestamp", "timestamptz"})
+TIME_FORMATS = ("iso", "epoch_s", "epoch_ms", "epoch_us", "postgresql")
 _SYNONYMS = {
     "bool": "boolean",
     "int2": "smallint",
@@ -218,6 +222,32 @@ def _sized_type(sized: re.Match[str]) -> str | None:
     if scale is None:
         return f"numeric({size})"
     return f"numeric({size},{int(scale)})" if int(scale) <= size else None
+
+
+@cache
+def time_format_problem(text: str) -> str | None:
+    """Why a text does not say how times are spelled."""
+    if text in TIME_FORMATS:
+        return None
+    if "%" not in text:
+        return f"must be one of {', '.join(TIME_FORMATS)}, or a pattern of strptime such as %d/%m/%Y"
+    try:
+        datetime.strptime(_ANY_DAY.strftime(text), text)  # noqa: DTZ007 - only whether it can be read
+    except ValueError as error:
+        return f"is no pattern of strptime: {error}"
+    return None
+
+
+@cache
+def time_zone_problem(name: str) -> str | None:
+    """Why a text names no time zone."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
+        return "is no time zone's name; one is Europe/Berlin, another UTC"
+    except KeyError:
+        return "is no time zone of the database of time zones; one is Europe/Berlin, another UTC"
+    return None
 
 
 def entry_point_problem(text: str) -> str | None:
