@@ -218,8 +218,8 @@ class Lander:
                 return written
         async with connection.transaction():
             await connection.execute(statements.prepare)
-            await _send(connection, statements.copy_staging, body.text)
-            return await self._land_staged(connection, statements, origin)
+            staged = await _send(connection, statements.copy_staging, body.text)
+            return await self._land_staged(connection, statements, origin, staged)
 
     async def _write_row_by_row(
         self,
@@ -256,7 +256,8 @@ class Lander:
                 await _send(connection, statements.copy_texts, b"".join(lines))
                 await connection.execute(statements.cast)
                 found = await (await connection.execute(statements.faults)).fetchall()
-                return await self._land_staged(connection, statements, origin), list(found)
+                staged = len(lines) - len(found)
+                return await self._land_staged(connection, statements, origin, staged), list(found)
         except errors.ProgramLimitExceeded as error:
             if len(lines) == 1:
                 fault = {"ordinal": ordinals[0], "column_name": None, "message": error.diag.message_primary}
@@ -267,21 +268,23 @@ class Lander:
         return _Written(first.rows + second.rows, first.repeated + second.repeated), [*faults, *more]
 
     async def _land_staged(
-        self, connection: AsyncConnection, statements: Statements, origin: Origin
+        self, connection: AsyncConnection, statements: Statements, origin: Origin, staged: int
     ) -> _Written:
         try:
             if not self._merges:
                 return _Written((await connection.execute(statements.land_staged)).rowcount)
-            counts = await connection.execute(statements.land_staged, {"since": origin.landed_since})
-            row = await counts.fetchone()
+            landing = await connection.execute(statements.land_staged, {"since": origin.landed_since})
         except errors.DeadlockDetected as error:
             raise LandingCollision(self._layout.table, str(error)) from error
         except errors.ProgramLimitExceeded:
             raise  # a single row, which is found by casting them one by one
         except _DOES_NOT_FIT as error:
             raise LandingRefused(self._layout.table, str(error)) from error
-        assert row is not None  # noqa: S101 - counts are one row
-        return _Written(row["written"], row["repeated"])
+        counts = await (await connection.execute(statements.counted)).fetchone()
+        assert counts is not None  # noqa: S101 - counts are one row
+        # Of equal keys within the page one was chosen, and that was written or left.
+        doubles = staged - landing.rowcount - counts["skipped"]
+        return _Written(landing.rowcount, counts["repeated"] + doubles)
 
     def _bad_row(self, page: LandingPage, fault: Mapping[str, Any]) -> BadRow:
         ordinal, column = fault["ordinal"], fault["column_name"]

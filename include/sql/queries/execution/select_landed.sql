@@ -1,5 +1,5 @@
--- What an attempt that is under way has landed, and by which declaration: for counting what it fetched twice before settling
--- locks the task. Nothing changes meanwhile once `final` is true: no shard of it can land. Primary keys.
+-- What an attempt that is under way has landed, and by which declaration: for counting what it fetched twice before
+-- settling locks the task. Nothing changes meanwhile once `final` is true: no shard of it can land. Primary keys.
 SELECT
     encode(v.hash, 'hex') AS version, v.format,
     coalesce(v.declared, v.definition) AS definition,

@@ -294,17 +294,21 @@ async def test_pages_with_the_same_keys_in_opposite_orders_do_not_deadlock(
     task = new_task()
     forward = [{"id": i, "v": "x" * 50} for i in range(3000)]
 
-    async def collide(connection: AsyncConnection, records: list[dict[str, Any]], shard: int) -> None:
+    async def collide(connection: AsyncConnection, records: list[dict[str, Any]], shard: int) -> int:
         lander = Lander(source)
-        for minute in range(5):
+        landed = [
             await land(connection, lander, a_page(records, minute=minute), task, shard=shard)
+            for minute in range(5)
+        ]
+        return sum(each.rows_repeated for each in landed)
 
     second = await connect_async(landing_dsn)
     try:
-        await asyncio.gather(collide(writer, forward, 0), collide(second, forward[::-1], 1))
+        repeated = await asyncio.gather(collide(writer, forward, 0), collide(second, forward[::-1], 1))
     finally:
         await second.close()
     assert [row["id"] for row in rows(db)] == list(range(3000))
+    assert sum(repeated) == 2 * 5 * 3000 - 3000, "exact, although both land the same keys at the same time"
 
 
 async def test_transactions_that_wait_for_each_others_pages_end_with_one_to_repeat(
