@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from typing import Any, Final, Protocol, Self, overload
 
 import msgspec
@@ -52,7 +51,7 @@ class RowType(Protocol):
 
     Attributes:
         struct: The msgspec struct of a row.
-        fields: The fields that every record has.
+        fields: The declared fields, which are null where a record lacks them.
     """
 
     struct: type
@@ -275,14 +274,14 @@ class Content:
 
 
 def values_of(records: Sequence[Json], field: str) -> list[Json]:
-    """What records have in a field, whether they were parsed or read as rows.
+    """What records have in a field, None where they lack it; the same whether they were parsed or read as rows.
 
     Raises:
-        LookupError, TypeError: One of them has no such field.
+        AttributeError: One of them is no object.
     """
     if isinstance(records, Records) and field in records.row_type.fields:
         return records.row_type.column(records.rows, field)
-    return list(map(itemgetter(field), records))
+    return [record.get(field) for record in records]
 
 
 def text_of(records: Sequence[Json], row_type: RowType | None) -> bytes:
@@ -299,16 +298,15 @@ def text_of(records: Sequence[Json], row_type: RowType | None) -> bytes:
         if records.encoded is not None:
             return records.encoded.text
         records = records.parsed()
-    if row_type is not None:
+    if row_type is not None and all(isinstance(record, dict) for record in records):
         fields = frozenset(row_type.fields)
-        if all(isinstance(record, dict) and fields <= record.keys() for record in records):
-            return json_bytes([_as_row(record, row_type.fields, fields) for record in records])
+        return json_bytes([_as_row(record, row_type.fields, fields) for record in records])
     return json_bytes(records)
 
 
 def _as_row(record: dict[str, Json], names: Sequence[str], fields: frozenset[str]) -> list[Json]:
     """A record as `RowType.encoded` has it."""
-    row = ["", *(record[name] for name in names)]
+    row = ["", *map(record.get, names)]
     extra = {name: value for name, value in record.items() if name not in fields}
     return [*row, json_bytes(extra, sort_keys=True).decode()] if extra else row
 

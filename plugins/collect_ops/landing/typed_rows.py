@@ -31,13 +31,15 @@ _NOT_READ: Final = ("json",)
 #: Undeclared fields of a source at most; with more, its pages are read as records.
 _MAX_EXTRA: Final = 200
 _ABSENT: Final = msgspec.Raw(b"")
+#: A declared field that a record lacks is null.
+_MISSING: Final = msgspec.Raw(b"null")
 
 
 class RowType:
     """The struct of a target's rows.
 
     Args:
-        fields: Where a record has each column's value, in the order of the columns.
+        fields: Where a record has each column's value, in the order of the columns; null where it lacks the field.
         types: The columns' types.
         extra: Undeclared fields that records may have; they go into `_extra`.
     """
@@ -69,7 +71,11 @@ class RowType:
         # No server can know this name, so no record has the field, and every row begins with the mark.
         mark = ("mark", str, msgspec.field(default="", name=f"mark {secrets.token_hex(8)}"))
         columns = [
-            (name, _value_type(type_), msgspec.field(name=field))
+            (
+                name,
+                _value_type(type_),
+                msgspec.field(default=_MISSING if _is_raw(type_) else None, name=field),
+            )
             for name, field, type_ in zip(self._names, self.fields, self._types, strict=True)
         ]
         extra = [
