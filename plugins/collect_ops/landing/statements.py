@@ -87,6 +87,7 @@ class Statements:
         stems = [f"landing_{layout.digest}{ending}" for ending in ("", "_text", "_fault")]
         staging, texts, faults = (sql.Identifier(_TEMPORARY, stem) for stem in stems)
         counters = {name: f"{stems[0]}_{name}" for name in ("repeated", "skipped")}
+        counting = [_reset(counters)] if layout.disposition is Disposition.MERGE else []
         by_name = {column.name: column for column in layout.columns}
         typed = definitions(by_name[name] for name in columns)
         untyped = definitions(TableColumn(name=name, type="text") for name in columns)
@@ -95,7 +96,7 @@ class Statements:
         composed: dict[str, sql.Composed] = {
             "copy": _copy(target, columns, copy_options),
             "clear": template("clear_shard").format(target=target),
-            "prepare": joined([_prepare(stems[0], typed), _reset(counters)], "; "),
+            "prepare": joined([_prepare(stems[0], typed), *counting], "; "),
             "copy_staging": _copy(staging, columns, copy_options),
             "land_staged": _land_staged(layout, target, staging, columns, counters),
             "counted": template("select_counted").format(

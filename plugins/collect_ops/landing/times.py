@@ -132,8 +132,15 @@ def _iso(value: Json, column: Column, zone: tzinfo) -> str:
     found = _ISO["datetime"].fullmatch(shape)
     has_offset = found is not None and found["offset"] is not None
     if column.type == "timestamptz":
-        return value if has_offset else f"{text} {column.timezone}"
+        return value if has_offset else _with_offset(text, zone)
     return _written(_read(datetime.fromisoformat, text), column.type, zone) if has_offset else value
+
+
+def _with_offset(text: str, zone: tzinfo) -> str:
+    """A time with the offset that its zone has then: PostgreSQL knows other names of zones than Python."""
+    local = _read(datetime.fromisoformat, text).replace(microsecond=0, tzinfo=zone)
+    offset = local.isoformat()[len("0000-00-00T00:00:00") :]
+    return f"{text}{offset}" if len(text) > len("0000-00-00") else f"{text}T00:00:00{offset}"
 
 
 def _by_pattern(value: Json, pattern: str, kind: str, zone: tzinfo) -> str:

@@ -30,6 +30,9 @@ _FRACTIONS: Final = ("numeric", "real", "double precision")
 _NOT_READ: Final = ("json",)
 #: Undeclared fields of a source at most; with more, its pages are read as records.
 _MAX_EXTRA: Final = 200
+# Every row pays for each field that it might have: a source that makes up fields is better read as records.
+_SPARSE: Final = 2
+_SPARE: Final = 8
 _ABSENT: Final = msgspec.Raw(b"")
 #: A declared field that a record lacks is null.
 _MISSING: Final = msgspec.Raw(b"null")
@@ -90,15 +93,18 @@ class RowType:
         """The row type that takes the undeclared fields of records as well; None when it is this one.
 
         Raises:
-            ValueError: There are too many of them, or one has a name that msgspec does not take.
+            ValueError: There are too many of them, most records lack most of them, or one has a name that msgspec
+                does not take.
         """
-        names = set().union(*(record for record in records if isinstance(record, dict)))
-        new = names.difference(self.fields, self.extra)
+        objects = [record for record in records if isinstance(record, dict)]
+        new = set().union(*objects).difference(self.fields, self.extra)
         if not new:
             return None
-        if len(self.extra) + len(new) > _MAX_EXTRA:
-            raise ValueError(f"more than {_MAX_EXTRA} undeclared fields")
-        return type(self)(self.fields, self._types, (*self.extra, *new))
+        names = (*self.extra, *new)
+        usual = sum(map(len, objects)) / len(objects)
+        if len(names) > _MAX_EXTRA or len(self.fields) + len(names) > _SPARSE * usual + _SPARE:
+            raise ValueError(f"{len(names)} undeclared fields, of which most records lack most")
+        return type(self)(self.fields, self._types, names)
 
     def encoded(self, rows: Sequence[Row]) -> EncodedRows | None:
         """See `content.RowType.encoded`."""

@@ -329,8 +329,8 @@ class Column(Declaration):
     path: Expression | None = None
     """JMESPath of the value within a record; the field of the column's name when not given."""
     format: TimeFormat = "postgresql"
-    """For dates and times, how the source spells them: iso (ISO 8601, RFC 3339), epoch_s, epoch_ms, epoch_us, a pattern
-    of strptime such as %d/%m/%Y, or postgresql (whatever PostgreSQL reads)."""
+    """For dates and times, how the source spells them: iso (ISO 8601, RFC 3339; what a file means by leaving it out),
+    epoch_s, epoch_ms, epoch_us, a pattern of strptime such as %d/%m/%Y, or postgresql (whatever PostgreSQL reads)."""
     timezone: Annotated[TimeZone | None, Since(format=3)] = None
     """For dates and times: the zone of a time without an offset, and the one in which a column without offsets tells
     a time that has one; UTC when not given."""

@@ -71,7 +71,15 @@ def test_an_offset_that_would_be_dropped_is_refused_unless_a_zone_says_whose_tim
 
 def test_a_text_without_an_offset_is_of_the_columns_zone() -> None:
     berlin = a_column("timestamptz", timezone="Europe/Berlin")
-    assert written(berlin, "2024-07-01T01:30:00") == "2024-07-01T01:30:00 Europe/Berlin"
+    assert written(berlin, "2024-07-01T01:30:00") == "2024-07-01T01:30:00+02:00"
+    assert written(berlin, "2024-01-01 01:30:00.123456789") == "2024-01-01 01:30:00.123456789+01:00"
+    assert written(berlin, "2024-07-01") == "2024-07-01T00:00:00+02:00"
+    assert written(berlin, "20240701") == "20240701T00:00:00+02:00"
+    assert (
+        written(a_column("timestamptz", timezone="Etc/GMT+1"), "20240701T013000") == "20240701T013000-01:00"
+    )
+    with pytest.raises(TimeUnusable):
+        written(berlin, "2024-02-30T01:30:00")
     assert written(berlin, "2024-07-01T01:30:00Z") == "2024-07-01T01:30:00Z"
 
 

@@ -298,6 +298,10 @@ def test_too_many_or_unspeakable_fields_are_not_learnt() -> None:
         reader = RowReader.of(encoder.row_type, "@", 64)
         assert reader is not None
         assert not reader.learn([record])
+    made_up = [{f"f{number}": 1} for number in range(50)]
+    reader = RowReader.of(encoder.row_type, "@", 64)
+    assert reader is not None
+    assert not reader.learn(made_up)
 
 
 def test_a_bad_body_is_refused_as_ever() -> None:
