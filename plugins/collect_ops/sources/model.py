@@ -334,7 +334,7 @@ class Column(Declaration):
     timezone: Annotated[TimeZone | None, Since(format=3)] = None
     """For dates and times: the zone of a time without an offset, and the one in which a column without offsets tells
     a time that has one; UTC when not given."""
-    null_if: Annotated[tuple[Scalar, ...], Since(format=3)] = ()
+    null_if: Annotated[tuple[Scalar, ...], Field(max_length=100), Since(format=3)] = ()
     """Values that mean that there is none, such as "" or "N/A"."""
 
 

@@ -233,7 +233,7 @@ def time_format_problem(text: str) -> str | None:
         return f"must be one of {', '.join(TIME_FORMATS)}, or a pattern of strptime such as %d/%m/%Y"
     try:
         datetime.strptime(_ANY_DAY.strftime(text), text)  # noqa: DTZ007 - only whether it can be read
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # re.error: a directive that stands in it twice
         return f"is no pattern of strptime: {error}"
     return None
 

@@ -33,7 +33,7 @@ def test_columns_that_every_table_has_are_refused(tmp_path: Path, name: str) -> 
     assert "PostgreSQL" in faults_of(a_file(tmp_path, {name: {"type": "text"}}))[f"target.columns.{name}"]
 
 
-@pytest.mark.parametrize("format_", ["epoch", "ISO", "", "yyyy-mm-dd", "%", "%Q", "%d/%m/%"])
+@pytest.mark.parametrize("format_", ["epoch", "ISO", "", "yyyy-mm-dd", "%", "%Q", "%d/%m/%", "%d %d"])
 def test_formats_that_say_nothing_are_refused(tmp_path: Path, format_: str) -> None:
     assert "target.columns.at.format" in faults_of(
         a_file(tmp_path, {"at": {"type": "date", "format": format_}})
