@@ -335,9 +335,9 @@ def _is_short(source: Source, page: Page) -> bool:
 
 def _shared(first: Page, second: Page) -> int:
     """Rows of the second page that the first held."""
-    from collect_ops.landing.records import json_text
+    from collect_ops.kernel.json_text import ascii_json
 
-    return (Counter(map(json_text, first.records)) & Counter(map(json_text, second.records))).total()
+    return (Counter(map(ascii_json, first.records)) & Counter(map(ascii_json, second.records))).total()
 
 
 async def _check_types(

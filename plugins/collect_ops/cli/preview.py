@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from collect_ops.cli.connections import endpoint_of
+from collect_ops.kernel.json_numbers import SpelledNumber
 from collect_ops.sources.model import CountShards, OffsetPaging, PagePaging, RequestTotal, Source
 
 if TYPE_CHECKING:
@@ -183,4 +184,6 @@ def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, SpelledNumber):
+        return value.text
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value

@@ -144,7 +144,7 @@ def _check_file(path: Path, params: Mapping[str, str] | None, *, as_json: bool) 
 
 
 def _told(reading: ChangedReading) -> str:
-    keep = f"declare {reading.keep} to keep that"
+    keep = f"declare {'null' if reading.keep is None else reading.keep} to keep that"
     return f"{reading.field} is {reading.value} now; before 0.2.0 {reading.before} ({keep})"
 
 

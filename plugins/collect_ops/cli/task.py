@@ -362,6 +362,10 @@ def line(progress: Progress) -> str:
         parts.append(f"{progress.unchanged_rows:,} rows unchanged ({progress.unchanged_pages:,} pages)")
     if progress.bad_rows:
         parts.append(f"{progress.bad_rows:,} bad rows")
+    if progress.repeated_rows:
+        parts.append(f"{progress.repeated_rows:,} rows fetched twice")
+    elif progress.repeated_unknown and progress.rows_landed:
+        parts.append("rows fetched twice: not counted")
     if progress.reason:
         parts.append(progress.reason)
     return " · ".join(parts)

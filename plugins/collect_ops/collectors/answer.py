@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from collect_ops.collectors import json_body
 from collect_ops.collectors.conditions import described, first_met
+from collect_ops.collectors.content import Content, ShardReader
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
     CollectorError,
@@ -230,6 +231,12 @@ def document_if_any(answer: Answer, source: Source) -> Json:
         return None  # the refusal is the error, whatever its body is
 
 
+def content_of(answer: Answer, source: Source, reader: ShardReader | None = None) -> Content:
+    """The body, read as rows where there is a reader for it; else parsed, with the errors of `document_of`."""
+    reader = None if answer.status in (204, 205, 304) else reader
+    return Content(answer.body, lambda: document_of(answer, source), reader)
+
+
 async def beside(look: Callable[[], T], answer: Answer, expressions: Iterable[str]) -> T:
     """What is looked for in an answer, in a thread when the expressions may take long."""
     size_bytes = len(answer.body)
@@ -343,7 +350,7 @@ def counted_in(document: Json, source: Source, answer: Answer) -> NamedTotal:
     return total_of(value, declared, where=where, quote=answer.quote)
 
 
-def selected(records: list[Any], source: Source, shown: str) -> list[Any]:
+def selected(records: Sequence[Any], source: Source, shown: str) -> Sequence[Any]:
     """What a source keeps of a page's records.
 
     Raises:

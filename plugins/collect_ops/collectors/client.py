@@ -22,8 +22,8 @@ from collect_ops import __version__
 from collect_ops.collectors.answer import (
     Answer,
     beside,
+    content_of,
     document_if_any,
-    document_of,
     later,
     refusal,
     unfinished,
@@ -31,6 +31,7 @@ from collect_ops.collectors.answer import (
 from collect_ops.collectors.bodies import read_beginning, read_body, read_whole
 from collect_ops.collectors.conditional import fingerprint
 from collect_ops.collectors.conditions import body_expressions, named_statuses
+from collect_ops.collectors.content import Content, ShardReader
 from collect_ops.collectors.credentials import Credentials
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
@@ -122,13 +123,18 @@ class Fetched:
 
     Args:
         answer: The response.
-        document: Its body as JSON; None where it has none.
+        content: Its body.
         attempts: 1, and one more for each request that failed before.
     """
 
     answer: Answer
-    document: Json
+    content: Content
     attempts: int
+
+    @property
+    def document(self) -> Json:
+        """The body as JSON."""
+        return self.content.document
 
 
 class _Timed:
@@ -188,6 +194,7 @@ class HttpClient:
         self._credentials = Credentials.of(source, endpoint, secrets=ask.secrets if ask else ())
         # Refusals whose bodies a condition may look at.
         self._later_statuses = named_statuses(source.retry_when)
+        self._later_by_body = bool(body_expressions(source.retry_when))
         self._read_whole = self._later_statuses | named_statuses(source.end)
         self._base = parse_url(endpoint.base_url)
         self._who = (source.auth.type.value, endpoint.login or "")
@@ -231,8 +238,12 @@ class HttpClient:
             await self._session.close()
             self._session = None
 
-    async def fetch(self, call: Call) -> Fetched:
+    async def fetch(self, call: Call, reader: ShardReader | None = None) -> Fetched:
         """The answer to a call, tried again within the source's `retries` when it fails for now.
+
+        Args:
+            call: The request.
+            reader: Reads the body as rows; None parses it.
 
         Raises:
             CollectorError: One of its subclasses says what is wrong.
@@ -242,7 +253,7 @@ class HttpClient:
         while True:
             attempt += 1
             try:
-                return replace(await self._exchange(call), attempts=attempt)
+                return replace(await self._exchange(call, reader), attempts=attempt)
             except HostHeld:
                 raise
             except CollectorError as error:
@@ -259,13 +270,13 @@ class HttpClient:
                     self._on_retry(notice)
             await self._gate.rest(wait_s)
 
-    async def _exchange(self, call: Call) -> Fetched:
+    async def _exchange(self, call: Call, reader: ShardReader | None) -> Fetched:
         """One attempt, in its turn: the request, its redirects, and a success read to its end."""
         async with self._gate.turn(self.shown(call.url)) as turn:
             try:
                 # Before anybody is told of an error: the gate keeps its text.
                 with self.masking():
-                    return await self._understood(call, await self._answered(call, turn))
+                    return await self._understood(call, await self._answered(call, turn), reader)
             except HostHeld:
                 raise
             except CollectorError as error:
@@ -274,7 +285,7 @@ class HttpClient:
                     raise held from error
                 raise
 
-    async def _understood(self, call: Call, answer: Answer) -> Fetched:
+    async def _understood(self, call: Call, answer: Answer, reader: ShardReader | None) -> Fetched:
         """A success with its document, unless it says "later".
 
         Raises:
@@ -287,14 +298,16 @@ class HttpClient:
             raise refusal(answer, source, now)
         is_empty = answer.status == 202 and not answer.body.strip()
         try:
-            document = None if is_empty else document_of(answer, source)
+            content = Content(b"", lambda: None) if is_empty else content_of(answer, source, reader)
         except CollectorError:
             await self._refuse_later(answer, None, now)  # what says "later" need not be JSON
             raise
-        await self._refuse_later(answer, document, now)
-        if (error := unfinished(answer, document, source, now, page=call.page)) is not None:
+        await self._refuse_later(answer, content.document if self._later_by_body else None, now)
+        if answer.status == 202 and (
+            error := unfinished(answer, content.document, source, now, page=call.page)
+        ):
             raise error
-        return Fetched(answer=answer, document=document, attempts=1)
+        return Fetched(answer=answer, content=content, attempts=1)
 
     async def _refuse_later(self, answer: Answer, document: Json, now: datetime) -> None:
         if not self._source.retry_when:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,6 +32,7 @@ from collect_ops.collectors.conditional import (
     last_modified_of,
 )
 from collect_ops.collectors.conditions import body_expressions
+from collect_ops.collectors.content import Content, Records, RowReader, RowType, ShardReader, stands_beside
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.ends import NOTHING_THERE, Ends
 from collect_ops.collectors.errors import (
@@ -97,6 +98,7 @@ class HttpCollector:
         requests_per_s: Requests a second at most; None takes the source's.
         on_retry: Told of every request that is tried again.
         gate: Gives out turns at the host; None: of this collector alone, within concurrency and requests_per_s.
+        row_type: What pages are read as, where their records are simply the objects of a list; None parses them.
 
     Raises:
         CredentialsMissing: The connection lacks what the source's authentication needs.
@@ -112,14 +114,16 @@ class HttpCollector:
         requests_per_s: float | None = None,
         on_retry: Callable[[RetryNotice], None] | None = None,
         gate: Gate | None = None,
+        row_type: RowType | None = None,
     ) -> None:
         self._source = source
         self._request = request
         self._base_url = endpoint.base_url.rstrip("/")
         self._pager = pager_for(source)
         self._expressions = page_expressions(source)
-        self._prints = PagePrints(source)
+        self._prints = PagePrints(source, row_type)
         self._ends = Ends(source)
+        self._reader = _row_reader(source, row_type)
         self._ahead: set[asyncio.Task[Page | None]] = set()
         self._client = HttpClient(
             source,
@@ -263,7 +267,12 @@ class HttpCollector:
             stays so.
         """
         run = Walk(
-            span=span, request=request or self._request, recall=recall, start_over=start_over, scope=scope
+            span=span,
+            request=request or self._request,
+            recall=recall,
+            reader=None if self._reader is None else ShardReader(self._reader),
+            start_over=start_over,
+            scope=scope,
         )
         if position is not None:
             run.go_on_from(position)
@@ -355,7 +364,7 @@ class HttpCollector:
             if by_token and run.start_over and not run.complete:
                 raise ResumeRefused(answer.shown, answer.status, number) from error
             if self._ends.refuses(answer) or (number > 0 and run.complete):
-                return Fetched(answer=answer, document=None, attempts=1)
+                return Fetched(answer=answer, content=Content(b"", lambda: None), attempts=1)
             if number == 0 or answer.status not in NOTHING_THERE:
                 raise
             words = words_of(answer)
@@ -376,7 +385,7 @@ class HttpCollector:
         """What a page holds, and where paging goes on; in a thread what may take long."""
 
         def look() -> Looked:
-            got = self._got(fetched, known)
+            got = self._got(run, fetched, known)
             step = self._step(run, position, got)
             sent = len(range(got.reply.rows)[step.first : step.stop])
             if got.unchanged or step.discard:
@@ -396,8 +405,8 @@ class HttpCollector:
 
         return await beside(look, fetched.answer, self._expressions)
 
-    def _got(self, fetched: Fetched, known: Known | None) -> Got:
-        answer, document = fetched.answer, fetched.document
+    def _got(self, run: Walk, fetched: Fetched, known: Known | None) -> Got:
+        answer, rows = fetched.answer, fetched.content.rows
         validator = None if known is None else known.validator
         if answer.status == 304 and validator is not None:
             # An entity tag may be of the body alone (RFC 9110 8.8.3): what a header says is not remembered with it.
@@ -413,9 +422,18 @@ class HttpCollector:
             return Got(records=[], reply=reply, named=named, unchanged=validator)
         if answer.status >= 400:
             return Got(records=[], reply=Reply(rows=0, url=answer.url, shown=answer.shown), ended=True)
+        document = fetched.document if rows is None else rows.envelope
         named = total_in(document, self._source, answer)
         ended = self._ends.closes(answer, document)
-        records = records_of(document, self._source, answer, named, ended=ended)
+
+        def parsed() -> list[Any]:
+            return records_of(fetched.document, self._source, answer, named, ended=ended)
+
+        records: Sequence[Any]
+        if rows is None or run.reader is None:
+            records = parsed()
+        else:
+            records = Records(rows.row_type, rows.rows, parsed, run.reader.odd)
         reply = Reply(
             rows=len(records),
             document=document,
@@ -598,6 +616,16 @@ class HttpCollector:
             return parse_url(text)
         except ValueError as error:
             raise UrlRefused(self._client.shown(text), str(error)) from error
+
+
+def _row_reader(source: Source, row_type: RowType | None) -> RowReader | None:
+    """Reads pages as rows where nothing is looked for in the rows themselves."""
+    _, *others = page_expressions(source)
+    if source.select is not None or not all(
+        stands_beside(expression, source.records) for expression in others
+    ):
+        return None
+    return RowReader.of(row_type, source.records, source.limits.max_depth)
 
 
 def total_expressions(source: Source) -> tuple[str, ...]:

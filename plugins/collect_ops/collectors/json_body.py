@@ -1,27 +1,28 @@
-r"""A response body as JSON: exact, bounded in depth, and as fast as orjson. Pure.
+r"""A response body as JSON: exact, bounded in depth, and fast. Pure.
 
-orjson is the fast path. What it refuses is read by the standard library, so that one value never costs a page:
+msgspec is the fast path. It gives integers of any size and hands out every other number as it is spelled. What it
+refuses is read by the standard library, so that one value never costs a page:
 
-* NaN, Infinity and numbers that no double holds are `OddNumber`, which no JSON writer takes;
+* NaN and Infinity are `OddNumber`, which no JSON writer takes;
 * a byte that is not UTF-8 is a lone surrogate (`\udce9` for 0xE9), as is a lone surrogate that was spelled out;
 * control characters within texts are read as they stand;
 * what keeps a browser from running the body as a script (`)]}'`, `for(;;);`) is left out.
 
-The first two end as one bad row, if they stand in a row. Integers beyond 64 bits, which orjson turns into floats, are
-read by the standard library too, with every digit.
+The first two end as one bad row, if they stand in a row.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import math
 import re
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import orjson
 
 from collect_ops.collectors.page import Json
+from collect_ops.kernel.json_numbers import integer, spelled
 from collect_ops.kernel.odd_number import OddNumber
 
 
@@ -46,8 +47,6 @@ _MAX_CHARSET = 40
 # Of these one wrong byte is one wrong character.
 _JSONS_OWN = frozenset({"utf-8", "ascii"})
 _BOM = b"\xef\xbb\xbf"
-_DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
-_INTEGER = re.compile(rb'(?<!["\d.eE+\-])-?\d{19,}(?!["\d.eE])')
 # orjson's words for a document that stops before its end, and the standard library's; tests hold them.
 _AT_END = "unexpected end of data"
 _UNTERMINATED = "Unterminated string"
@@ -58,9 +57,8 @@ _CUT_NUMBER = re.compile(r"\.|[eE][+-]?|-")
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # What stands before a body so that no browser runs it as a script.
 _GUARD = re.compile(rb"\s*(?:\)\]\}'?,?|(?:while|for)\s*\((?:1|;;)\)\s*;?|&&&START&&&|\{\}\s*&&)\s*")
-# Python's int() takes no more digits.
-_MOST_DIGITS = 4300
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)
+_DECODER: Final = msgspec.json.Decoder(float_hook=spelled)
 
 
 def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
@@ -78,17 +76,13 @@ def parse(raw: bytes, *, max_depth: int, charset: str | None = None) -> Json:
     """
     body = raw[3:] if raw.startswith(_BOM) else raw
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if str(error).startswith(_AT_END) and _begins_json(body):
-            raise Truncated(str(error)) from error
+        document = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _refuse_beginning(body)
         guard = _GUARD.match(body)
         if guard is not None:
             return parse(body[guard.end() :], max_depth=max_depth, charset=charset)
         document = _parse_slowly(body, charset)
-    else:
-        if _holds_big_integer(body):
-            document = _parse_slowly(body, charset)
     if _deeper_than(document, body, max_depth):
         raise TooDeep
     return document
@@ -98,13 +92,24 @@ def _begins_json(body: bytes) -> bool:
     return body.lstrip()[:1] in (b"[", b"{")
 
 
+def _refuse_beginning(body: bytes) -> None:
+    # orjson alone tells the end of a document from the end of an escape.
+    if not _begins_json(body):
+        return
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if str(error).startswith(_AT_END):
+            raise Truncated(str(error)) from error
+
+
 def _parse_slowly(body: bytes, charset: str | None) -> Json:
     if not body.strip():
         raise Unreadable("the body is empty")
     text = _decoded(body, charset or json.detect_encoding(body))
     try:
         return json.loads(
-            text, strict=False, parse_constant=OddNumber, parse_float=_float, parse_int=_integer
+            text, strict=False, parse_constant=OddNumber, parse_float=spelled, parse_int=integer
         )
     except RecursionError as error:
         raise TooDeep from error
@@ -150,31 +155,6 @@ def _codec(charset: str) -> str:
     if codec is None or codec in _NO_CHARSETS:
         raise LookupError(f"{charset!r} is not a character set")
     return codec
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    return OddNumber(text) if math.isinf(value) else value
-
-
-def _integer(text: str) -> int | float:
-    return int(text) if len(text) <= _MOST_DIGITS else OddNumber(text)
-
-
-def _holds_big_integer(body: bytes) -> bool:
-    # Integers within 64 bits are exact in orjson. Longer ones have a run of 19 digits or more, and of such a
-    # run at least 4 neighbours are among every fourth byte: a quarter of the work says no for nearly every
-    # page.
-    if b"0000" not in body[::4].translate(_DIGITS_AS_ZERO):
-        return False
-    if b"0" * 19 not in body.translate(_DIGITS_AS_ZERO):
-        return False
-    return any(not -(1 << 63) <= _size_of(found[0]) < (1 << 64) for found in _INTEGER.finditer(body))
-
-
-def _size_of(digits: bytes) -> int:
-    # Only the size matters, and int() refuses texts of thousands of digits.
-    return int(digits[:40])
 
 
 def _deeper_than(document: Json, body: bytes, max_depth: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,7 +38,8 @@ class Page:
     """One page as it came.
 
     Args:
-        records: The rows, in the source's order.
+        records: The rows, in the source's order. Those of a page that was read straight as rows (`content.Records`) are
+            parsed when somebody looks at them; their number is known.
         raw: The body, decompressed.
         sent_at: `time.monotonic()` when the request that brought it was sent.
         received_at: `time.monotonic()` when the last byte was there.
@@ -58,7 +59,7 @@ class Page:
             where the source allows equal pages.
     """
 
-    records: list[Any]
+    records: Sequence[Any]
     raw: bytes
     sent_at: float
     received_at: float

@@ -13,9 +13,9 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-import orjson
-
+from collect_ops.collectors.content import Records, RowType, text_of, values_of
 from collect_ops.collectors.page import Json
+from collect_ops.kernel.json_text import json_bytes
 from collect_ops.sources.expressions import ExpressionFails, compiled
 from collect_ops.sources.model import NoPaging, Source
 
@@ -37,11 +37,13 @@ class PagePrints:
 
     Args:
         source: The source; its `target.key` says what a row is known by, else the whole row is.
+        row_type: What its pages may be read as.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, row_type: RowType | None = None) -> None:
         target = source.target
         self.wanted = not isinstance(source.paging, NoPaging) and source.paging.equal_pages != "allow"
+        self._row_type = row_type
         self._keys = tuple(
             _values_at(name, target.columns[name].path if name in target.columns else None)
             for name in target.key
@@ -61,8 +63,16 @@ class PagePrints:
             return None
         # Of the fast ones here it is the one that processors have an instruction for.
         digest = hashlib.sha256(b"%d %b " % (len(records), scope))
-        digest.update(_encoded(_spread(records) if keys is None else keys))
+        digest.update(_encoded(keys) if keys is not None else self._whole(_spread(records)))
         return digest.digest()[:_DIGEST_BYTES]
+
+    def _whole(self, records: Sequence[Json]) -> bytes:
+        try:
+            return text_of(records, self._row_type)
+        except (
+            ValueError
+        ):  # a value that cannot be written down is a bad row, and says something all the same
+            return _encoded(list(records))
 
     def _keys_of(self, records: Sequence[Json]) -> list[list[Json]] | None:
         """The keys of all records; None without a declared one, or when a record lacks it: then whole rows count."""
@@ -77,7 +87,7 @@ class PagePrints:
 
 def _spread(records: Sequence[Json]) -> Sequence[Json]:
     step = -(-len(records) // _MOST_WHOLE_ROWS)
-    return list(records) if step <= 1 else [*records[::step], records[-1]]
+    return records if step <= 1 else records[::-step]  # backwards: the last one is among them
 
 
 def _values_at(name: str, path: str | None) -> Values:
@@ -101,16 +111,13 @@ def _values_at(name: str, path: str | None) -> Values:
 
 
 def _field_of(records: Sequence[Json], *, field: str) -> list[Json]:
-    # Records that were read straight as rows give a field without being parsed.
-    row_type = getattr(records, "row_type", None)
-    if row_type is not None and field in row_type.fields:
-        values: list[Json] = row_type.column(records.rows, field)  # type: ignore[attr-defined]
-        return values
+    if isinstance(records, Records):
+        return values_of(records, field)  # without parsing them
     return list(map(itemgetter(field), records))
 
 
 def _encoded(value: object) -> bytes:
     try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str)
-    except TypeError:  # integers beyond 64 bits, lone surrogates
+        return json_bytes(value)
+    except ValueError:  # lone surrogates, numbers that JSON does not have
         return json.dumps(value, default=str).encode()

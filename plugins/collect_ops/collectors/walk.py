@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collect_ops.collectors.conditional import Recall, Validator
+from collect_ops.collectors.content import ShardReader
 from collect_ops.collectors.page import Position, Span
 from collect_ops.collectors.paging import Reply, Step, names_itself
 from collect_ops.collectors.totals import NamedTotal
@@ -20,6 +22,7 @@ class Walk:
     """What a walk remembers: to notice when it goes in circles, and when it has come to its end.
 
     Args:
+        reader: Reads its pages as rows; None parses them.
         resumed: It goes on from a stored position.
         start_over: Where that position is refused, the shard may begin anew.
         scope: What pages must have in common beside their rows to be equal, where they are all of the shard.
@@ -31,6 +34,7 @@ class Walk:
     span: Span
     request: RenderedRequest
     recall: Recall | None = None
+    reader: ShardReader | None = None
     resumed: bool = False
     start_over: bool = False
     scope: bytes = b""
@@ -39,7 +43,7 @@ class Walk:
     empty_in_a_row: int = 0
     rows: int = 0
     total: int | None = None
-    previous: bytes | list[Any] | None = None
+    previous: bytes | Sequence[Any] | None = None
 
     def go_on_from(self, position: Position) -> None:
         """Take over what a stored position says of the pages before it."""
@@ -84,7 +88,7 @@ class Got:
         ended: It says that there are no more rows.
     """
 
-    records: list[Any]
+    records: Sequence[Any]
     reply: Reply
     named: NamedTotal = field(default_factory=NamedTotal)
     ended: bool = False
@@ -105,13 +109,13 @@ class Looked:
 
     got: Got
     step: Step
-    kept: list[Any]
+    kept: Sequence[Any]
     sent: int
-    own: list[Any]
+    own: Sequence[Any]
     fingerprint: bytes | None
 
     @property
-    def known(self) -> bytes | list[Any] | None:
+    def known(self) -> bytes | Sequence[Any] | None:
         """What its rows are known by; one row without a key by itself."""
         return self.fingerprint or (self.own if len(self.own) == 1 else None)
 

@@ -373,6 +373,8 @@ class _GroupRun:
     ) -> TaskKit:
         source = load_definition(stored["version"], stored["format"], stored["definition"])
         gate = await self._gate(connection, stack, source, started)
+        # The collector reads pages as the lander's rows, and is made after it.
+        lander = Lander(source, masked=lambda text: collector.masked(text))  # noqa: PLW0108
         collector = HttpCollector(
             source,
             render_admitted(source, row["params"], row["path"]),
@@ -381,12 +383,13 @@ class _GroupRun:
             requests_per_s=started["requests_per_s"],
             on_retry=lambda notice: log.warning("asking again: %s", notice),
             gate=gate,
+            row_type=lander.row_type,
         )
         return TaskKit(
             source=source,
             gate=gate,
             collector=await stack.enter_async_context(collector),
-            lander=Lander(source, masked=collector.masked),
+            lander=lander,
             params=row["params"],
             path=row["path"],
             memory=await self._memory(stack, source, row["version"]),

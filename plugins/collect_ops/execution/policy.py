@@ -170,6 +170,10 @@ class ShardSums:
         deferred: Why shards were put back, None when none was.
         probed: Why, where one was let through to try its endpoint and got no answer; None where none was.
         outage: Which service of ours was away, so that shards were put back; None when none was.
+        rows_landed: Rows that are in the target, or aside of it.
+        bad_rows: Rows that did not fit their columns.
+        bad_reason: Why the first of them did not, where none fitted.
+        repeated_rows: Rows that were fetched twice; None where they are not counted.
     """
 
     shards: int
@@ -190,6 +194,10 @@ class ShardSums:
     deferred: str | None = None
     probed: str | None = None
     outage: str | None = None
+    rows_landed: int = 0
+    bad_rows: int = 0
+    bad_reason: str | None = None
+    repeated_rows: int | None = None
 
     @property
     def final(self) -> bool:
@@ -228,6 +236,8 @@ class Attempt:
         probe: It was not closed when the attempt was claimed: it was let through to see.
         impatient_s: For how long an endpoint may fail, when that of the attempt was tried by it, has failed for longer,
             and its host is in order; else None.
+        max_bad_share: Share of its rows that may be bad.
+        max_repeated_rows: Rows that may be fetched twice; None for any number.
     """
 
     planned: bool
@@ -242,6 +252,8 @@ class Attempt:
     total_at_least: bool = False
     thinned: bool = False
     impatient_s: float | None = None
+    max_bad_share: float = 1.0
+    max_repeated_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,7 +410,40 @@ def _plan_failed(
     return Outcome(status=TaskStatus.RETRYING, reason=reason, delay_s=delay_s)
 
 
+#: Bad rows that say something about a source: of three rows one is a third.
+TELLING_BAD_ROWS = 10
+
+
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
+    if sums.bad_rows and not sums.rows_landed:
+        first = f"; the first: {sums.bad_reason}" if sums.bad_reason else ""
+        reason = f"none of {sums.bad_rows:,} rows fits the target's columns{first}"
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:_MAX_REASON_CHARS])
+    counted = _counted(attempt, sums)
+    unequal = counted.reason if counted.status is TaskStatus.PARTIAL else None
+    lacks = [text for text in (unequal, _bad(attempt, sums), _repeated(attempt, sums)) if text]
+    return Outcome(status=TaskStatus.PARTIAL, reason="; ".join(lacks)) if lacks else counted
+
+
+_MAX_REASON_CHARS = 1000
+
+
+def _bad(attempt: Attempt, sums: ShardSums) -> str | None:
+    rows = sums.bad_rows + sums.rows_landed
+    if sums.bad_rows < TELLING_BAD_ROWS or sums.bad_rows <= attempt.max_bad_share * rows:
+        return None
+    return f"{sums.bad_rows:,} of {rows:,} rows are bad, max_bad_share is {attempt.max_bad_share:g}"
+
+
+def _repeated(attempt: Attempt, sums: ShardSums) -> str | None:
+    allowed = attempt.max_repeated_rows
+    if allowed is None or not sums.repeated_rows or sums.repeated_rows <= allowed:
+        return None
+    return f"{sums.repeated_rows:,} rows were fetched twice, max_repeated_rows is {allowed:,}"
+
+
+def _counted(attempt: Attempt, sums: ShardSums) -> Outcome:
+    """What the number of rows says, against what the source has named."""
     planned, fetched = attempt.named_total, sums.rows_fetched
     # Pages that are fetched one after the other name the total anew, up to the last one.
     newer = sums.source_total is not None and (planned is None or sums.streams)

@@ -23,6 +23,7 @@ from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
 from collect_ops.landing.errors import AsideMissing
 from collect_ops.landing.model import Swap
+from collect_ops.landing.repeated import count_repeated, counts_at_landing
 from collect_ops.landing.table import drop_aside, swap
 from collect_ops.lanes.held import release_held
 from collect_ops.lanes.priority import priority_of, priority_rules
@@ -112,8 +113,17 @@ def settle_on(
         What became of it; None when there was nothing to settle: shards that may still succeed and the run not over, or
         another was faster.
     """
+    repeated = _count_repeated(connection, task_id, attempt)
     settled, publications = _settle(
-        connection, task_id, attempt, rules, actor=actor, run_over=run_over, run_id=run_id, loss=loss
+        connection,
+        task_id,
+        attempt,
+        rules,
+        actor=actor,
+        run_over=run_over,
+        run_id=run_id,
+        loss=loss,
+        repeated=repeated,
     )
     if settled is None:
         return None
@@ -184,6 +194,19 @@ def _telling_unit(source: Source | None, sums_row: dict[str, Any]) -> str | None
     return pace_unit(source)
 
 
+def _count_repeated(connection: Connection, task_id: int, attempt: int) -> int | None:
+    """Rows that an attempt has fetched twice, where landing has not counted them; before anybody waits for locks."""
+    landed = connection.execute(
+        query("execution/select_landed"), {"task_id": task_id, "attempt": attempt}
+    ).fetchone()
+    if landed is None or not landed["final"]:
+        return None
+    source, _ = _source_of(landed)
+    if source is None or counts_at_landing(source.target):
+        return None
+    return count_repeated(connection, source.target, task_id, rows_landed=landed["rows_landed"])
+
+
 def _source_of(task: dict[str, Any]) -> tuple[Source, None] | tuple[None, Outcome]:
     """The declaration that a task was admitted with; else where the task goes without it.
 
@@ -208,6 +231,7 @@ def _settle(
     run_over: bool,
     run_id: str | None,
     loss: Loss | None,
+    repeated: int | None,
 ) -> tuple[Outcome | None, _FollowUp]:
     began = time.perf_counter()
     with connection.transaction():
@@ -219,9 +243,12 @@ def _settle(
         if task is None or run_id not in (None, task["run_id"]):
             return None, _NOTHING
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
-        sums = _sums(sums_row)
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         source, refused_outcome = _source_of(task)
+        if source is not None and counts_at_landing(source.target):
+            repeated = sums_row["rows_repeated"]
+        sums_row = {**sums_row, "repeated": repeated}
+        sums = _sums(sums_row)
         ripe = sums.final or (source is not None and hopeless(sums, source.max_failed_shards))
         if not run_over and not (planned and ripe and task["plan_error"] is None):
             return None, _NOTHING
@@ -334,6 +361,11 @@ def _outcome(
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
+    if sums.bad_rows and not sums.rows_landed and sums.final:
+        bad_row = connection.execute(
+            query("execution/select_first_bad_row"), {"task_id": task["id"]}
+        ).fetchone()
+        sums = replace(sums, bad_reason=bad_row["reason"] if bad_row else None)
     outcome = settle_outcome(
         Attempt(
             planned=planned,
@@ -348,6 +380,8 @@ def _outcome(
             total_at_least=_may_be_more(source, task["total_rows"], sums.source_total),
             thinned=getattr(source.paging, "advance_by", "rows") == "page_size",
             impatient_s=rules.host.patience_s if task["impatient"] else None,
+            max_bad_share=source.max_bad_share,
+            max_repeated_rows=source.max_repeated_rows,
         ),
         sums,
         rules.retry,
@@ -468,6 +502,7 @@ def _priority_after(task: dict[str, Any], source: Source | None, outcome: Outcom
 def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None) -> dict[str, Any]:
     """The merged result: totals, successes, failures, bad rows, bytes, time by stage in seconds.
 
+    `repeated_rows` were fetched twice; null: they were not counted.
     `rows_fetched` counts the rows of unchanged pages, which `unchanged_pages` and `unchanged_rows` tell apart. With
     disposition replace `swap` says whether the rows are the target's now. `restarts`: shards that began anew, since the
     place to go on from was gone.
@@ -488,6 +523,7 @@ def _result(task: dict[str, Any], sums: dict[str, Any], callers: Callers | None)
         "unchanged_rows",
     )
     merged = {name: sums[name] for name in names}
+    merged["repeated_rows"] = sums["repeated"]
     merged["total_rows"] = task["total_rows"] if task["total_rows"] is not None else sums["source_total"]
     merged["seconds"] = {
         "elapsed": task["elapsed_s"],
@@ -522,6 +558,9 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         deferred=row["deferred"],
         probed=row["probed"],
         outage=row["outage"],
+        rows_landed=row["rows_landed"],
+        bad_rows=row["bad_rows"],
+        repeated_rows=row["repeated"],
     )
 
 

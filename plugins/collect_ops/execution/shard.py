@@ -189,6 +189,7 @@ class ShardRun:
         self._token = 0
         self._pages = 0
         self._position: dict[str, Any] | None = None
+        self._landed_since: datetime | None = None
         self._epoch: Epoch | None = None
         self._may_start_over = False
 
@@ -249,6 +250,7 @@ class ShardRun:
 
     async def _collect(self, taken: dict[str, Any]) -> None:
         self._pages, self._position = taken["pages"], taken["position"]
+        self._landed_since = taken["landed_since"]
         if self._pages > 0 and self._position is None:
             await self._judge_again()
             return
@@ -314,11 +316,14 @@ class ShardRun:
             while (page := await self._next_page(found)) is not None:
                 fetch_s = time.perf_counter() - asked
                 self._lease.progressed()
+                if self._pages == 0 and not fresh:
+                    self._landed_since = self._clock.at(page.sent_at)
                 origin = Origin(
                     task_id=self._shard.task_id,
                     shard_no=self._shard.shard_no,
                     first_page=self._pages == 0,
                     fresh=fresh,
+                    landed_since=self._landed_since,
                 )
                 try:
                     await self._land_surely(page, origin, fetch_s)
@@ -398,6 +403,8 @@ class ShardRun:
                     "fetched": page.rows,
                     "landed": landed.rows_landed,
                     "bad": landed.bad_rows,
+                    "repeated": landed.rows_repeated,
+                    "landed_since": self._landed_since,
                     "unchanged_pages": int(page.unchanged),
                     "unchanged_rows": page.unchanged_rows or 0,
                     "table_name": self._kit.source.target.table,

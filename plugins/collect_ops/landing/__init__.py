@@ -12,6 +12,7 @@ from collect_ops.landing.errors import (
     LandingCollision,
     LandingRefused,
     OutsideTransaction,
+    RecordsNotObjects,
     TargetMismatch,
 )
 from collect_ops.landing.lander import Lander
@@ -28,6 +29,7 @@ __all__ = [
     "LandingRefused",
     "Origin",
     "OutsideTransaction",
+    "RecordsNotObjects",
     "Swap",
     "TargetMismatch",
     "drop_aside",

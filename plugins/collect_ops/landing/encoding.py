@@ -1,28 +1,33 @@
 r"""Pages as the text of one COPY: pure, and the hot path of landing.
 
-A row costs about 3 microseconds here, content hash included. That is because nothing is done per value in
-Python: orjson writes all rows of a page in one call, as an array of arrays, and such an array *is* CSV to
-PostgreSQL when told so (NULL 'null', ESCAPE '\\'): JSON's numbers, true, false and quoted texts read as they
-stand, an unquoted null is NULL, and a text "null" is not. What sits between two rows (`],["`) is then
-replaced by what ends a row (where it came from) and begins the next (the content hash, which is why it goes
-first). Whatever does not fit the assumption (other keys than declared, nested values, `],["` within a text,
-control characters) takes a slower turn here; what cannot be encoded as a page is encoded row by row, which
-finds the records that cannot be rows.
+Nothing is done per value in Python: orjson writes all rows of a page in one call, as an array of arrays, and such an
+array *is* CSV to PostgreSQL when told so (NULL 'null', ESCAPE '\\'): JSON's numbers, true, false and quoted texts read
+as they stand, an unquoted null is NULL, and a text "null" is not. Every row begins with an empty text, so that what
+sits between two rows (`],["",`) can be in no text, and the array is split there into lines. A line is hashed as it is
+written, and gets the hash in front and where it came from behind. Rows that were read straight from the page's bytes
+(`typed_rows`) take the same way. What does not fit the assumption (other keys than declared, nested values, values that
+are to be converted) takes a slower turn here; what cannot be encoded as a page is encoded row by row, which finds the
+records that cannot be rows. A record's line, and so its hash, is the same on every way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from binascii import hexlify
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from itertools import compress
+from itertools import chain, compress, repeat
+from math import isfinite
 from operator import itemgetter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
+from collect_ops.collectors.content import Records
+from collect_ops.kernel.json_numbers import SpelledNumber
+from collect_ops.kernel.json_text import fragment
 from collect_ops.landing.layout import DOCUMENT, DOCUMENT_KEY, EXTRA, Layout
 from collect_ops.landing.model import BadRow, Json, Origin
 from collect_ops.landing.records import (
@@ -35,16 +40,24 @@ from collect_ops.landing.records import (
     holds_nul,
     json_text,
 )
+from collect_ops.landing.times import IsoCheck, is_checked_only, time_type
+from collect_ops.landing.typed_rows import RowType
+from collect_ops.landing.values import INTEGER_TYPES, Read, checked_reader_of, reader_of, whole
 from collect_ops.sources.expressions import LONG_EFFORT, PageWork
-from collect_ops.sources.model import Target
+from collect_ops.sources.model import Column, Target
 
-_SORTED: Final = orjson.OPT_SORT_KEYS
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_SCALARS: Final = frozenset({str, int, float, SpelledNumber, bool, type(None)})
+#: Values that a column of whole numbers may have to be given otherwise.
+_MAYBE_WHOLE: Final = frozenset({str, float, SpelledNumber})
+_FRACTIONS: Final = frozenset({float, SpelledNumber})
 _JSON_TYPES: Final = frozenset({"json", "jsonb"})
 
+_HOLDS_NUL: Final = "a text holds the character NUL (\\u0000), which PostgreSQL cannot store"
 _HASH_BYTES: Final = 16
-_ROW_BREAK: Final = b'],["'
-_ROW_START: Final = b'"\\x'
+#: The first value of every row, and what therefore stands before the first row and between two.
+_MARK: Final = ""
+_FIRST_ROW: Final = b'[["",'
+_ROW_BREAK: Final = b'],["",'
 
 # JSON writes control characters as escapes, CSV as they are. The first branch takes an escaped backslash or
 # quote, so that the second never starts in the middle of one.
@@ -78,14 +91,19 @@ class Encoder(Protocol):
         columns: The columns of a row, in the order of the COPY.
         copy_options: The options of that COPY.
         delimiter: What stands between two values.
+        row_type: What pages may be read as; None where rows are made of records alone.
     """
 
+    row_type: RowType | None
     columns: tuple[str, ...]
     copy_options: str
     delimiter: bytes
 
     def page(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> Body:
         """A page; `ending` ends each row (see `provenance`); `plain` as in `LandingPage`."""
+
+    def typed_page(self, records: Records, ending: bytes) -> Body | None:
+        """A page whose rows were read straight from its bytes; None when its records have to be looked at."""
 
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """The page's rows one by one."""
@@ -108,8 +126,8 @@ def provenance(encoder: Encoder, origin: Origin, fetched_at: datetime) -> bytes:
     return b"".join(encoder.delimiter + value.encode() for value in values)
 
 
-def _hash(canonical_json: bytes) -> str:
-    return blake2b(canonical_json, digest_size=_HASH_BYTES).hexdigest()
+def _hash(text: bytes) -> str:
+    return blake2b(text, digest_size=_HASH_BYTES).hexdigest()
 
 
 def _line_by_line(records: Sequence[Json], encode: Callable[[Json], bytes]) -> Lines:
@@ -127,15 +145,6 @@ def _line_by_line(records: Sequence[Json], encode: Callable[[Json], bytes]) -> L
 def _body_of(rows: Lines) -> Body:
     text = b"".join(line + b"\n" for line in rows.lines)
     return Body(text=text, rows=len(rows.lines), bad=rows.bad)
-
-
-def _hashes(records: Sequence[Json], *, plain: bool) -> list[str] | None:
-    """The records' content hashes; None when one holds what cannot be stored."""
-    texts = [orjson.dumps(record, None, _SORTED) for record in records]
-    if not plain and any(map(holds_nul, texts)):
-        return None
-    # Written out: a call per row would be a tenth of the whole.
-    return [blake2b(text, digest_size=_HASH_BYTES).hexdigest() for text in texts]
 
 
 def _raw_controls(text: bytes) -> bytes:
@@ -159,20 +168,33 @@ class TypedEncoder:
     copy_options = "FORMAT csv, NULL 'null', ESCAPE '\\', ENCODING 'UTF8'"
 
     def __init__(self, target: Target, layout: Layout) -> None:
-        names = tuple(target.columns)
+        columns = target.columns
+        names = tuple(columns)
         self.columns = ("_content_hash", *names, EXTRA, "_task_id", "_shard", "_fetched_at")
         self._work = PageWork()
-        self._extractors = [extractor(name, column, self._work) for name, column in target.columns.items()]
+        self._extractors = [extractor(name, column, self._work) for name, column in columns.items()]
         self._by_name = dict(zip(names, self._extractors, strict=True))
-        efforts = (effort_of(name, column) for name, column in target.columns.items())
+        efforts = (effort_of(name, column) for name, column in columns.items())
         self._efforts = [effort for effort in efforts if effort is not None]
-        self._jsonb = [names.index(name) for name, column in target.columns.items() if _is_json(column.type)]
-        fields = [field_of(name, column) for name, column in target.columns.items()]
+        self._jsonb = [names.index(name) for name, column in columns.items() if _is_json(column.type)]
+        fields = [field_of(name, column) for name, column in columns.items()]
         self._declared = frozenset(field for field in fields if field is not None)
         self._key = tuple((name, names.index(name)) for name in layout.key)
         # Only when each column is a field of its own can a record be told to hold nothing else by its length.
         simple = len(self._declared) == len(names)
         self._take = _taker([field for field in fields if field is not None]) if simple else None
+        self._reads = _by_index(columns, reader_of)
+        self._checked_reads = _by_index(columns, checked_reader_of)
+        self._checks = [
+            (index, IsoCheck(column))
+            for index, column in enumerate(columns.values())
+            if time_type(column) and is_checked_only(column)
+        ]
+        self._whole = [index for index, column in enumerate(columns.values()) if column.type in INTEGER_TYPES]
+        # Whether texts such as "3.0" have come for whole numbers: then they are looked for in every row.
+        self._converts = False
+        self._exact_rows = self._take is not None and not self._jsonb and not self._reads
+        self.row_type = RowType.of(target) if self._exact_rows else None
 
     def page(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> Body:
         """See `Encoder.page`."""
@@ -185,6 +207,15 @@ class TypedEncoder:
         if text is not None:
             return Body(text=text, rows=len(records))
         return _body_of(self.lines(records, ending))
+
+    def typed_page(self, records: Records, ending: bytes) -> Body | None:
+        """See `Encoder.typed_page`."""
+        row_type, rows, encoded = records.row_type, records.rows, records.encoded
+        if encoded is None or not isinstance(row_type, RowType) or holds_nul(encoded.text):
+            return None
+        if not all(check.all_fine(row_type.at(rows, index)) for index, check in self._checks):
+            return None
+        return Body(text=_csv(encoded.text, _endings(encoded.extra, ending)), rows=len(rows))
 
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """See `Encoder.lines`."""
@@ -203,43 +234,71 @@ class TypedEncoder:
     def _page_text(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> bytes | None:
         if set(map(type, records)) != {dict}:
             return None
-        hashes = _hashes(records, plain=plain)
-        if hashes is None:
+        exact = self._exact(records)
+        if exact is not None:
+            rows, text = exact
+            endings = _endings(None, ending)
+        else:
+            rows, endings = self._loose(records, ending)
+            text = orjson.dumps(rows, fragment)
+        if not plain and holds_nul(text):
             return None
-        return self._exact(records, hashes, ending) or self._loose(records, hashes, ending)
+        # Behind the mark.
+        if not all(check.all_fine([row[index + 1] for row in rows]) for index, check in self._checks):
+            return None
+        return _csv(text, endings)
 
-    def _exact(self, records: Sequence[Json], hashes: list[str], ending: bytes) -> bytes | None:
-        """The page when every record has the declared fields, no others, and no nested values; else None."""
+    def _exact(self, records: Sequence[Json]) -> tuple[list[Any], bytes] | None:
+        """The rows when every record has the declared fields, no others, and scalars as they stand; else None."""
         take = self._take
-        if take is None or self._jsonb or set(map(len, records)) != {len(self._declared)}:
+        if take is None or not self._exact_rows or self._converts:
+            return None
+        if set(map(len, records)) != {len(self._declared)}:
             return None
         try:
-            rows = [(digest, *take(record)) for digest, record in zip(hashes, records, strict=True)]
+            rows = [(_MARK, *take(record)) for record in records]
         except KeyError:
             return None
-        text = orjson.dumps(rows)
-        if b"{" in text or text.count(b"[") != len(rows) + 1:
+        text, has_fractions = _written(rows)
+        if has_fractions and self._whole:
             return None
-        return _csv(text, len(rows), b",null" + ending)
+        if (b"{" in text or text.count(b"[") != len(rows) + 1) and not _SCALARS.issuperset(
+            map(type, chain.from_iterable(rows))
+        ):
+            return None
+        return rows, text
 
-    def _loose(self, records: Sequence[Json], hashes: list[str], ending: bytes) -> bytes:
-        rows = [(digest, *self._values(record)) for digest, record in zip(hashes, records, strict=True)]
-        text = _csv(orjson.dumps(rows), len(rows), ending)
-        if text is None:
-            text = b"".join(self._finish(orjson.dumps(row), ending) + b"\n" for row in rows)
-        return text
+    def _loose(self, records: Sequence[Json], ending: bytes) -> tuple[list[Any], Iterable[bytes]]:
+        rows = [[_MARK, *self._values(record)] for record in records]
+        return rows, _endings([len(row) > len(self._extractors) + 1 for row in rows], ending)
 
     def _values(self, record: dict[str, Json]) -> list[Json]:
-        """The declared columns' values and `_extra`, every one a scalar."""
+        """The declared columns' values, every one a scalar, and `_extra` when there is something in it."""
         values, complete = self._declared_values(record)
+        for index, read in self._reads:
+            values[index] = read(values[index])
         for index in self._jsonb:
             if values[index] is not None:
-                values[index] = json_text(values[index])
-        if not _SCALARS.issuperset(map(type, values)):
-            values = [value if type(value) in _SCALARS else json_text(value) for value in values]
-        only_declared = complete and len(record) == len(self._declared)
-        values.append(None if only_declared else self._extra(record))
+                values[index] = _nested_text(values[index])
+        types = set(map(type, values))
+        if not _SCALARS.issuperset(types):
+            values = [value if type(value) in _SCALARS else _nested_text(value) for value in values]
+        if float in types and not all(isfinite(value) for value in values if type(value) is float):
+            raise RowFault("a column's path makes a number beyond what a double holds")
+        if self._whole and not (_MAYBE_WHOLE if self._converts else _FRACTIONS).isdisjoint(types):
+            self._make_whole(values)
+        if not (complete and len(record) == len(self._declared)):
+            extra = self._extra(record)
+            if extra is not None:
+                values.append(extra)
         return values
+
+    def _make_whole(self, values: list[Json]) -> None:
+        for index in self._whole:
+            value = values[index]
+            if type(value) in _MAYBE_WHOLE:
+                values[index] = number = whole(value)
+                self._converts |= number is not value
 
     def _declared_values(self, record: dict[str, Json]) -> tuple[list[Json], bool]:
         """The columns' values, and whether the record is known to have all the declared fields."""
@@ -253,35 +312,82 @@ class TypedEncoder:
     def _extra(self, record: dict[str, Json]) -> str | None:
         declared = self._declared
         extra = {field: value for field, value in record.items() if field not in declared}
-        return json_text(extra) if extra else None
+        # Sorted, so that the order in which a server sends them does not change the row's hash.
+        return _without_nul(canonical(extra)) if extra else None
 
     def _line(self, record: Json, ending: bytes) -> bytes:
         text = canonical(record)
         if not isinstance(record, dict):
-            raise RowFault(f"the record is {_kind(record)}, not an object with fields")
+            raise RowFault(f"the record is {kind_of_record(record)}, not an object with fields")
         if holds_nul(text):
-            raise RowFault("a text holds the character NUL (\\u0000), which PostgreSQL cannot store")
+            raise RowFault(_HOLDS_NUL)
         values = self._values(record)
+        self._make_whole(values)
+        for index, read in self._checked_reads:
+            read(values[index])
         missing = [name for name, index in self._key if values[index] is None]
         if missing:
             raise RowFault(f"key field {', '.join(missing)} is missing or null")
-        line = self._finish(json_text([_hash(text), *values]).encode(), ending)
+        if len(values) == len(self._extractors):
+            ending = b",null" + ending
+        line = _csv(json_text([[_MARK, *values]]).encode(), (ending,))[:-1]
         if b"\0" in line:
             raise RowFault(
                 "a column's path makes a text with the character NUL, which PostgreSQL cannot store"
             )
         return line
 
-    def _finish(self, array: bytes, ending: bytes) -> bytes:
-        return _ROW_START + _raw_controls(array[2:-1]) + ending
+
+def _endings(extra: Sequence[bool] | None, ending: bytes) -> Iterable[bytes]:
+    """What ends the rows, of which some have undeclared fields."""
+    without = b",null" + ending
+    return repeat(without) if extra is None else [ending if each else without for each in extra]
 
 
-def _csv(array_of_rows: bytes, rows: int, ending: bytes) -> bytes | None:
-    """Rows as orjson wrote them, as CSV; None when a text holds what stands between two rows."""
-    if array_of_rows.count(_ROW_BREAK) != rows - 1:
-        return None
-    text = _raw_controls(array_of_rows[3:-2])
-    return b"".join((_ROW_START, text.replace(_ROW_BREAK, ending + b"\n" + _ROW_START), ending, b"\n"))
+def _nested_text(value: Json) -> str:
+    return _without_nul(json_text(value).encode())
+
+
+def _without_nul(json_of_value: bytes) -> str:
+    """The text of a value that stands within a text: there its NUL could not be told from one that is only spelled."""
+    if holds_nul(json_of_value):
+        raise RowFault(_HOLDS_NUL)
+    return json_of_value.decode()
+
+
+def _written(rows: list[Any]) -> tuple[bytes, bool]:
+    """Rows as JSON, and whether one of their numbers has a fraction or an exponent."""
+    met = False
+
+    def noted(value: Any) -> Any:
+        nonlocal met
+        met = True
+        return fragment(value)
+
+    return orjson.dumps(rows, noted), met
+
+
+def _by_index(
+    columns: Mapping[str, Column], reader: Callable[[str, Column], Read | None]
+) -> list[tuple[int, Read]]:
+    reads = enumerate(reader(name, column) for name, column in columns.items())
+    return [(index, read) for index, read in reads if read is not None]
+
+
+def _csv(array_of_rows: bytes, endings: Iterable[bytes]) -> bytes:
+    """Rows as one JSON array of arrays, each with the mark first, as CSV: hash, values, ending.
+
+    The hash is of the row's values as JSON, without brackets; of `_extra` only where there is one.
+    """
+    lines = array_of_rows[len(_FIRST_ROW) : -2].split(_ROW_BREAK)
+    # Written out: a call per row would be a tenth of the whole.
+    text = b"".join(
+        [
+            b'"\\x%b",%b%b\n' % (hexlify(blake2b(line, digest_size=_HASH_BYTES).digest()), line, ending)
+            for line, ending in zip(lines, endings, strict=False)
+        ]
+    )
+    return _raw_controls(text) if b"\\" in array_of_rows else text
 
 
 def _taker(fields: Sequence[str]) -> Callable[[Json], tuple[Json, ...]]:
@@ -295,8 +401,9 @@ def _is_json(declared_type: str) -> bool:
     return declared_type.strip().lower() in _JSON_TYPES
 
 
-def _kind(value: Json) -> str:
-    names = {list: "an array", str: "a text", bool: "a boolean", type(None): "null"}
+def kind_of_record(value: Json) -> str:
+    """What kind of JSON value a record is, in words."""
+    names = {dict: "an object", list: "an array", str: "a text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
@@ -307,6 +414,7 @@ class DocumentEncoder:
     the COPY as they are.
     """
 
+    row_type: RowType | None = None
     delimiter = b"\x02"
     copy_options = "FORMAT csv, NULL E'\\x03', DELIMITER E'\\x02', QUOTE E'\\x01', ENCODING 'UTF8'"
 
@@ -318,6 +426,10 @@ class DocumentEncoder:
     def page(self, records: Sequence[Json], ending: bytes, *, plain: bool) -> Body:  # noqa: ARG002
         """See `Encoder.page`."""
         return _body_of(self.lines(records, ending))
+
+    def typed_page(self, records: Records, ending: bytes) -> Body | None:  # noqa: ARG002
+        """See `Encoder.typed_page`: whole records are not read as rows."""
+        return None
 
     def lines(self, records: Sequence[Json], ending: bytes) -> Lines:
         """See `Encoder.lines`."""
@@ -334,13 +446,13 @@ class DocumentEncoder:
     def _line(self, record: Json, ending: bytes) -> bytes:
         text = canonical(record)
         if holds_nul(text):
-            raise RowFault("a text holds the character NUL (\\u0000), which PostgreSQL cannot store")
+            raise RowFault(_HOLDS_NUL)
         key = (self._key_text(record),) if self._key else ()
         return self.delimiter.join((*key, text, b"\\x" + _hash(text).encode())) + ending
 
     def _key_text(self, record: Json) -> bytes:
         if not isinstance(record, dict):
-            raise RowFault(f"the record is {_kind(record)}, not an object with fields")
+            raise RowFault(f"the record is {kind_of_record(record)}, not an object with fields")
         values = [record.get(field) for field in self._key]
         missing = list(compress(self._key, (value is None for value in values)))
         if missing:

@@ -100,6 +100,30 @@ class DeclarationUnusable(CollectOpsError, Permanent):
         super().__init__(f"target {table}: {field} is {value!r}; {allowed}")
 
 
+class RecordsNotObjects(CollectOpsError, Permanent):
+    """The records of a page are not objects, so no field of them can be a column's.
+
+    Args:
+        table: The target.
+        kind: What the first of them is.
+        records: The source's `records`.
+    """
+
+    def __init__(self, table: str, kind: str, records: str) -> None:
+        path = "" if records == "@" else records
+        remedy = (
+            f"`records: {path}[].{{id: [0], name: [1]}}` makes objects of lists"
+            if kind == "an array"
+            else f"`records: {path}[].{{value: @}}` makes objects of them"
+        )
+        super().__init__(
+            f"target {table} declares columns (or a key), and every record of the page is {kind} rather than an object "
+            f"with fields: records ({records}) leads elsewhere, or has to name them; {remedy}"
+        )
+        self.table = table
+        self.kind = kind
+
+
 class LandingRefused(CollectOpsError, Permanent):
     """The table refuses rows whose values all fit: a constraint, index or trigger that is not ours."""
 

@@ -17,7 +17,8 @@ class LandingPage:
     """The records of one page.
 
     Args:
-        records: JSON values in the order they came; no NaN or infinity, which JSON does not have.
+        records: JSON values in the order they came; no NaN or infinity, which JSON does not have. `content.Records`
+            land as the rows that were read, and are looked at only where these cannot be used.
         fetched_at: When the page was asked for, in database time, with its zone. Decides which of two fetches
             of a key is the later one.
         page: The page's number within its shard, from 0.
@@ -43,12 +44,15 @@ class Origin:
         first_page: Nothing of this shard has been landed by this run of it: what an earlier run left is
             cleared.
         fresh: The shard's very first run: there is nothing to clear.
+        landed_since: When the shard started over, None when it never did. What a merge has landed of it before stays in
+            the table, and is not counted as fetched twice.
     """
 
     task_id: int
     shard_no: int
     first_page: bool = False
     fresh: bool = False
+    landed_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +64,14 @@ class Landed:
         bad_rows: Records that did not fit; `collect.bad_row` holds them.
         rows_written: Rows inserted or replaced in the table. Lower than `rows_landed` when a merge met equal
             keys within the page, or rows that were fetched later.
+        rows_repeated: Of a merge, rows whose key the task has fetched before; others are counted when the task ends
+            (`repeated`).
     """
 
     rows_landed: int
     bad_rows: int
     rows_written: int
+    rows_repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from math import isfinite
 from operator import methodcaller
 from typing import Final
 
-import orjson
-
-from collect_ops.kernel.odd_number import OddNumber
+from collect_ops.kernel.json_text import Unwritable, ascii_json, json_bytes
 from collect_ops.landing.model import Json
 from collect_ops.sources.expressions import RECORD_WORK, Expression, ExpressionFails, PageWork
 from collect_ops.sources.model import Column
@@ -20,9 +17,6 @@ _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 MAX_ROW_CHARS: Final = 8192
-_SHOWN_DIGITS: Final = 40
-#: What the bytes 0x80 to 0xFF are read as where they are not UTF-8.
-_ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 
 Extract = Callable[[Json], Json]
 
@@ -53,7 +47,7 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
     field = field_of(name, column)
     if field is not None:
         return methodcaller("get", field)
-    expression = Expression(column.path or name, work=RECORD_WORK, shared=work)
+    expression = Expression(column.path or name, work=RECORD_WORK, shared=work, exact=True)
 
     def search(record: Json) -> Json:
         try:
@@ -62,8 +56,8 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
             raise RowFault(
                 f"{name}: its path {column.path} does not work on this record ({error})"
             ) from error
-        if isinstance(found, float) and not isfinite(found):
-            # orjson would write null for it.
+        if type(found) is float and not isfinite(found):
+            # orjson would write null for it. A number as it was sent has its digits, however large it is.
             raise RowFault(
                 f"{name}: its path {column.path} gives {found}, which is beyond what a double holds"
             )
@@ -73,57 +67,27 @@ def extractor(name: str, column: Column, work: PageWork | None = None) -> Extrac
 
 
 def json_text(value: Json) -> str:
-    """A value as compact JSON. Integers beyond 64 bit keep every digit."""
+    """A value as compact JSON, its numbers as they are spelled.
+
+    Raises:
+        RowFault: It holds a lone surrogate, which UTF-8 cannot, or nests too deeply.
+    """
     try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        # orjson refuses integers beyond 64 bit, deep nesting and lone surrogates; what of that is not a row
-        # is found when the text is encoded.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json_bytes(value).decode()
+    except Unwritable as error:
+        raise RowFault(str(error)) from error
 
 
 def canonical(record: Json) -> bytes:
-    """A record as canonical JSON: keys sorted, no blanks, UTF-8.
+    """A record as canonical JSON: keys sorted, no blanks, UTF-8, numbers as they are spelled.
 
     Raises:
-        RowFault: It holds a lone surrogate, which UTF-8 cannot, or a number that JSON cannot.
+        RowFault: It holds a lone surrogate, which UTF-8 cannot, a number that JSON cannot, or nests too deeply.
     """
     try:
-        return orjson.dumps(record, None, orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
-        text = _exact_text(record)
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise RowFault(f"a text holds {_described(text[error.start])}, which is not a character") from error
-
-
-def _exact_text(record: Json) -> str:
-    try:
-        return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except ValueError as error:
-        number = _odd_number(record)
-        raise RowFault(f"{number} is a number that JSON and a double cannot hold") from error
-
-
-def _odd_number(value: Json) -> str:
-    """The first number within a value that is none."""
-    match value:
-        case OddNumber():
-            return value.text if len(value.text) <= _SHOWN_DIGITS else f"{value.text[:_SHOWN_DIGITS]}..."
-        case float():
-            return "" if isfinite(value) else str(value)
-        case dict() | list():
-            inner = value.values() if isinstance(value, dict) else value
-            return next(filter(None, map(_odd_number, inner)), "")
-    return ""
-
-
-def _described(surrogate: str) -> str:
-    code = ord(surrogate)
-    # What a server spelled out and a byte that is not UTF-8 cannot be told apart any more.
-    byte = f" or the byte 0x{code - 0xDC00:02X}" if code in _ESCAPED_BYTES else ""
-    return f"a lone surrogate (\\u{code:04x}){byte}"
+        return json_bytes(record, sort_keys=True)
+    except Unwritable as error:
+        raise RowFault(str(error)) from error
 
 
 def holds_nul(canonical_json: bytes) -> bool:
@@ -133,5 +97,5 @@ def holds_nul(canonical_json: bytes) -> bool:
 
 def ascii_text(record: Json, limit: int = MAX_ROW_CHARS) -> str:
     """A record as JSON in ASCII, so that any database and terminal takes it; cut at `limit` characters."""
-    text = json.dumps(record, separators=(",", ":"))
+    text = ascii_json(record)
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

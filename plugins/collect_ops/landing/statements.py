@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -50,9 +50,10 @@ class Statements:
     Attributes:
         copy: Copies a page into the table.
         clear: Deletes what an earlier run of a shard left.
-        prepare: Makes and empties the staging table.
+        prepare: Makes and empties the staging table, and sets what a merge counts with to 0.
         copy_staging: Copies a page into it.
         land_staged: Writes the staged rows into the table, as its disposition says.
+        counted: Returns what a merge has counted meanwhile.
         prepare_cast: Makes and empties the tables that casting row by row needs.
         copy_texts: Copies a page, each row behind its ordinal, into the table of texts.
         cast: Casts the texts row by row, into the staging table and the faults.
@@ -64,6 +65,7 @@ class Statements:
     prepare: bytes
     copy_staging: bytes
     land_staged: bytes
+    counted: bytes
     prepare_cast: bytes
     copy_texts: bytes
     cast: bytes
@@ -84,6 +86,8 @@ class Statements:
         target = sql.Identifier(*relation)
         stems = [f"landing_{layout.digest}{ending}" for ending in ("", "_text", "_fault")]
         staging, texts, faults = (sql.Identifier(_TEMPORARY, stem) for stem in stems)
+        counters = {name: f"{stems[0]}_{name}" for name in ("repeated", "skipped")}
+        counting = [_reset(counters)] if layout.disposition is Disposition.MERGE else []
         by_name = {column.name: column for column in layout.columns}
         typed = definitions(by_name[name] for name in columns)
         untyped = definitions(TableColumn(name=name, type="text") for name in columns)
@@ -92,9 +96,12 @@ class Statements:
         composed: dict[str, sql.Composed] = {
             "copy": _copy(target, columns, copy_options),
             "clear": template("clear_shard").format(target=target),
-            "prepare": _prepare(stems[0], typed),
+            "prepare": joined([_prepare(stems[0], typed), *counting], "; "),
             "copy_staging": _copy(staging, columns, copy_options),
-            "land_staged": _land_staged(layout, target, staging, columns),
+            "land_staged": _land_staged(layout, target, staging, columns, counters),
+            "counted": template("select_counted").format(
+                **{name: sql.Identifier(_TEMPORARY, sequence) for name, sequence in counters.items()}
+            ),
             "prepare_cast": joined([_prepare(stems[1], untyped), _prepare(stems[2], fault)], "; "),
             "copy_texts": _copy(texts, numbered, copy_options),
             "cast": template("cast_rows").format(
@@ -116,12 +123,36 @@ def _prepare(name: str, columns: sql.Composable) -> sql.Composed:
     ).format(sql.Identifier(name), _ORDINAL, columns, sql.Identifier(_TEMPORARY, name))
 
 
+def _reset(counters: Mapping[str, str]) -> sql.Composed:
+    """Make the connection's own sequences unless they are there, and set them to what counts from 1."""
+    made = [
+        sql.SQL("CREATE TEMPORARY SEQUENCE IF NOT EXISTS {}").format(sql.Identifier(sequence))
+        for sequence in counters.values()
+    ]
+    reset = joined(
+        sql.SQL("setval({}, 1, false)").format(sql.Literal(f"{_TEMPORARY}.{sequence}"))
+        for sequence in counters.values()
+    )
+    return joined([*made, sql.SQL("SELECT {}").format(reset)], "; ")
+
+
 def _copy(table: sql.Identifier, columns: Sequence[str], options: str) -> sql.Composed:
     return sql.SQL("COPY {} ({}) FROM STDIN WITH ({})").format(table, names(columns), sql.SQL(options))
 
 
+#: Of a key's row: this task has landed it. What the shard landed before it started over does not count.
+_SAME_TASK = sql.SQL(
+    "landed._task_id = excluded._task_id AND (landed._shard <> excluded._shard "
+    "OR landed._fetched_at >= coalesce(%(since)s::timestamptz, '-infinity'))"
+)
+
+
 def _land_staged(
-    layout: Layout, target: sql.Identifier, staging: sql.Identifier, columns: Sequence[str]
+    layout: Layout,
+    target: sql.Identifier,
+    staging: sql.Identifier,
+    columns: Sequence[str],
+    counters: Mapping[str, str],
 ) -> sql.Composed:
     if layout.disposition is not Disposition.MERGE:
         return template("append_staged").format(target=target, staging=staging, columns=names(columns))
@@ -131,7 +162,13 @@ def _land_staged(
         if name not in layout.key
     )
     return template("merge_staged").format(
-        target=target, staging=staging, columns=names(columns), key=names(layout.key), changes=changes
+        target=target,
+        staging=staging,
+        columns=names(columns),
+        key=names(layout.key),
+        changes=changes,
+        same_task=_SAME_TASK,
+        **{f"{name}_name": sql.Literal(f"{_TEMPORARY}.{sequence}") for name, sequence in counters.items()},
     )
 
 

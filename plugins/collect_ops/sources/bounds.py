@@ -46,6 +46,7 @@ NUMBERS: Mapping[str, Bound] = {
     "shards.min_step": Bound(most=10**15),
     "shards.max_step": Bound(most=10**15),
     "max_bad_rows": Bound(most=10**12),
+    "max_repeated_rows": Bound(most=10**12),
     # A page is held in memory as a whole, and so is what it is parsed to.
     "limits.max_page_bytes": Bound(most=2**30),
     # A task has 100,000 shards at most; Airflow keeps the limit of a DAG's runs in 32 bits.

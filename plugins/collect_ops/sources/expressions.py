@@ -19,6 +19,7 @@ from jmespath import functions
 from jmespath.exceptions import JMESPathError
 from jmespath.visitor import Options, TreeInterpreter, _Expression
 
+from collect_ops.kernel.json_numbers import SpelledNumber
 from collect_ops.sources.declaration import Json
 
 # What jmespath's parser makes: dicts with type, value and children.
@@ -49,6 +50,8 @@ _FEW_COPIES = 64
 _ENDLESS = 1e30
 #: Functions whose result holds all of their arguments; that of the others holds the first at most.
 _JOINING = frozenset({"join", "merge", "not_null"})
+#: Functions that give a number, or its text, that is not one of the document's as it stands.
+_CALCULATING = frozenset({"abs", "avg", "ceil", "floor", "sum", "to_number", "to_string"})
 _PATHS = frozenset({"field", "subexpression", "index_expression", "index", "current", "identity", "literal"})
 # What jmespath lets through of Python's own: a slice of step 0, contains('abc', `1`), an order of text and number,
 # to_number('1e999'), a number of thousands of digits as text.
@@ -87,12 +90,13 @@ class Expression:
         work: What one search may cost.
         shared: A budget that other searches spend from as well.
         parsed: A part of it that is searched for instead of all of it.
+        exact: Whether a number that is found keeps its digits; else it is the nearest double, as paging reads it.
 
     Raises:
         ValueError: It is none.
     """
 
-    __slots__ = ("_copies", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
+    __slots__ = ("_copies", "_exact", "_parsed", "_plain", "_shared", "_weight", "_work", "text")
 
     def __init__(
         self,
@@ -101,8 +105,10 @@ class Expression:
         work: int = PAGE_WORK,
         shared: PageWork | None = None,
         parsed: Node | None = None,
+        exact: bool = False,
     ) -> None:
         self.text = text
+        self._exact = exact
         self._shared = shared
         self._parsed = _parsed(text) if parsed is None else parsed
         types = [node["type"] for node, _ in _nodes(self._parsed)]
@@ -138,7 +144,7 @@ class Expression:
             raise ExpressionFails(_said(error)) from error
         if isinstance(found, _Expression):
             raise ExpressionFails("it gives an expression (&…), not a value")
-        return found
+        return float(found) if type(found) is SpelledNumber and not self._exact else found
 
 
 def keeps_count(text: str) -> bool:
@@ -233,6 +239,12 @@ def unbounded_problem(text: str) -> str | None:
     if copies > MAX_COPIES:
         return f"may multiply what it is given by {copies:.3g}: at most {MAX_COPIES} is taken"
     return None
+
+
+def calculating_functions(text: str) -> list[str]:
+    """The functions of an expression that calculate with numbers, as doubles: what they give has 15 to 17 digits."""
+    names = [node["value"] for node, _ in _nodes(_parsed(text)) if node["type"] == "function_expression"]
+    return sorted(_CALCULATING.intersection(names))
 
 
 def _parsed(text: str) -> Node:

@@ -117,8 +117,27 @@ LOADING_RULES: tuple[Rule, ...] = (
 
 def warnings_of(source: Source) -> tuple[Fault, ...]:
     """What people should know of a source that is taken as it is."""
-    return tuple(
-        Fault(field=f"request.params.{name}.pattern", value=param.pattern, problem=warning)
-        for name, param in source.request.params.items()
-        if param.pattern is not None and (warning := patterns.slow_warning(param.pattern))
-    )
+    return (*_slow_patterns(source), *_columns_that_lose_digits(source))
+
+
+def _slow_patterns(source: Source) -> Iterator[Fault]:
+    for name, param in source.request.params.items():
+        if param.pattern is not None and (warning := patterns.slow_warning(param.pattern)):
+            yield Fault(field=f"request.params.{name}.pattern", value=param.pattern, problem=warning)
+
+
+def _columns_that_lose_digits(source: Source) -> Iterator[Fault]:
+    for name, column in source.target.columns.items():
+        if column.path is None or not column.type.startswith(_EXACT_TYPES):
+            continue
+        functions = expressions.calculating_functions(column.path)
+        if functions:
+            problem = (
+                f"{', '.join(functions)} calculates with doubles: numbers of more than 15 digits lose some; a path "
+                "without it keeps them all"
+            )
+            yield Fault(field=f"target.columns.{name}.path", value=column.path, problem=problem)
+
+
+#: Types that hold more digits than a double.
+_EXACT_TYPES = ("numeric", "text", "varchar", "jsonb")

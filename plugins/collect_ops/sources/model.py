@@ -24,12 +24,14 @@ from collect_ops.sources.params import Param, ParamType
 from collect_ops.sources.priority_formula import PriorityFormula
 from collect_ops.sources.texts import (
     COLUMN_TYPES,
+    TIME_TYPES,
     column_type,
     entry_point_problem,
     has_control_characters,
     header_name_problem,
     path_problem,
     schedule_problem,
+    time_format_problem,
     timezone_problem,
     token_url_problem,
 )
@@ -378,6 +380,22 @@ class Disposition(StrEnum):
     REPLACE = "replace"
 
 
+def _iso_in_files(column: BaseModel) -> str | None:
+    return "iso" if getattr(column, "type", None) in TIME_TYPES else None
+
+
+TimeFormat = Annotated[
+    str,
+    demand(time_format_problem),
+    Since(format=3),
+    InFiles(
+        value=_iso_in_files,
+        before="PostgreSQL read the value in whatever way it could: 01/02/2024, today, 20240102, an offset dropped",
+        keep="postgresql",
+    ),
+]
+
+
 class Column(Declaration):
     """A column of the target: its PostgreSQL type, and where in a record its value stands."""
 
@@ -385,6 +403,14 @@ class Column(Declaration):
     """PostgreSQL type."""
     path: Expression | None = None
     """JMESPath of the value within a record; the field of the column's name when not given."""
+    format: TimeFormat = "postgresql"
+    """For dates and times, how the source spells them: iso (ISO 8601, RFC 3339; what a file means by leaving it out),
+    epoch_s, epoch_ms, epoch_us, a pattern of strptime such as %d/%m/%Y, or postgresql (whatever PostgreSQL reads)."""
+    timezone: Annotated[Timezone | None, Since(format=3)] = None
+    """For dates and times: the zone of a time without an offset, and the one in which a column without offsets tells
+    a time that has one; UTC when not given."""
+    null_if: Annotated[tuple[Scalar, ...], Field(max_length=100), Since(format=3)] = ()
+    """Values that mean that there is none, such as "" or "N/A"."""
 
 
 Status = Annotated[int, Field(ge=200, le=599)]
@@ -643,6 +669,20 @@ Shards = Annotated[
 ]
 
 
+MaxBadShare = Annotated[
+    float,
+    Field(ge=0, le=1),
+    Since(format=3),
+    InFiles(value=0.1, before="a task was COMPLETED whatever share of its rows was bad", keep=1.0),
+]
+MaxRepeatedRows = Annotated[
+    int | None,
+    Field(ge=0),
+    Since(format=3),
+    InFiles(value=0, before="rows that a task had fetched twice were not counted", keep=None),
+]
+
+
 class Source(Declaration):
     """A declared thing to collect from."""
 
@@ -703,6 +743,10 @@ class Source(Declaration):
     """For how long a task that waits is open to be merged with what comes later."""
     max_bad_rows: int | None = Field(default=None, ge=0)
     """Rows of a shard that may not fit their columns before the shard fails; none: any number."""
+    max_bad_share: MaxBadShare = 1.0
+    """Share of a task's rows that may not fit their columns before it ends PARTIAL; fewer than ten never do that."""
+    max_repeated_rows: MaxRepeatedRows = None
+    """Rows that a task may fetch twice before it ends PARTIAL; none: any number."""
     max_failed_shards: int = Field(default=0, ge=0)
     """Shards that may fail before the task does."""
     max_active_tasks: int | None = Field(default=None, ge=1)

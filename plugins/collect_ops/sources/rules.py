@@ -29,7 +29,7 @@ from collect_ops.sources.model import (
 )
 from collect_ops.sources.shard_faults import asked_range_of, shard_faults
 from collect_ops.sources.templates import placeholders_within
-from collect_ops.sources.texts import header_name_problem
+from collect_ops.sources.texts import TIME_TYPES, header_name_problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +201,37 @@ def _key_is_there(source: Source) -> Iterator[Fault]:
             yield Fault(field=f"target.key.{index}", value=name, problem="is named twice")
 
 
+def _columns_have_names_of_their_own(source: Source) -> Iterator[Fault]:
+    for name in source.target.columns:
+        if name in _SYSTEM_COLUMNS:
+            yield Fault(
+                field=f"target.columns.{name}",
+                value=name,
+                problem="is a column that PostgreSQL itself gives every table: give it another name, with path: "
+                f"{name}",
+            )
+
+
+#: PostgreSQL's documentation, section "System Columns".
+_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+
+
+def _times_are_times(source: Source) -> Iterator[Fault]:
+    for name, column in source.target.columns.items():
+        if column.type in TIME_TYPES:
+            # A file that leaves the format out means another one than the model.
+            declared = column.format if "format" in column.model_fields_set else None
+            if column.timezone is not None and declared == "postgresql":
+                problem = "needs a format: PostgreSQL reads what has none in UTC"
+                yield Fault(field=f"target.columns.{name}.timezone", value=column.timezone, problem=problem)
+            continue
+        problem = f"is for columns of type {', '.join(sorted(TIME_TYPES))}"
+        if column.format != "postgresql":
+            yield Fault(field=f"target.columns.{name}.format", value=column.format, problem=problem)
+        if column.timezone is not None:
+            yield Fault(field=f"target.columns.{name}.timezone", value=column.timezone, problem=problem)
+
+
 def _replace_is_whole(source: Source) -> Iterator[Fault]:
     target = source.target
     whole = target.disposition is Disposition.REPLACE and target.replace_when == "complete"
@@ -309,6 +340,8 @@ RULES: tuple[Rule, ...] = (
     Rule(reads=("paging",), faults=_next_url_is_not_everything),
     Rule(reads=("target.disposition", "target.key"), faults=_merge_has_a_key),
     Rule(reads=("target.key", "target.columns"), faults=_key_is_there),
+    Rule(reads=("target.columns",), faults=_columns_have_names_of_their_own),
+    Rule(reads=("target.columns",), faults=_times_are_times),
     Rule(reads=("target.disposition", "target.replace_when", "max_failed_shards"), faults=_replace_is_whole),
     Rule(reads=("auth", "request.query", "request.headers", "paging"), faults=_auth_names_its_place),
     Rule(reads=("retries",), faults=_backoff_is_ordered),

@@ -8,7 +8,7 @@ from typing import Any
 from collect_ops.sources.bounds import NUMBERS
 from collect_ops.sources.file_defaults import values_in_files
 from collect_ops.sources.model import Source
-from collect_ops.sources.texts import COLUMN_TYPES
+from collect_ops.sources.texts import COLUMN_TYPES, TIME_FORMATS
 
 
 def json_schema() -> dict[str, Any]:
@@ -20,6 +20,7 @@ def json_schema() -> dict[str, Any]:
     schema = Source.model_json_schema()
     # The type of a column is checked by code; an editor can still offer the usual ones.
     schema["$defs"]["Column"]["properties"]["type"]["examples"] = list(COLUMN_TYPES)
+    schema["$defs"]["Column"]["properties"]["format"]["examples"] = [*TIME_FORMATS, "%d/%m/%Y"]
     for field, bound in NUMBERS.items():
         for number in _numbers_at(schema, field):
             # An exclusive minimum of the model's is below ours.
@@ -27,7 +28,8 @@ def json_schema() -> dict[str, Any]:
             if bound.least is not None:
                 number["minimum"] = bound.least
     for model, field, value in values_in_files(Source):
-        schema["$defs"][model]["properties"][field]["default"] = value
+        part = schema if model == Source.__name__ else schema["$defs"][model]
+        part["properties"][field]["default"] = value
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

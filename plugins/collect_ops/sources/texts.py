@@ -63,6 +63,9 @@ _PLAIN_TYPES = (
     "jsonb",
 )
 COLUMN_TYPES = (*_PLAIN_TYPES, "numeric(p)", "numeric(p,s)", "varchar", "varchar(n)")
+#: Types whose values are moments, days or times of day.
+TIME_TYPES = frozenset({"date", "time", "timestamp", "timestamptz"})
+TIME_FORMATS = ("iso", "epoch_s", "epoch_ms", "epoch_us", "postgresql")
 _SYNONYMS = {
     "bool": "boolean",
     "int2": "smallint",
@@ -239,6 +242,21 @@ def _sized_type(sized: re.Match[str]) -> str | None:
     return f"numeric({size},{int(scale)})" if int(scale) <= size else None
 
 
+@cache
+def time_format_problem(text: str) -> str | None:
+    """Why a text does not say how times are spelled."""
+    if text in TIME_FORMATS:
+        return None
+    if "%" not in text:
+        return f"must be one of {', '.join(TIME_FORMATS)}, or a pattern of strptime such as %d/%m/%Y"
+    try:
+        datetime.strptime(_ANY_DAY.strftime(text), text)  # noqa: DTZ007 - only whether it can be read
+    except (ValueError, re.error) as error:  # re.error: a directive that stands in it twice
+        return f"is no pattern of strptime: {error}"
+    return None
+
+
+@cache
 def entry_point_problem(text: str) -> str | None:
     """What keeps a text from naming a Python function; whether there is one is not asked."""
     if _ENTRY_POINT.fullmatch(text) is None:

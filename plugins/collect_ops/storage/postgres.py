@@ -48,6 +48,8 @@ _OPTIONS: dict[str, Any] = {
     **{f"keepalives_{name}": value for name, value in _KEEPALIVES.items()},
     "tcp_user_timeout": 30_000,
     "options": "-c lock_timeout=60s -c idle_in_transaction_session_timeout=120s -c TimeZone=UTC "
+    # What `01/02/2024` means to PostgreSQL is no matter of the server's settings.
+    "-c DateStyle=ISO,MDY "
     "-c tcp_user_timeout=30s "
     + " ".join(f"-c tcp_keepalives_{name}={value}" for name, value in _KEEPALIVES.items()),
 }

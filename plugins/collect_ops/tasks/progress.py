@@ -23,6 +23,8 @@ class Progress:
         quiet_s: Seconds since the last sign of life.
         replaces: Whether its rows replace the target's: they stand aside until they are swapped in.
         swap: What became of these, None where that is not decided; see `collect_ops.landing.model.Swap`.
+        repeated_rows: Rows that the task has fetched twice; None before its end, and where they are not counted.
+        repeated_unknown: Whether they were not counted, for their number.
     """
 
     task_id: int
@@ -53,6 +55,8 @@ class Progress:
     quiet_s: float
     replaces: bool = False
     swap: str | None = None
+    repeated_rows: int | None = None
+    repeated_unknown: bool = False
 
     @property
     def rows_in_target(self) -> int:

@@ -13,6 +13,8 @@ SET
     rows_fetched = rows_fetched + %(fetched)s,
     rows_landed = rows_landed + %(landed)s,
     bad_rows = bad_rows + %(bad)s,
+    rows_repeated = rows_repeated + %(repeated)s,
+    landed_since = coalesce(%(landed_since)s::timestamptz, landed_since),
     unchanged_pages = unchanged_pages + %(unchanged_pages)s,
     unchanged_rows = unchanged_rows + %(unchanged_rows)s,
     bytes = bytes + %(bytes)s,

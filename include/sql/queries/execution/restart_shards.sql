@@ -9,7 +9,7 @@ restarted AS (
     UPDATE collect.shard
     SET
         status = 'PENDING', fencing_token = fencing_token + 1, position = NULL, pages = 0, rows_fetched = 0,
-        rows_landed = 0, bad_rows = 0, unchanged_pages = 0, unchanged_rows = 0, bytes = 0, http_retries = 0,
+        rows_landed = 0, bad_rows = 0, rows_repeated = 0, unchanged_pages = 0, unchanged_rows = 0, bytes = 0, http_retries = 0,
         fetch_s = 0, land_s = 0, source_total = NULL, restarts = 0, error = NULL, started_at = NULL, finished_at = NULL,
         progress_at = now()
     WHERE task_id = %(task_id)s

@@ -4,7 +4,7 @@
 WITH restarted AS (
     UPDATE collect.shard
     SET
-        position = NULL, pages = 0, rows_fetched = 0, rows_landed = 0, bad_rows = 0, unchanged_pages = 0,
+        position = NULL, pages = 0, rows_fetched = 0, rows_landed = 0, bad_rows = 0, rows_repeated = 0, unchanged_pages = 0,
         unchanged_rows = 0, source_total = NULL, restarts = restarts + 1, progress_at = now()
     WHERE
         task_id = %(task_id)s AND shard_no = %(shard_no)s

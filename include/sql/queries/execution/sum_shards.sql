@@ -23,6 +23,7 @@ SELECT
     coalesce(sum(rows_fetched), 0)::bigint AS rows_fetched,
     coalesce(sum(rows_landed), 0)::bigint AS rows_landed,
     coalesce(sum(bad_rows), 0)::bigint AS bad_rows,
+    coalesce(sum(rows_repeated), 0)::bigint AS rows_repeated,
     coalesce(sum(bytes), 0)::bigint AS bytes,
     coalesce(sum(pages), 0)::bigint AS pages,
     coalesce(sum(unchanged_pages), 0)::bigint AS unchanged_pages,

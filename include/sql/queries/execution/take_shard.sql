@@ -14,4 +14,4 @@ FROM live
 WHERE s.task_id = live.id AND s.shard_no = %(shard_no)s AND s.status <> 'DONE'
     -- Not indexable on purpose: of a large group's many shards this one is found by its key.
     AND s.run_id IS NOT DISTINCT FROM %(run_id)s AND s.group_no IS NOT DISTINCT FROM %(group_no)s
-RETURNING s.fencing_token, s.position, s.pages, s.rows_fetched, s.restarts
+RETURNING s.fencing_token, s.position, s.pages, s.rows_fetched, s.restarts, s.landed_since

@@ -2,6 +2,8 @@
 SELECT
     p.*,
     t.result ->> 'swap' AS swap,
+    (t.result ->> 'repeated_rows')::bigint AS repeated_rows,
+    coalesce(jsonb_typeof(t.result -> 'repeated_rows') = 'null', false) AS repeated_unknown,
     coalesce(v.definition #>> '{target,disposition}' = 'replace', false) AS replaces,
     u.unchanged_pages,
     u.unchanged_rows,

@@ -8,10 +8,10 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from collect_ops.kernel.json_text import json_bytes
 from collect_ops.landing import Landed, Lander, LandingPage, Origin, ensure_target
 from collect_ops.sources.model import Column, Disposition, Source, Target
 from collect_ops.storage import Connection, Jsonb, connect_async
@@ -64,10 +64,7 @@ def as_stored(value: Any) -> str | None:
     """What a text column shows of a value."""
     if value is None or isinstance(value, str):
         return value
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json_bytes(value).decode()
 
 
 def in_a_jsonb(value: Any) -> Jsonb | None:

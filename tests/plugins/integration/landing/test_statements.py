@@ -39,7 +39,7 @@ def test_a_shard_is_cleared_by_its_index(db: Connection) -> None:
 
 
 def test_a_merge_finds_its_rows_by_the_primary_key_and_writes_in_its_order(db: Connection) -> None:
-    found = plan(db, composed(db, Disposition.MERGE).land_staged)
+    found = plan(db, composed(db, Disposition.MERGE).land_staged, {"since": None})
     assert "Conflict Arbiter Indexes: things_pkey" in found
     assert "Sort Key: landing_" in found
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect_ops.collectors.json_body import TooDeep, Truncated, Unreadable, parse
+from collect_ops.kernel.json_numbers import SpelledNumber
 from collect_ops.kernel.odd_number import OddNumber
 from tests.plugins.unit.cpu_deadline import ends_within
 
@@ -49,6 +50,28 @@ def depth(value: Any) -> int:
 def test_integers_are_exact(number: int) -> None:
     for raw in (f"[{number}]", f'{{"a": {number} }}', f"[1.5,{number},2]", f"[[{number}\n]]", f"{number}"):
         assert parse(raw.encode(), max_depth=9) == json.loads(raw)
+
+
+SPELLINGS = [
+    "1.50",
+    "-0.0",
+    "1E5",
+    "2e0",
+    "0.12345678901234567890123",
+    "9007199254740993.25",
+    "1e400",
+    "-1e-999",
+]
+
+
+@pytest.mark.parametrize("text", [*SPELLINGS, "1" * 5000])
+@pytest.mark.parametrize("charset", [None, "utf-16"])
+def test_numbers_are_spelled_as_they_came_and_calculate_as_doubles(text: str, charset: str | None) -> None:
+    raw = f'{{"a": [{text}], "b": "ü"}}'.encode(charset or "utf-8")
+    (number,) = parse(raw, max_depth=9, charset=charset)["a"]
+    assert isinstance(number, SpelledNumber)
+    assert number.text == text
+    assert number == float(text)
 
 
 def test_long_fractions_stay_on_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:

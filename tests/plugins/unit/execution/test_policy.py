@@ -109,6 +109,8 @@ attempts = st.builds(
     plan_error=st.none()
     | st.builds(error, transient=st.booleans())
     | st.builds(error, transient=st.booleans(), outage=st.just(True)),
+    max_bad_share=st.sampled_from([0.0, 0.1, 1.0]),
+    max_repeated_rows=st.none() | st.integers(0, 20),
 )
 
 
@@ -129,6 +131,9 @@ def sums(draw: st.DrawFn) -> ShardSums:
         first_error=error(transient=True) if failed else None,
         deferred=draw(st.none() | st.just("held")) if other else None,
         outage=draw(st.none() | st.just("Redis is away")) if other else None,
+        rows_landed=draw(st.integers(0, 100)),
+        bad_rows=draw(st.integers(0, 100)),
+        repeated_rows=draw(st.none() | st.integers(0, 50)),
     )
 
 
@@ -148,6 +153,11 @@ def test_an_attempt_settles_somewhere_legal_and_says_why(
         assert shards.done == shards.shards
         named = attempt.named_total if attempt.named_total is not None else shards.source_total
         assert named in (None, shards.rows_fetched)
+        assert shards.rows_landed or not shards.bad_rows, "rows were to land, and none of them fits"
+        rows = shards.rows_landed + shards.bad_rows
+        assert shards.bad_rows < 10 or shards.bad_rows <= attempt.max_bad_share * rows
+        allowed = attempt.max_repeated_rows
+        assert allowed is None or (shards.repeated_rows or 0) <= allowed
     if outcome.status is TaskStatus.PARTIAL:
         assert shards.final, "nothing that could still be fetched is given up"
     if attempt.planned and shards.permanent > attempt.max_failed_shards and attempt.plan_error is None:
@@ -269,6 +279,58 @@ def test_shards_begin_with_a_page_and_the_last_may_have_no_end() -> None:
     assert [(s.offset, s.size) for s in split(declared, 45, open_end=True)] == [(0, 20), (20, 20), (40, None)]
     assert [(s.offset, s.size) for s in split(declared, 0, open_end=True)] == [(0, None)]
     assert [(s.offset, s.size) for s in split(declared, 45, 3)][:2] == [(0, 10), (10, 10)]
+
+
+@pytest.mark.parametrize(
+    ("landed", "bad", "share", "status"),
+    [
+        (0, 1, 1.0, TaskStatus.DEAD),
+        (0, 0, 0.0, TaskStatus.COMPLETED),
+        (1, 9, 0.0, TaskStatus.COMPLETED),
+        (1, 10, 0.1, TaskStatus.PARTIAL),
+        (90, 10, 0.1, TaskStatus.COMPLETED),
+        (89, 10, 0.1, TaskStatus.PARTIAL),
+        (1, 10, 1.0, TaskStatus.COMPLETED),
+    ],
+)
+def test_bad_rows_decide(landed: int, bad: int, share: float, status: TaskStatus) -> None:
+    shards = ShardSums(
+        shards=1, done=1, failed=0, permanent=0, rows_fetched=landed + bad, source_total=None, retry_after_s=None,
+        first_failed=None, first_error=None, rows_landed=landed, bad_rows=bad, bad_reason="because",
+    )  # fmt: skip
+    outcome = settle_outcome(replace(PLANNED, max_bad_share=share), shards, RULE, base_s=None, chance=0)
+    assert outcome.status is status
+    assert ("because" in (outcome.reason or "")) == (status is TaskStatus.DEAD)
+
+
+@pytest.mark.parametrize(
+    ("repeated", "allowed", "status"),
+    [
+        (0, 0, TaskStatus.COMPLETED),
+        (1, 0, TaskStatus.PARTIAL),
+        (5, 5, TaskStatus.COMPLETED),
+        (5, None, TaskStatus.COMPLETED),
+        (None, 0, TaskStatus.COMPLETED),
+    ],
+)
+def test_rows_fetched_twice_decide(repeated: int | None, allowed: int | None, status: TaskStatus) -> None:
+    shards = ShardSums(
+        shards=1, done=1, failed=0, permanent=0, rows_fetched=9, source_total=9, retry_after_s=None,
+        first_failed=None, first_error=None, rows_landed=9, repeated_rows=repeated,
+    )  # fmt: skip
+    attempt = replace(PLANNED, max_repeated_rows=allowed)
+    assert settle_outcome(attempt, shards, RULE, base_s=None, chance=0).status is status
+
+
+PLANNED = Attempt(
+    planned=True,
+    retry_count=0,
+    max_retries=3,
+    lost_count=0,
+    named_total=None,
+    max_failed_shards=0,
+    plan_error=None,
+)
 
 
 def test_what_was_put_back_is_not_given_up_because_others_failed() -> None:

@@ -47,9 +47,10 @@ def two_columns() -> Encoder:
     return an_encoder({"a": Column(type="text"), "b": Column(type="integer")})
 
 
-def digest(record: Any) -> str:
-    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return "x" + blake2b(canonical.encode(), digest_size=16).hexdigest()
+def digest(*values: Any) -> str:
+    """Version 2: of the row's values as JSON, without the brackets."""
+    line = json.dumps(values, ensure_ascii=False, separators=(",", ":"))[1:-1]
+    return "x" + blake2b(line.encode(), digest_size=16).hexdigest()
 
 
 def parsed(text: bytes) -> list[list[str]]:
@@ -62,8 +63,8 @@ def test_a_row_is_hash_values_rest_and_where_it_came_from() -> None:
     body = two_columns().page(records, ENDING, plain=True)
     assert body.rows == 2
     assert parsed(body.text) == [
-        [digest(records[0]), "x", "1", "null", "1", "2", "2026-11-24T12:00:00+00:00"],
-        [digest(records[1]), "y,z", "null", "null", "1", "2", "2026-11-24T12:00:00+00:00"],
+        [digest("x", 1), "x", "1", "null", "1", "2", "2026-11-24T12:00:00+00:00"],
+        [digest("y,z", None), "y,z", "null", "null", "1", "2", "2026-11-24T12:00:00+00:00"],
     ]
 
 

@@ -24,7 +24,8 @@ def test_a_file_means_what_it_leaves_out(tmp_path: Path, declared: str, meant: s
     paging = load_source(path).paging
     assert isinstance(paging, OffsetPaging)
     assert paging.equal_pages == meant
-    assert [each.field for each in changed_readings_of(path)] == ([] if declared else ["paging.equal_pages"])
+    changed = [each.field for each in changed_readings_of(path) if each.field.startswith("paging")]
+    assert changed == ([] if declared else ["paging.equal_pages"])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_what_a_file_means_is_stored_and_spared_to_older_processes() -> None:
 
 
 def test_nothing_changes_where_there_is_nothing_to_leave_out() -> None:
-    source = make_source()
+    source = with_file_defaults(make_source())
     assert with_file_defaults(source) == source
     assert changed_readings(source) == []
     filled = with_file_defaults(make_source(paging={"type": "offset"}))

@@ -1,0 +1,210 @@
+"""Values, bad rows and rows fetched twice, on the way that tasks really go: what lands, and how the task ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from collect_ops.sources.file_defaults import with_file_defaults
+from tests.plugins.integration.world import World, source
+from tests.servers.bodies import Bodies
+
+ONE_PAGE: dict[str, Any] = {
+    "paging": {"type": "none"},
+    "total": {"type": "unknown"},
+    "page_size": None,
+    "records": "@",
+}
+PAGES: dict[str, Any] = {**ONE_PAGE, "paging": {"type": "page"}, "page_size": 20, "batch_size": 1000}
+
+
+def columns(**types: Any) -> dict[str, Any]:
+    return {name: each if isinstance(each, dict) else {"type": each} for name, each in types.items()}
+
+
+def ids(start: int, stop: int, step: int = 1) -> list[dict[str, Any]]:
+    return [{"id": number, "v": f"r{number}"} for number in range(start, stop, step)]
+
+
+def body(records: Any) -> bytes:
+    return json.dumps(records).encode()
+
+
+class Case:
+    """A source of its own, its bodies, and how its task is to end.
+
+    Args:
+        pages: The bodies.
+        types: The target's columns.
+        status: Of the task.
+        reason: A part of its reason; none: it has none.
+        target: More of the target.
+        fields: More of the source.
+    """
+
+    def __init__(
+        self,
+        *pages: bytes,
+        types: Mapping[str, Any],
+        status: str,
+        reason: str | None = None,
+        target: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        self.pages = pages
+        self.types = types
+        self.status = status
+        self.reason = reason
+        self.target = target or {}
+        self.fields = fields
+
+
+INTEGERS = {"id": "bigint", "v": "text"}
+MERGE = {"disposition": "merge", "key": ["id"]}
+#: 40 rows of which 20 are there: the order has changed between two pages.
+TWICE = (body(ids(0, 20)), body(ids(0, 20)[::-1]), b"[]")
+BAD = [{"id": "x", "v": f"r{number}"} for number in range(10)]
+
+CASES: dict[str, Case] = {
+    "integers": Case(b'[{"id": 1.0}, {"id": 2e0}, {"id": "3.0"}]', types=INTEGERS, status="COMPLETED"),
+    "lists": Case(body([[0, "r0"], [1, "r1"]]), types=INTEGERS, status="DEAD", reason="records"),
+    "all_bad": Case(body(BAD[:3]), types=INTEGERS, status="DEAD", reason='id: "x" does not fit bigint'),
+    "few_bad": Case(body([*ids(0, 5), *BAD[:9]]), types=INTEGERS, status="COMPLETED"),
+    "many_bad": Case(
+        body([*ids(0, 89), *BAD]), types=INTEGERS, status="PARTIAL", reason="10 of 99 rows are bad"
+    ),
+    "a_tenth_bad": Case(body([*ids(0, 90), *BAD]), types=INTEGERS, status="COMPLETED"),
+    "bad_allowed": Case(body([*ids(0, 5), *BAD]), types=INTEGERS, status="COMPLETED", max_bad_share=1.0),
+    "all_bad_allowed": Case(
+        body(BAD), types=INTEGERS, status="DEAD", reason="none of 10 rows", max_bad_share=1.0
+    ),
+    "empty": Case(b"[]", types=INTEGERS, status="COMPLETED"),
+    "twice_merged": Case(
+        *TWICE, types=INTEGERS, status="PARTIAL", reason="20 rows were fetched twice", target=MERGE, **PAGES
+    ),
+    "twice_appended": Case(
+        *TWICE, types=INTEGERS, status="PARTIAL", reason="20 rows were fetched twice", **PAGES
+    ),
+    "twice_replaced": Case(
+        *TWICE,
+        types=INTEGERS,
+        status="PARTIAL",
+        reason="20 rows were fetched twice",
+        target={"disposition": "replace", "key": ["id"]},
+        **PAGES,
+    ),
+    "twice_as_documents": Case(
+        *TWICE, types={}, status="PARTIAL", reason="20 rows were fetched twice", **PAGES
+    ),
+    "twice_allowed": Case(
+        *TWICE, types=INTEGERS, status="COMPLETED", target=MERGE, max_repeated_rows=20, **PAGES
+    ),
+    "epochs": Case(
+        body([{"at": 1700000000 + number} for number in range(30)]),
+        types={"at": "timestamptz"},
+        status="DEAD",
+        reason="is not a text in ISO 8601",
+    ),
+    "declared_epochs": Case(
+        body([{"at": 1700000000 + number} for number in range(30)]),
+        types={"at": {"type": "timestamptz", "format": "epoch_s"}},
+        status="COMPLETED",
+    ),
+    "long_key": Case(
+        body([*ids(0, 20), {"id": "".join(f"{number:x}" for number in range(1500)), "v": "x"}]),
+        types={"id": "text", "v": "text"},
+        status="COMPLETED",
+        target=MERGE,
+    ),
+}
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[World]:
+    """A source of each case, served."""
+    with Bodies({f"/{name}": case.pages for name, case in CASES.items()}) as server:
+        world.serve_from(server.base_url)
+        for name, case in CASES.items():
+            target = {"table": name, "disposition": "append", "columns": columns(**case.types), **case.target}
+            fields = {**ONE_PAGE, "request": {"path": f"/{name}"}, **case.fields}
+            # Equal pages are another matter.
+            if fields["paging"]["type"] == "page":
+                fields["paging"] = {"type": "page", "equal_pages": "allow"}
+            world.add(with_file_defaults(source(name=name, target=target, **fields)))
+        yield world
+
+
+def test_tasks_end_as_their_values_deserve(served: World) -> None:
+    tasks = {name: served.submit(name).task_id for name in CASES}
+    while served.claim_and_run():
+        pass
+    ends = {name: served.task(task_id) for name, task_id in tasks.items()}
+    found = {name: (end["status"], end["reason"]) for name, end in ends.items()}
+    wrong = {
+        name: end
+        for name, end in found.items()
+        if end[0] != CASES[name].status or (CASES[name].reason or "") not in (end[1] or "")
+    }
+    assert wrong == {}
+    assert [row["id"] for row in served.rows("SELECT id FROM landing.integers ORDER BY id")] == [1, 2, 3]
+    assert served.rows("SELECT count(*) AS n FROM landing.twice_merged") == [{"n": 20}]
+    # What is not all there replaces nothing.
+    assert served.rows("SELECT count(*) AS n FROM landing.twice_replaced") == [{"n": 0}]
+    repeated = {name: end["result"]["repeated_rows"] for name, end in ends.items() if end["status"] != "DEAD"}
+    assert {name: count for name, count in repeated.items() if count} == dict.fromkeys(
+        ("twice_merged", "twice_appended", "twice_replaced", "twice_as_documents", "twice_allowed"), 20
+    )
+    years = served.rows("SELECT DISTINCT extract(year FROM at)::int AS year FROM landing.declared_epochs")
+    assert years == [{"year": 2023}]
+    assert served.rows("SELECT count(*) AS n FROM landing.long_key") == [{"n": 20}]
+    assert ends["long_key"]["result"]["bad_rows"] == 1
+
+
+def exact(records: Sequence[str], path: str) -> bytes:
+    listed = f"[{', '.join(records)}]"
+    return (
+        listed if path == "@" else f'{{"total": {len(records)}.0, "rows": {listed}, "more": null}}'
+    ).encode()
+
+
+NUMBER = "123456789.123456789123456789"
+
+
+@pytest.mark.parametrize("path", ["@", "rows"])
+@pytest.mark.parametrize("more", ["", ', "more": 0.10'])
+def test_numbers_and_hashes_are_those_that_were_sent_on_every_way(world: World, path: str, more: str) -> None:
+    """Pages are read as rows, and some as records: their lines and hashes are the same."""
+    records = [f'{{"id": {number}, "n": {NUMBER}, "v": "r"{more}}}' for number in range(20)]
+    odd = [f'{{"v": "r", "n": {NUMBER}, "id": {number}.0{more}}}' for number in range(20, 25)]
+    pages = [exact(records, path), exact(odd, path), exact([], path)]
+    with Bodies({"/things": pages}) as server:
+        world.serve_from(server.base_url)
+        target = {
+            "table": "things",
+            "disposition": "append",
+            "columns": columns(id="integer", n="numeric(38,18)", v="text"),
+        }
+        fields = {**PAGES, "records": path, "request": {"path": "/things"}}
+        world.add(with_file_defaults(source(target=target, **fields)))
+        task = world.task(world.collect())
+    assert (task["status"], task["reason"]) == ("COMPLETED", None)
+    found = world.rows(
+        "SELECT id, n, v, _extra::text AS extra, _content_hash AS hash FROM landing.things ORDER BY id"
+    )
+    assert [row["id"] for row in found] == list(range(25))
+    assert {(row["n"], row["v"]) for row in found} == {(Decimal(NUMBER), "r")}
+    assert {row["extra"] for row in found} == {'{"more": 0.10}' if more else None}
+    assert len({row["hash"] for row in found}) == 25
+    # The same rows again, all as records.
+    escaped = [record.replace('"r"', '"\\u0072"') for record in [*records, *odd]]
+    again = [exact(escaped[:20], path), exact(escaped[20:], path), exact([], path)]
+    with Bodies({"/things": again}) as server:
+        world.serve_from(server.base_url)
+        world.add(with_file_defaults(source(name="again", target={**target, "table": "again"}, **fields)))
+        assert world.task(world.collect("again"))["status"] == "COMPLETED"
+    hashes = world.rows("SELECT id, _content_hash AS hash FROM landing.again ORDER BY id")
+    assert hashes == [{"id": row["id"], "hash": row["hash"]} for row in found]
