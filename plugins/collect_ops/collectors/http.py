@@ -8,7 +8,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import orjson
 from yarl import URL
 
 from collect_ops.collectors.answer import (
@@ -61,6 +60,7 @@ from collect_ops.collectors.retry import RetryNotice
 from collect_ops.collectors.totals import NamedTotal, is_at_least
 from collect_ops.collectors.urls import parse_url
 from collect_ops.collectors.walk import OWN_FIELDS, Got, Looked, Walk
+from collect_ops.kernel.json_text import Unwritable, json_bytes
 from collect_ops.sources.model import (
     BodyTotal,
     CursorPaging,
@@ -562,8 +562,8 @@ class HttpCollector:
             PagingValueUnusable: It cannot be written, is too long, or holds a secret of the connection.
         """
         try:
-            stored = orjson.dumps(position).decode()
-        except orjson.JSONEncodeError as error:  # a lone surrogate, NaN, a number that no double holds
+            stored = json_bytes(position).decode()
+        except Unwritable as error:  # a lone surrogate, NaN, a number that no double holds
             raise PagingValueUnusable(
                 self._client.shown(self._base_url),
                 self._source.paging.type,

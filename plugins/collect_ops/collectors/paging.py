@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal, Protocol
 
 from typing_extensions import override
@@ -312,6 +313,10 @@ class CursorPager(Pager):
         cursor = _search("paging.cursor", self.paging.cursor, reply)
         if cursor is None or cursor is False or (type(cursor) in (str, int, float) and cursor in _NO_CURSOR):
             return Step(next=None)
+        if isinstance(cursor, float) and not isfinite(cursor):
+            raise PagingValueUnusable(
+                reply.shown, "cursor", "a number beyond what a double holds", "text or a number"
+            )
         if cursor is True or (self.paging.location == "query" and isinstance(cursor, dict | list)):
             raise PagingValueUnusable(
                 reply.shown, "cursor", kind_of(cursor), "text, a number, or null at the end"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-import orjson
-
 from collect_ops.collectors.page import Json
+from collect_ops.kernel.json_text import json_bytes
 from collect_ops.sources.request import RenderedRequest
 from collect_ops.sources.templates import text_of
 
@@ -20,7 +19,7 @@ def written(request: RenderedRequest) -> tuple[bytes | None, dict[str, str]]:
         return None, headers
     if not any(name.lower() == "content-type" for name in headers):
         headers = {"Content-Type": _CONTENT_TYPES[request.body_type], **headers}
-    return (form(request.body) if request.body_type == "form" else orjson.dumps(request.body)), headers
+    return (form(request.body) if request.body_type == "form" else json_bytes(request.body)), headers
 
 
 def form(fields: dict[str, Json]) -> bytes:

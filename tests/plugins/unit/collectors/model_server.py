@@ -18,8 +18,9 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict
 
-from collect_ops.collectors.answer import Answer, document_of, refusal
+from collect_ops.collectors.answer import Answer, content_of, refusal
 from collect_ops.collectors.client import Call, Fetched
+from collect_ops.collectors.content import ShardReader
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import CollectorError, EqualPage
 from collect_ops.collectors.http import HttpCollector
@@ -143,7 +144,7 @@ class Server:
     model: Model
     requests: list[Mapping[str, str]] = field(default_factory=list)
 
-    async def fetch(self, call: Call) -> Fetched:
+    async def fetch(self, call: Call, reader: ShardReader | None = None) -> Fetched:
         """Instead of a client's."""
         await asyncio.sleep(0)
         status, document = self._answer(call.url.query)
@@ -163,7 +164,7 @@ class Server:
         )
         if status >= 400:
             raise refusal(answer, source_of(self.model), datetime.now(UTC))
-        return Fetched(answer=answer, document=document_of(answer, source_of(self.model)), attempts=1)
+        return Fetched(answer=answer, content=content_of(answer, source_of(self.model)), attempts=1)
 
     def _links(self, document: Any) -> tuple[str, ...]:
         following = document.get("next") if self.model.style == "link_header" else None
