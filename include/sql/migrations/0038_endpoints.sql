@@ -1,6 +1,6 @@
--- Circuits of endpoints beside those of hosts, and HELD tasks in the order in which they are released.
--- Safe beside running processes of the release before: they know nothing of the table, the column and the index, and go on
--- holding whole hosts until they end.
+-- Circuits of endpoints beside those of hosts.
+-- Safe beside running processes of the release before: they know nothing of the table and the column, and go on holding
+-- whole hosts until they end.
 
 -- When the host last answered a probe: what its endpoints failed before that says nothing about it any more.
 ALTER TABLE collect.host ADD COLUMN answered_at timestamptz;
@@ -36,7 +36,3 @@ COMMENT ON COLUMN collect.endpoint.probes IS 'Requests let through since it is h
 COMMENT ON COLUMN collect.endpoint.window_from IS 'Beginning of the window that requests and errors are counted in';
 COMMENT ON COLUMN collect.endpoint.requests_before IS 'Of the window before';
 COMMENT ON COLUMN collect.endpoint.unanswered_at IS 'When a request last got no answer; NULL once one has been answered';
-
--- Few rows at any time: what is released, and what a claim holds a newcomer behind, is the beginning of a range.
-CREATE INDEX task_held ON collect.task (source, source_version, priority DESC, id)
-    WHERE status = 'HELD' AND held_for IS NULL;
