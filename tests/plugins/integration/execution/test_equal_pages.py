@@ -118,6 +118,7 @@ def test_shards_by_values_may_have_the_same_few_rows(world: World, server: Quirk
     }
     shards = {"by": "values", "param": "region", "values": ["north", "south"]}
     fields = {"request": request, "shards": shards, "total": {"type": "body", "path": "matching"}}
+    fields["max_repeated_rows"] = None
     world.add(declared("/select", **fields, batch_size=50, page_size=10))
     task = world.task(world.collect(params={"ids": "3,4"}))
     assert (task["status"], landed(world)) == ("COMPLETED", [3, 3, 4, 4])
