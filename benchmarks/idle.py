@@ -28,6 +28,7 @@ from benchmarks.measure import circumstances
 from benchmarks.report import CHECKOUT, Result, Row, Target
 from benchmarks.settings import BenchSettings
 from collect_ops.orchestrator.client import AirflowClient
+from collect_ops.sources.examples import examples_are_on
 from stack import processes
 from stack.environment import DAGS_FOLDER
 from stack.layout import Layout
@@ -92,7 +93,10 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
             "Airflow alone": [dict(alone.percent)],
         },
         circumstances=before,
-        notes=[f"Percent of one core, over {seconds / 60:g} minutes, beginning after {warm_up_s / 60:g}."],
+        notes=[
+            f"Percent of one core, over {seconds / 60:g} minutes, beginning after {warm_up_s / 60:g}.",
+            f"The examples are {'on' if examples_are_on() else 'off, as shipped'}.",
+        ],
     )
 
 

@@ -19,7 +19,7 @@ class LaneTrigger(WakingTrigger):
         poll_interval_s: Seconds between two looks at the queue.
     """
 
-    def __init__(self, lane: str, poll_interval_s: float = 0.5) -> None:
+    def __init__(self, lane: str, poll_interval_s: float = 2.0) -> None:
         super().__init__(poll_interval_s)
         self.lane = lane
         self._connection: Connection | None = None

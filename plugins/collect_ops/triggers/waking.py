@@ -30,7 +30,7 @@ class WakingTrigger(BaseEventTrigger):
         poll_interval_s: Seconds between two looks at the queue (a passive declare on a kept connection).
     """
 
-    def __init__(self, poll_interval_s: float = 0.5) -> None:
+    def __init__(self, poll_interval_s: float = 1.0) -> None:
         super().__init__()
         self.poll_interval_s = poll_interval_s
         self._consumer: Consumer | None = None
