@@ -77,13 +77,6 @@ CASES: dict[str, Case] = {
     "pages of one equal row": Case(
         quirk="one_row_pages", fields=CURSOR | {"key": [], "max_repeated_rows": None}, ids=(None,) * 4
     ),
-    "rows without a key that are equal": Case(
-        quirk="one_row_pages",
-        fields=CURSOR | {"key": []},
-        ids=(None,) * 4,
-        status="PARTIAL",
-        named="fetched twice",
-    ),
     "150 empty pages": Case(quirk="empty_scan", fields=CURSOR),
     "nested names": Case(
         quirk="nested",
