@@ -1,6 +1,7 @@
 """Benchmark `idle`: what a stack costs that has nothing to do, beside Airflow with an empty folder of DAGs.
 
-Counted in CPU time of all processes, so that it matters little what else the machine does.
+Counted in CPU time of all processes, both stacks at the same time. A processor that is shared with other work does less
+in that time, so the machine is best left alone all the same.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     stack = settings.stack
     airflow = AirflowClient(stack.airflow_url, stack.airflow_user, stack.airflow_password)
     unpause_all(airflow)
-    # Side by side: neither keeps a processor busy, and what else the machine does costs both alike.
+    # Side by side: neither keeps a processor busy, and what else the machine does slows both alike.
     with (
         empty_stack(stack.home.with_name(f"{stack.home.name}-idle")) as layout,
         ThreadPoolExecutor(max_workers=2) as pool,

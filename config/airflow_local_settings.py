@@ -9,7 +9,6 @@ Nothing here may open a socket or start a thread: the parent forks.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -57,6 +56,3 @@ if runs_ours or "triggerer" in sys.argv:
     from collect_ops.policies.preloading import read_everything
 
     read_everything()
-if "dag-processor" in sys.argv:
-    gc.collect()
-    gc.freeze()  # a collection in a parser would write to every object, and unshare its page

@@ -127,6 +127,12 @@ class Publisher:
         try:
             loop.call_later(patience_s, loop.stop)
             loop.start()
+            if not connection.is_closed:
+                # Nobody answered. Pika offers no other way to close the socket, and would leave that to the garbage
+                # collector.
+                connection._adapter_disconnect_stream()  # noqa: SLF001
+                loop.call_later(0.1, loop.stop)
+                loop.start()
         except (AMQPError, OSError) as error:
             log.warning("RabbitMQ connection not closed cleanly: %r", error)
         finally:

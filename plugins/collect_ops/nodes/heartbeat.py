@@ -89,7 +89,7 @@ class Heartbeat(BaseModel):
     sent_bytes_per_s: BytesPerSecond
     """Likewise."""
     workers_bytes: Bytes
-    """Resident memory of the worker's processes."""
+    """Memory of the worker's processes, what they share counted once; up to five minutes old."""
     groups: Annotated[int, Field(ge=0, le=1_000_000)]
     """Shard groups that run on it."""
 

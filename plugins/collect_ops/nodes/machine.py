@@ -73,7 +73,8 @@ class Sampler:
         ]
         self._at, self._received, self._sent = now, received, sent
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(self._path)
-        if now - self._weighed_at >= WEIGH_EVERY_S:
+        # An agent may be there before its worker: it looks until there is something to weigh.
+        if not self._workers_bytes or now - self._weighed_at >= WEIGH_EVERY_S:
             self._workers_bytes, self._weighed_at = workers_bytes(), now
         return Sample(
             cpu_percent=self._cpu_percent,

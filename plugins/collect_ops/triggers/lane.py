@@ -16,7 +16,8 @@ class LaneTrigger(WakingTrigger):
 
     Args:
         lane: Lane name.
-        poll_interval_s: Seconds between two looks at the queue.
+        poll_interval_s: Seconds between two looks at the queue. Each costs something on an idle stack, and only retries
+            that come back wait for it: who admits or settles wakes the lane.
     """
 
     def __init__(self, lane: str, poll_interval_s: float = 2.0) -> None:

@@ -138,6 +138,12 @@ def test_failures_leave_no_open_files(make_link: Callable[..., Link], amqp_url: 
             publisher.publish([OutgoingMessage(exchange="nowhere", routing_key="k", body=b"{}")])
         with Publisher(away.url(amqp_url)) as publisher:
             publisher.publish(to(queue))
+        with Publisher(link.url(amqp_url), timeout_s=0.2) as publisher:
+            publisher.publish(to(queue))
+            link.holding.set()
+            assert publisher.publish(to(queue)).failure
+        link.cut()
+        link.holding.clear()
 
     one_round()
     gc.disable()  # what only the collector would close counts as left open

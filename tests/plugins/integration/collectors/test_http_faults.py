@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import resource
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -412,12 +413,14 @@ async def test_concurrency_and_rate_hold_for_all_spans_together() -> None:
             async def walk(number: int) -> list[Page]:
                 return [page async for page in collecting.pages(Span(offset=number * 10, size=10))]
 
+            began = time.monotonic()
             shards = await asyncio.gather(*map(walk, range(8)))
+            took_s = time.monotonic() - began
         assert sorted(record["id"] for pages in shards for page in pages for record in page.records) == list(
             range(80)
         )
         assert server.most_under_way <= 2
-        assert server.requests[-1].at - server.requests[0].at >= 7 / 40 * 0.9
+        assert took_s >= 7 / 40  # of the client's own clock: the first request may be long on its way
 
 
 async def test_the_next_page_is_fetched_while_the_consumer_works() -> None:
