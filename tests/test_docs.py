@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import typer.main
 
 from benchmarks.__main__ import BENCHMARKS
+from collect_ops import __version__
 from collect_ops.cli.app import app
 from collect_ops.sources.load import load_source
 
@@ -64,6 +66,13 @@ def test_the_readme_lists_the_rules_that_are_there() -> None:
     there = {path.name for path in (CHECKOUT / "include" / "rules").glob("*.yaml")}
     section = text_of("README.md").split("\n## Configuration\n")[1].split("\n## ")[0]
     assert set(re.findall(r"\(include/rules/(\w+\.yaml)\)", section)) == there
+
+
+def test_package_project_and_changelog_name_one_version() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]["version"]
+    newest = re.search(r"^## (\d+\.\d+\.\d+)", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert {project, __version__, newest[1]} == {project}
 
 
 def test_the_list_of_benchmarks_is_complete() -> None:

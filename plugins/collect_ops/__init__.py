@@ -1,3 +1,3 @@
 """collect-ops: collect data at scale under Apache Airflow, without babysitting."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

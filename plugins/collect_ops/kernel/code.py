@@ -52,7 +52,7 @@ def code_digest(root: Path | None = None) -> str:
 
 
 def version_with_code() -> str:
-    """The installed version and the beginning of the code's digest, as in `0.1.0+1f2e3d4c5b6a`.
+    """The installed version and the beginning of the code's digest, as in `0.2.0+1f2e3d4c5b6a`.
 
     Processes that say the same run the same code.
     """

@@ -20,7 +20,7 @@ from collect_ops.kernel.backends import Backends, SettingMissing
 from collect_ops.kernel.errors import ValidationFailed
 from collect_ops.nodes.agent import Agent, NodeIdentity
 from collect_ops.nodes.heartbeat import Heartbeat
-from collect_ops.nodes.join import JoinFile, ServicesUnreachable, VersionMismatch, check_services
+from collect_ops.nodes.join import JoinFile, ServicesUnreachable, VersionMismatch, check_services, installed
 from collect_ops.nodes.rules import placement_rules
 from collect_ops.nodes.worker import NodeWorker
 
@@ -181,13 +181,13 @@ COLLECT_REDIS_URL={redis}
 
 
 def file_of(
-    backends: Backends, *, own: str = "0.1.0", airflow: str = "3.3.2", redis: str | None = None
+    backends: Backends, *, own: str | None = None, airflow: str = "3.3.2", redis: str | None = None
 ) -> str:
     return FILE.format(
         amqp=backends.amqp_url,
         postgres=backends.postgres_dsn,
         redis=redis or backends.redis_url,
-        own=own,
+        own=own or installed("collect-ops"),
         airflow=airflow,
     )
 

@@ -22,10 +22,13 @@ from collect_ops.collectors.content import (
     text_of,
     values_of,
 )
+from collect_ops.collectors.repeated_pages import PagePrints
 from collect_ops.landing.encoding import Encoder, encoder_of
 from collect_ops.landing.layout import layout_of
 from collect_ops.landing.records import json_text
+from collect_ops.sources.file_defaults import with_file_defaults
 from collect_ops.sources.model import Column, Disposition, Target
+from tests.factories import source
 
 ENDING = b",1,2,2026-11-24T12:00:00+00:00"
 COLUMNS = {
@@ -44,6 +47,17 @@ FIELDS = ("i", "n", "d", "t", "b", "at", "class")
 def an_encoder(columns: dict[str, Column] = COLUMNS) -> Encoder:
     target = Target(table="t", columns=columns, disposition=Disposition.APPEND)
     return encoder_of(target, layout_of(target))
+
+
+def known_by(*key: str) -> PagePrints:
+    """What pages of such rows are known by: their keys, or whole rows."""
+    encoder = an_encoder()
+    target = Target(table="t", columns=COLUMNS, key=key)
+    declared = source(paging={"type": "page"}).model_copy(update={"target": target})
+    return PagePrints(with_file_defaults(declared), encoder.row_type)
+
+
+KNOWN_BY = (known_by(), known_by("i"), known_by("c", "n"))
 
 
 # --- every spelling that JSON allows ---
@@ -149,6 +163,10 @@ def test_fast_and_slow_make_the_same_lines(members: list[str], path: str) -> Non
     assert slow.bad == singly.bad
     if typed is not None:
         assert text_of(typed, encoder.row_type) == text_of(records, encoder.row_type)
+        for known in KNOWN_BY:
+            assert known.of(typed) == known.of(records), (
+                "an equal page is noticed though it is read otherwise"
+            )
         for field in FIELDS:
             assert json_text(values_of(typed, field)) == json_text([record.get(field) for record in records])
     if fast is not None:
