@@ -86,6 +86,19 @@ def last_page_for_ever(asked: Asked) -> Said:
 
 
 @quirk
+def page_ignored(asked: Asked) -> Said:
+    return Said(document={"total": ROWS, "rows": cut(0, 10), "at": asked.before})
+
+
+@quirk
+def next_page_ignored(asked: Asked) -> Said:
+    """A next address, in the body and in a header, that is a new one each time and leads to the first page."""
+    following = f"{asked.url}?after={asked.before + 1}"
+    rows = [{**each, "read": asked.before} for each in cut(0, 10)]
+    return Said(document={"rows": rows, "next": following}, headers={"Link": f'<{following}>; rel="next"'})
+
+
+@quirk
 def one_row_pages(asked: Asked) -> Said:
     """Pages of one row that is the same each time, as readings are; rows without a key."""
     following = None if asked.before >= 3 else asked.before + 1
@@ -110,6 +123,14 @@ def nested(asked: Asked) -> Said:
     assert "variables.after" not in asked.params
     following = after + 10 if after + 10 < ROWS else None
     return Said(document={"data": {"rows": cut(after, 10), "after": following}})
+
+
+@quirk
+def nested_offset(asked: Asked) -> Said:
+    """JSON:API in a body: both numbers stand below `page`."""
+    assert set(asked.params) == {"page"}
+    page = asked.params["page"]
+    return Said(document={"total": ROWS, "rows": cut(page["offset"], page["limit"])})
 
 
 # Where pages begin.
@@ -179,8 +200,42 @@ def total_moves(asked: Asked) -> Said:
 
 
 @quirk
+def total_shrinks(asked: Asked) -> Said:
+    """Rows are deleted after the probe has counted them."""
+    rows = ROWS if asked.before == 0 else ROWS - 10
+    return Said(document={"total": rows, "rows": by_offset(asked, ROWS - 10)})
+
+
+@quirk
 def total_capped(asked: Asked) -> Said:
     return Said(document={"total": 30, "rows": by_offset(asked)})
+
+
+@quirk
+def total_capped_with_more(asked: Asked) -> Said:
+    """Nobody has declared that its total is capped, but its pages say that there are more rows."""
+    more = asked.number("offset") + 10 < ROWS
+    return Said(document={"total": 30, "has_more": more, "rows": by_offset(asked)})
+
+
+@quirk
+def more_after_every_full_page(asked: Asked) -> Said:
+    """It takes a full page for a sign that there are more rows."""
+    rows = by_offset(asked, 40)
+    return Said(document={"total": 40, "has_more": len(rows) == 10, "rows": rows})
+
+
+@quirk
+def more_without_a_place(asked: Asked) -> Said:
+    """Its cursor has another name than the declared one."""
+    start = asked.number("cursor")
+    more = start + 10 < ROWS
+    return Said(document={"rows": cut(start, 10), "has_more": more, "after": start + 10 if more else None})
+
+
+@quirk
+def total_capped_by_page(asked: Asked) -> Said:
+    return Said(document={"total": 30, "rows": by_page(asked)})
 
 
 @quirk
@@ -204,6 +259,29 @@ QUIRKS["total_as_an_object"] = odd_total({"value": ROWS, "relation": "eq"})
 QUIRKS["total_null"] = odd_total(None)
 
 
+def total_in_a_header(total: str | None) -> Quirk:
+    def serve(asked: Asked) -> Said:
+        return Said(document={"rows": by_offset(asked)}, headers={} if total is None else {"X-Total": total})
+
+    return serve
+
+
+for _name, _total in {
+    "missing": None,
+    "negative": "-1",
+    "with_commas": "1,234",
+    "a_range": "rows 0-9/*",
+}.items():
+    QUIRKS[f"header_total_{_name}"] = total_in_a_header(_total)
+QUIRKS["header_total"] = total_in_a_header(f"rows 0-9/{ROWS}")
+
+
+@quirk
+def count_without_number(asked: Asked) -> Said:
+    """What a request for the total alone is answered with."""
+    return Said(document={"count": None if asked.before else "many"})
+
+
 @quirk
 def no_content(asked: Asked) -> Said:
     return Said(status=204)
@@ -218,6 +296,18 @@ def behind_the_end(status: int) -> Quirk:
         return Said(document={"rows": rows}) if rows else Said(status=status, document={"code": "no_page"})
 
     return serve
+
+
+def offset_behind_the_end(status: int) -> Quirk:
+    def serve(asked: Asked) -> Said:
+        rows = by_offset(asked)
+        return Said(document={"rows": rows}) if rows else Said(status=status, document={"code": "range"})
+
+    return serve
+
+
+for _status in (400, 404, 416, 422):
+    QUIRKS[f"offset_behind_the_end_{_status}"] = offset_behind_the_end(_status)
 
 
 for _status in (400, 404, 416, 422):
@@ -236,6 +326,35 @@ def next_leads_nowhere(asked: Asked) -> Said:
     if start >= ROWS:
         return Said(status=404, document={})
     return Said(document={"total": ROWS, "rows": cut(start, 10), "next_cursor": start + 10})
+
+
+@quirk
+def next_address_leads_nowhere(asked: Asked) -> Said:
+    """Every page has a next address, in the body and in a header; that of the last one is a 404."""
+    start = asked.number("after")
+    if start >= ROWS:
+        return Said(status=404, document={})
+    following = f"{asked.url}?after={start + 10}"
+    return Said(
+        document={"rows": cut(start, 10), "next": following}, headers={"Link": f'<{following}>; rel="next"'}
+    )
+
+
+@quirk
+def has_more_by_offset(asked: Asked) -> Said:
+    start = asked.number("offset")
+    if start >= ROWS:
+        return Said(status=500, document={})
+    return Said(document={"hasMore": start + 10 < ROWS, "rows": by_offset(asked)})
+
+
+@quirk
+def has_more_beside_a_cursor(asked: Asked) -> Said:
+    """The last page has a cursor, for those who come back later."""
+    start = asked.number("cursor")
+    if start >= ROWS:
+        return Said(status=500, document={})
+    return Said(document={"has_more": start + 10 < ROWS, "rows": cut(start, 10), "next_cursor": start + 10})
 
 
 @quirk

@@ -422,6 +422,18 @@ class PagingValueUnusable(CollectorError, Permanent):
         super().__init__(url, f"paging.{field} gives {gave}; allowed: {allowed}")
 
 
+class NextPageMissing(CollectorError, Permanent):
+    """A page says that there are more rows, and where they are is not found: the declaration looks elsewhere."""
+
+    def __init__(self, url: str, place: str) -> None:
+        self.place = place
+        super().__init__(
+            url,
+            f"the page says that there are more rows (has_more), and {place} names no next page; where it is the last "
+            "one all the same, declare end: [{body: '…'}] with what tells it",
+        )
+
+
 class PageTooLong(CollectorError, Permanent):
     """More rows came than were asked for: arithmetic paging would land rows twice."""
 

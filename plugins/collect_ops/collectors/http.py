@@ -36,6 +36,7 @@ from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.ends import NOTHING_THERE, Ends
 from collect_ops.collectors.errors import (
     CollectorError,
+    NextPageMissing,
     PageNotThere,
     PagingLoop,
     PagingValueUnusable,
@@ -53,6 +54,7 @@ from collect_ops.collectors.paging import (
     Step,
     counts_rows,
     pager_for,
+    place_of_next,
 )
 from collect_ops.collectors.repeated_pages import PagePrints
 from collect_ops.collectors.request_body import written
@@ -65,6 +67,7 @@ from collect_ops.sources.model import (
     BodyTotal,
     CursorPaging,
     HeaderTotal,
+    LinkHeaderPaging,
     NextUrlPaging,
     RequestTotal,
     Source,
@@ -208,7 +211,7 @@ class HttpCollector:
         except CollectorError:
             return named  # whoever fetches the page says what is wrong with it
         if rows <= named.exact:
-            return named
+            return replace(named, pages_tell_end=says_more(fetched.document) is True)
         return NamedTotal(problem=f"the total is {named.exact:,}, and the first page holds {rows:,} rows")
 
     def shown(self, request: RenderedRequest) -> str:
@@ -533,6 +536,7 @@ class HttpCollector:
         position = looked.step.next
         by_count = counts_rows(self._pager)
         if position is None or (not by_count and run.ends_at_itself(asked, str(call.url), looked)):
+            self._check_end(run, looked)
             return None
         run.previous = looked.known
         if isinstance(position.get("url"), str):
@@ -554,6 +558,12 @@ class HttpCollector:
             if run.total is not None:
                 following["total"] = run.total
         return following
+
+    def _check_end(self, run: Walk, looked: Looked) -> None:
+        """A page without a next one is the last one, unless it says that it is not."""
+        by_token = isinstance(self._source.paging, CursorPaging | NextUrlPaging | LinkHeaderPaging)
+        if by_token and looked.got.reply.more is True and not looked.got.ended and not run.complete:
+            raise NextPageMissing(looked.got.reply.shown, place_of_next(self._source.paging))
 
     async def _check_stored(self, position: Position) -> None:
         """Positions are stored, sent and shown.

@@ -171,7 +171,7 @@ class OffsetPager(Pager):
             raise PageTooLong(reply.shown, self.size, rows)
         by_size = self.paging.advance_by == "page_size"
         after = offset + (self.size if by_size else rows)
-        total = _believed(reply.total, offset + rows)
+        total = _believed(reply, offset + rows)
         finished = _reached(after, span, total) or (rows == 0 and _is_last(reply, span, by_size=by_size))
         return Step(
             next=None if finished else {"offset": after},
@@ -246,7 +246,7 @@ class PagePager(Pager):
         self._check_length(reply, self.size)
         place = turn * self.size if self._by_size and self.size is not None else after
         last = rows == 0 and reply.more is not True and (not self._by_size or reply.total is None)
-        finished = last or _reached(place, span, _believed(reply.total, after))
+        finished = last or _reached(place, span, _believed(reply, after))
         # Processes of release 0.1.0 go on from offset and size, and make sure of both.
         following = {"turn": turn, "offset": after, "size": max(1, -(-after // turn)), "honoured": False}
         return Step(next=None if finished else following, seen=after)
@@ -263,7 +263,7 @@ class PagePager(Pager):
         after = start + size if honoured else rows
         following = {"offset": after, "size": size if honoured else rows, "honoured": honoured}
         return Step(
-            next=None if _reached(after, span, _believed(reply.total, start + rows)) else following,
+            next=None if _reached(after, span, _believed(reply, start + rows)) else following,
             first=min(rows, offset - start),
             stop=None if span.end is None else min(rows, span.end - start),
             seen=start + rows,
@@ -424,6 +424,17 @@ def named_parameter(paging: Paging) -> str:
             return "the next address of its Link header"
 
 
+def place_of_next(paging: Paging) -> str:
+    """Where a page that follows no arithmetic names the next one, for people."""
+    match paging:
+        case CursorPaging(cursor=path):
+            return f"paging.cursor {path!r}"
+        case NextUrlPaging(next_url=path):
+            return f"paging.next_url {path!r}"
+        case _:
+            return "its Link header"
+
+
 def names_itself(position: Position, following: Position) -> bool:
     """Whether a page names as the next one what was asked for to get it."""
     return all(position.get(name) == value for name, value in following.items())
@@ -450,9 +461,10 @@ def _is_last(reply: Reply, span: Span, *, by_size: bool) -> bool:
     return True
 
 
-def _believed(total: int | None, seen: int) -> int | None:
-    """The total, unless more rows have been seen than it names: then it says nothing of the end."""
-    return None if total is None or seen > total else total
+def _believed(reply: Reply, seen: int) -> int | None:
+    """The total, where it may say the end: not where more rows have been seen, or the page says that there are more."""
+    total = reply.total
+    return None if total is None or seen > total or reply.more is True else total
 
 
 def _reached(row: int, span: Span, total: int | None) -> bool:

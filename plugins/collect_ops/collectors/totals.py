@@ -22,11 +22,13 @@ class NamedTotal:
         rows: How many; None when it does not say, or says that it does not know.
         at_least: There may be more.
         problem: What stands where the total is due and is none, as half a sentence; None where nothing is wrong.
+        pages_tell_end: The pages say themselves whether there are more rows, so the total need not be believed.
     """
 
     rows: int | None = None
     at_least: bool = False
     problem: str | None = None
+    pages_tell_end: bool = False
 
     @property
     def exact(self) -> int | None:

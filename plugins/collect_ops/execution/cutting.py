@@ -155,9 +155,15 @@ def _by_count(task: CutTask, rule: CountShards, named: NamedTotal) -> Cut:
     bounds = size_bounds(source, rule)
     aimed = aimed_size(task.history, bounds, rule.target_s or task.target_s)
     sized = spread(aimed, bounds, total, source.limits.concurrency)
-    shards = tuple(split(source, total, sized.size, open_end=named.at_least))
-    why = f"{sized.why}; the last one has no end, since there may be more than {total:,} rows"
-    return Cut(shards=shards, total=total, why=why if named.at_least else sized.why, aimed=sized.aimed)
+    open_end = named.at_least or named.pages_tell_end
+    shards = tuple(split(source, total, sized.size, open_end=open_end))
+    reason = (
+        f"there may be more than {total:,} rows"
+        if named.at_least
+        else "pages say themselves whether there are more"
+    )
+    why = f"{sized.why}; the last one has no end, since {reason}" if open_end else sized.why
+    return Cut(shards=shards, total=total, why=why, aimed=sized.aimed)
 
 
 async def _ends(

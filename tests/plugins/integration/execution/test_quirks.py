@@ -18,6 +18,8 @@ OFFSET: dict[str, Any] = {"paging": {"type": "offset"}}
 PAGE: dict[str, Any] = {"paging": {"type": "page"}}
 CURSOR: dict[str, Any] = {"paging": {"type": "cursor", "cursor": "next_cursor"}, "page_size": None}
 TOTAL: dict[str, Any] = {"total": {"type": "body", "path": "total"}}
+NEXT: dict[str, Any] = {"paging": {"type": "next_url", "next_url": "next"}, "page_size": None}
+LINK: dict[str, Any] = {"paging": {"type": "link_header"}, "page_size": None}
 ALL = tuple(range(ROWS))
 
 
@@ -62,6 +64,14 @@ CASES: dict[str, Case] = {
     "offset ignored, no key": refused(
         "offset_ignored", OFFSET | {"key": []}, "EqualPage", "'offset'", FIRST_TEN
     ),
+    "page ignored, shards": refused(
+        "page_ignored", PAGE | TOTAL, "EqualPage", "page_param 'page'", FIRST_TEN
+    ),
+    "next address, same rows": refused("next_page_ignored", NEXT, "EqualPage", "next_url 'next'", FIRST_TEN),
+    "link, same rows": refused("next_page_ignored", LINK, "EqualPage", "Link header", FIRST_TEN),
+    "offset ignored, nothing selected": refused(
+        "offset_ignored", OFFSET | TOTAL | {"select": "[?id > `100`]"}, "EqualPage", "'offset'", ()
+    ),
     "new cursor, same rows": refused("new_cursor_same_rows", CURSOR, "EqualPage", "'cursor'", FIRST_TEN),
     "last page for ever": refused("last_page_for_ever", PAGE, "EqualPage", "'page'", ALL),
     "last page for ever, declared": Case(
@@ -90,10 +100,27 @@ CASES: dict[str, Case] = {
         }
         | {"records": "data.rows", "page_size": None},
     ),
+    "nested names, by offset": Case(
+        quirk="nested_offset",
+        fields=paging("offset", offset_param="page.offset", limit_param="page.limit", location="body")
+        | TOTAL
+        | {"request": {"path": "/quirk/nested_offset", "method": "POST"}},
+    ),
     # Where pages begin.
     "first offset 1": Case(
         quirk="first_is_one",
         fields=paging("offset", offset_param="startIndex", limit_param="count", first_offset=1) | TOTAL,
+    ),
+    "first offset 1, streamed": Case(
+        quirk="first_is_one",
+        fields=paging("offset", offset_param="startIndex", limit_param="count", first_offset=1),
+    ),
+    "first offset 1, not declared": Case(
+        quirk="first_is_one",
+        fields=paging("offset", offset_param="startIndex", limit_param="count") | TOTAL,
+        status="PARTIAL",
+        named="fetched twice",
+        ids=(*range(ROWS - 1), 9),
     ),
     "offset in pages": Case(quirk="offset_by_pages", fields=OFFSET | TOTAL | {"batch_size": 25}),
     "one page size": Case(quirk="one_size_only", fields=OFFSET | TOTAL),
@@ -108,6 +135,14 @@ CASES: dict[str, Case] = {
         quirk="mixed_kinds",
         fields=OFFSET | TOTAL | {"select": "[?kind=='b']"},
         ids=tuple(number for number in ALL if number % 2),
+    ),
+    "nothing selected": Case(quirk="mixed_kinds", fields=OFFSET | TOTAL | {"select": "[?kind=='c']"}, ids=()),
+    "thinned pages, not declared": Case(
+        quirk="thinned",
+        fields=OFFSET | TOTAL,
+        status="PARTIAL",
+        named="fetched twice",
+        ids=(*(number for number in ALL if number % 5), 8, 9, 16, 17, 24, 31, 38, 39, 44),
     ),
     "thinned pages": Case(
         quirk="thinned",
@@ -134,6 +169,55 @@ CASES: dict[str, Case] = {
         fields=OFFSET | {"total": TOTAL["total"] | {"at_least": True}},
         ids=tuple(range(ROWS + 10)),
     ),
+    "total shrinks": Case(
+        quirk="total_shrinks", fields=OFFSET | TOTAL, status="PARTIAL", named="35", ids=tuple(range(35))
+    ),
+    "total capped, by page": Case(
+        quirk="total_capped_by_page", fields=PAGE | {"total": TOTAL["total"] | {"capped_at": 30}}
+    ),
+    "total capped, pages say more": Case(
+        quirk="total_capped_with_more",
+        fields=OFFSET | TOTAL | {"batch_size": 20},
+        status="PARTIAL",
+        named="total.capped_at",
+    ),
+    "total capped, pages say more, declared": Case(
+        quirk="total_capped_with_more", fields=OFFSET | {"total": TOTAL["total"] | {"capped_at": 30}}
+    ),
+    "total capped, pages say more, streamed": Case(
+        quirk="total_capped_with_more",
+        fields=OFFSET | TOTAL | {"batch_size": 100},
+    ),
+    "more after every full page": Case(
+        quirk="more_after_every_full_page", fields=OFFSET | TOTAL, ids=tuple(range(40))
+    ),
+    **{
+        f"more without a next one, {kind}": refused(
+            "more_without_a_place", fields, "NextPageMissing", place, ()
+        )
+        for kind, fields, place in (
+            ("cursor", CURSOR, "paging.cursor 'next_cursor'"),
+            ("next_url", NEXT, "paging.next_url 'next'"),
+            ("link_header", LINK, "Link header"),
+        )
+    },
+    "more without a next one, declared": Case(
+        quirk="more_without_a_place", fields=CURSOR | {"end": [{"body": "@"}]}, ids=FIRST_TEN
+    ),
+    **{
+        f"total in a header, {name}": Case(
+            quirk=f"header_total_{name}", fields=OFFSET | {"total": {"type": "header", "name": "X-Total"}}
+        )
+        for name in ("missing", "negative", "with_commas", "a_range")
+    },
+    "total in a header": Case(
+        quirk="header_total", fields=OFFSET | {"total": {"type": "header", "name": "X-Total"}}
+    ),
+    "total of a request, no number": Case(
+        quirk="has_more_by_offset",
+        fields=OFFSET
+        | {"total": {"type": "request", "path": "/quirk/count_without_number", "value": "count"}},
+    ),
     "total capped": Case(quirk="total_capped", fields=OFFSET | {"total": TOTAL["total"] | {"capped_at": 30}}),
     "a stream with one row more": Case(quirk="stream_with_one_more", fields=CURSOR | TOTAL, named="44"),
     **{
@@ -148,6 +232,21 @@ CASES: dict[str, Case] = {
         )
         for status in (400, 404, 416, 422)
     },
+    **{
+        f"{status} behind the end, by offset": Case(
+            quirk=f"offset_behind_the_end_{status}", fields=OFFSET | {"end": [{"status": [status]}]}
+        )
+        for status in (400, 404, 416, 422)
+    },
+    "the next address leads nowhere": Case(
+        quirk="next_address_leads_nowhere", fields=NEXT | {"end": [{"status": [404]}]}
+    ),
+    "the link leads nowhere": Case(
+        quirk="next_address_leads_nowhere", fields=LINK | {"end": [{"status": [404]}]}
+    ),
+    "the link leads nowhere, not declared": refused(
+        "next_address_leads_nowhere", LINK, "PageNotThere", "end: [{status: [404]}]", ALL
+    ),
     "404 behind the end, not declared": refused(
         "behind_the_end_404", PAGE, "PageNotThere", "end: [{status: [404]}]", ALL
     ),
@@ -170,6 +269,8 @@ CASES: dict[str, Case] = {
         "next_leads_nowhere", CURSOR, "PageNotThere", "404", ALL
     ),
     "has_more": Case(quirk="has_more", fields=PAGE),
+    "hasMore, by offset": Case(quirk="has_more_by_offset", fields=OFFSET),
+    "has_more beside a cursor": Case(quirk="has_more_beside_a_cursor", fields=CURSOR),
     "total_pages": Case(quirk="total_pages", fields=PAGE | {"end": [{"body": "page >= total_pages"}]}),
     "a header": Case(
         quirk="says_it_in_a_header", fields=PAGE | {"end": [{"headers": {"X-Has-More": "false"}}]}
@@ -234,6 +335,7 @@ def outcome_of(world: World, table: str, task_id: int) -> tuple[list[int | None]
     return [each["id"] for each in rows], task["status"], error, task["reason"] or ""
 
 
+@pytest.mark.timeout(300)
 def test_every_quirk_ends_as_it_must(world: World, server: QuirkyServer) -> None:
     world.serve_from(server.base_url)
     server.requests.clear()

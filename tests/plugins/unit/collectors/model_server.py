@@ -58,6 +58,7 @@ class Model:
         behind: What it answers behind its last row: `empty`, `404`, `last` (its last page).
         turns: By how many rows their order moves on with each answer.
         itself: Its last page names itself as the next one.
+        more: What its pages say of further ones: `none`, `true` (the truth), `full` (yes after every full page).
         size: Rows of a page, as the source asks for.
         shard: Rows of a shard.
         declared: Whether the source declares what can be declared of all this.
@@ -76,6 +77,7 @@ class Model:
     behind: str = "empty"
     turns: int = 0
     itself: bool = False
+    more: str = "none"
     declared: bool = True
 
     @property
@@ -188,6 +190,8 @@ class Server:
         total = self._total()
         if total is not None:
             document["total"] = total
+        if model.more != "none":
+            document["has_more"] = start + size < model.rows if model.more == "true" else len(numbers) == size
         if model.style in BY_TOKEN:
             document["next"] = self._next(start, size)
         return 200, document

@@ -38,6 +38,8 @@ def models(draw: st.DrawFn) -> Model:
         "ignores": st.just(True),
         "behind": st.sampled_from(["404", "last"]),
         "turns": st.integers(1, 5),
+        # Who names the next page knows whether there is one.
+        "more": st.sampled_from(["true", "full"] if style in COUNTED else ["true"]),
     }
     if style == "offset":
         quirks |= {"first_offset": st.just(1), "in_pages": st.just(True)}
@@ -68,7 +70,7 @@ def shows_nothing(model: Model) -> bool:
     if model.style not in COUNTED:
         return False
     page = min(model.size, model.cap or model.size)
-    if model.total == "capped" and not model.declared and 7 % page == 0:
+    if model.total == "capped" and not model.declared and model.more == "none" and 7 % page == 0:
         return True
     pages = range(max(0, model.rows - page + 1))
     if model.ignores and model.behind == "last" and model.declared and model.total != "exact":
@@ -125,9 +127,19 @@ EXACT: dict[str, dict[str, Any]] = {
     "offsets from 1": {"first_offset": 1},
     "offsets in pages": {"in_pages": True},
     "cap and total unknown": {"cap": 3, "total": "none"},
+    "pages say more": {"more": "true"},
+    "pages say more, total unknown": {"more": "true", "total": "none"},
     "no rows": {"rows": 0},
     "one row": {"rows": 1},
 }
+
+
+@pytest.mark.parametrize("rows", [20, 23])
+@pytest.mark.parametrize("style", COUNTED)
+@pytest.mark.parametrize("total", ["none", "exact"])
+def test_a_full_page_that_says_more_costs_no_row(style: str, total: str, rows: int) -> None:
+    task = collect(Model(style=style, rows=rows, size=5, shard=10, total=total, more="full"))
+    assert (task.outcome.status, sorted(task.landed)) == (TaskStatus.COMPLETED, list(range(rows)))
 
 
 @pytest.mark.parametrize("style", [*COUNTED, *BY_TOKEN])
