@@ -166,3 +166,28 @@ def test_it_begins_anew_once_only(world: World, server: QuirkyServer) -> None:
     task = world.task(task_id)
     assert (task["error"]["class"], task["result"]["restarts"]) == ("PageNotThere", 1)
     assert "404" in task["reason"]
+    # Who redrives it gives it another chance.
+    redrive(world, task_id)
+    assert world.task(task_id)["status"] == "COMPLETED"
+    assert_exact(world, 45)
+
+
+@pytest.mark.parametrize("disposition", DISPOSITIONS)
+def test_a_redriven_shard_whose_cursor_has_expired_begins_anew(
+    world: World, server: QuirkyServer, disposition: str
+) -> None:
+    world.add(declared("/scroll", **CURSOR, target=target(disposition)))
+    server.fail_where(goes_on(server), Failure(status=404))
+    task_id = world.collect(force=True)
+    assert world.task(task_id)["status"] == "DEAD"
+    server.mend()
+    server.expire()
+    redrive(world, task_id)
+    task = world.task(task_id)
+    assert (task["status"], task["result"]["restarts"]) == ("COMPLETED", 1)
+    assert_exact(world, 45)
+
+
+def redrive(world: World, task_id: int) -> None:
+    assert sent_again(world, ids=letters_of(world, [task_id])).done == 1
+    world.run(claim_next(world))
