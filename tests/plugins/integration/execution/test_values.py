@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -67,6 +68,9 @@ INTEGERS = {"id": "bigint", "v": "text"}
 MERGE = {"disposition": "merge", "key": ["id"]}
 #: 40 rows of which 20 are there: the order has changed between two pages.
 TWICE = (body(ids(0, 20)), body(ids(0, 20)[::-1]), b"[]")
+TIMES = {"day": "date", "at": "timestamptz", "local": "timestamp"}
+#: So many texts that are too short to be stored elsewhere do not fit a page of PostgreSQL's.
+WIDE = tuple(f"c{number}" for number in range(1200))
 BAD = [{"id": "x", "v": f"r{number}"} for number in range(10)]
 
 CASES: dict[str, Case] = {
@@ -112,6 +116,70 @@ CASES: dict[str, Case] = {
     "declared_epochs": Case(
         body([{"at": 1700000000 + number} for number in range(30)]),
         types={"at": {"type": "timestamptz", "format": "epoch_s"}},
+        status="COMPLETED",
+    ),
+    "odd_times": Case(
+        body(
+            [
+                {"day": "2024-01-02"},
+                *({"day": odd} for odd in ("01/02/2024", "13/02/2024", "today", "infinity", 20240102)),
+                *({"at": odd} for odd in ("now", "2024-13-01T00:00:00Z")),
+                {"local": "2024-01-02T03:04:05+02:00"},
+                {"at": "2024-01-02 03:04:05"},
+            ]
+        ),
+        types=TIMES,
+        status="COMPLETED",
+    ),
+    "declared_times": Case(
+        body(
+            [
+                {
+                    "day": "13/02/2024",
+                    "at": "2024-07-01T01:30:00",
+                    "local": "1970-01-01T00:00:00Z",
+                    "any": "infinity",
+                    "ms": 1700000000123,
+                    "us": 1700000000123456,
+                }
+            ]
+        ),
+        types={
+            "day": {"type": "date", "format": "%d/%m/%Y"},
+            "at": {"type": "timestamptz", "timezone": "Europe/Berlin"},
+            "local": {"type": "timestamp", "timezone": "Asia/Tokyo"},
+            "any": {"type": "date", "format": "postgresql"},
+            "ms": {"type": "timestamptz", "format": "epoch_ms"},
+            "us": {"type": "timestamptz", "format": "epoch_us"},
+        },
+        status="COMPLETED",
+    ),
+    "nulls": Case(
+        body(
+            [
+                {"id": 1, "n": "", "day": ""},
+                {"id": 2, "n": 7, "day": "2024-01-02"},
+                {"id": 3, "n": "", "day": "-"},
+            ]
+        ),
+        types={
+            "id": "integer",
+            "n": {"type": "integer", "null_if": [""]},
+            "day": {"type": "date", "null_if": ["", "-"]},
+        },
+        status="COMPLETED",
+    ),
+    # What JMESPath compares and adds are doubles, as ever; what lands is what was sent.
+    "calculated": Case(
+        b'[{"p": 0.1, "n": 9007199254740993.25, "a": [0.25, 0.5]}, {"p": 0.2, "n": 1, "a": []}]',
+        types={"n": "numeric", "total": {"type": "numeric", "path": "sum(a)"}},
+        status="COMPLETED",
+        select="[?p == `0.1`]",
+    ),
+    "documents": Case(b'[{"n": 9007199254740993.25, "m": 1.50}]', types={}, status="COMPLETED"),
+    "wide_row": Case(
+        body([{"id": 0}, {"id": 1} | dict.fromkeys(WIDE, "x" * 20), {"id": 2, "c7": "x"}]),
+        types={"id": "integer", **dict.fromkeys(WIDE, "text")},
         status="COMPLETED",
     ),
     "long_key": Case(
@@ -161,7 +229,40 @@ def test_tasks_end_as_their_values_deserve(served: World) -> None:
     years = served.rows("SELECT DISTINCT extract(year FROM at)::int AS year FROM landing.declared_epochs")
     assert years == [{"year": 2023}]
     assert served.rows("SELECT count(*) AS n FROM landing.long_key") == [{"n": 20}]
-    assert ends["long_key"]["result"]["bad_rows"] == 1
+    bad = {name: end["result"]["bad_rows"] for name, end in ends.items() if end["status"] == "COMPLETED"}
+    assert {name: bad[name] for name in ("long_key", "wide_row", "odd_times", "declared_times", "nulls")} == {
+        "long_key": 1, "wide_row": 1, "odd_times": 8, "declared_times": 0, "nulls": 0,
+    }  # fmt: skip
+    assert_times(served)
+    assert served.rows("SELECT n, day FROM landing.nulls ORDER BY id") == [
+        {"n": None, "day": None},
+        {"n": 7, "day": date(2024, 1, 2)},
+        {"n": None, "day": None},
+    ]
+    assert served.rows("SELECT n::text, total::text FROM landing.calculated") == [
+        {"n": "9007199254740993.25", "total": "0.75"}
+    ]
+    assert served.rows("SELECT document::text FROM landing.documents") == [
+        {"document": '{"m": 1.50, "n": 9007199254740993.25}'}
+    ]
+    assert [row["id"] for row in served.rows("SELECT id FROM landing.wide_row ORDER BY id")] == [0, 2]
+
+
+def assert_times(world: World) -> None:
+    assert world.rows("SELECT day, at, local FROM landing.odd_times ORDER BY day") == [
+        {"day": date(2024, 1, 2), "at": None, "local": None},
+        {"day": None, "at": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "local": None},
+    ]
+    assert world.rows('SELECT day, at, local, "any"::text, ms, us FROM landing.declared_times') == [
+        {
+            "day": date(2024, 2, 13),
+            "at": datetime(2024, 6, 30, 23, 30, tzinfo=UTC),
+            "local": datetime(1970, 1, 1, 9),
+            "any": "infinity",
+            "ms": datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC),
+            "us": datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC),
+        }
+    ]
 
 
 def exact(records: Sequence[str], path: str) -> bytes:
