@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -11,11 +12,36 @@ BAD_INPUT = 2
 FAILED = 1
 
 
-def print_json(value: object) -> None:
-    """One JSON document on stdout, indented; what JSON does not know is written as text."""
+def print_json(value: object, *, as_spelled: bool = False) -> None:
+    """One JSON document on stdout, indented; what JSON does not know is written as text.
+
+    Args:
+        value: The document.
+        as_spelled: It holds numbers of a source, which keep every digit; it holds nothing but JSON.
+    """
     import json
 
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    if as_spelled:
+        import msgspec
+
+        from collect_ops.kernel.json_text import Unwritable, json_bytes
+
+        # What JSON cannot say in UTF-8 is shown somehow.
+        with contextlib.suppress(Unwritable):
+            sys.stdout.write(msgspec.json.format(json_bytes(value), indent=2).decode() + "\n")
+            return
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    if not _is_utf_8(text):  # a lone surrogate, which is an escape in ASCII
+        text = json.dumps(value, indent=2, default=str)
+    sys.stdout.write(text + "\n")
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_table(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from collect_ops.cli.connections import endpoint_of
 from collect_ops.kernel.json_numbers import SpelledNumber
+from collect_ops.kernel.json_text import Unwritable, json_bytes
 from collect_ops.sources.model import CountShards, OffsetPaging, PagePaging, RequestTotal, Source
 
 if TYPE_CHECKING:
@@ -186,4 +187,9 @@ def cells(source: Source, records: Sequence[Any]) -> tuple[list[str], list[list[
 def _cell(value: object) -> object:
     if isinstance(value, SpelledNumber):
         return value.text
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
+    if not isinstance(value, dict | list | bool):
+        return value
+    try:
+        return json_bytes(value).decode()
+    except Unwritable:
+        return json.dumps(value, ensure_ascii=False)

@@ -219,7 +219,8 @@ def preview(
                 "sharding": found.sharding,
                 "misfits": None if found.misfits is None else [asdict(each) for each in found.misfits],
                 "types_not_checked": found.untried,
-            }
+            },
+            as_spelled=True,
         )
         return
     headings, table = previews.cells(source, found.records)

@@ -7,6 +7,9 @@ import re
 import pytest
 
 from collect_ops.cli import output
+from collect_ops.cli.preview import cells
+from collect_ops.collectors import json_body
+from tests.factories import source
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 HEADINGS = ("task", "status", "source", "took", "reason")
@@ -40,3 +43,21 @@ def test_a_screen_too_narrow_for_anything_folds(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     output.print_table("", HEADINGS, [ROW])
     assert "…" not in capsys.readouterr().out
+
+
+def test_a_sources_numbers_keep_their_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    number = "123456789.123456789123456789"
+    records = json_body.parse(
+        f'[{{"n": {number}, "deep": [{number}, 1.50], "t": "é"}}]'.encode(), max_depth=8
+    )
+    output.print_json({"records": records}, as_spelled=True)
+    printed = capsys.readouterr().out
+    assert f'"n": {number},' in printed
+    assert "1.50" in printed
+    assert "é" in printed
+    columns = {name: {"type": kind} for name, kind in {"n": "numeric", "deep": "jsonb", "t": "text"}.items()}
+    _, rows = cells(source(target={"table": "t", "columns": columns}), records)
+    assert rows == [[number, f"[{number},1.50]", "é"]]
+    odd = json_body.parse(b'[{"n": NaN, "t": "\\ud800"}]', max_depth=8)
+    output.print_json({"records": odd}, as_spelled=True)
+    assert "NaN" in capsys.readouterr().out
