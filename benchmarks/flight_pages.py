@@ -108,6 +108,10 @@ def _write(folder: Path, dataset: Dataset, wanted: PageSet, rows: int, console: 
     offsets = range(0, rows, wanted.page_rows)
     for offset in track(offsets, f"  pages {wanted.name}", console=console):
         (pages / f"{offset}.json").write_bytes(_page(list(islice(found, wanted.page_rows))))
+    rest = rows % wanted.page_rows
+    if rest:  # some ask for no more than there are
+        (folder / str(rest)).mkdir()
+        (folder / str(rest) / f"{offsets[-1]}.json").hardlink_to(pages / f"{offsets[-1]}.json")
 
 
 def _page(rows: list[Flight]) -> bytes:
