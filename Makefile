@@ -132,8 +132,8 @@ demo-venv: ## Make the demo server's environment (.stack/venv-demo)
 	@scripts/bootstrap.sh venv venv-demo requirements-demo.lock
 
 .PHONY: bench-venv
-bench-venv: ## Make the benchmarks' environment (.stack/venv-bench)
-	@scripts/bootstrap.sh venv venv-bench requirements-bench.lock
+bench-venv: ## Make the benchmarks' environment (.stack/venv-bench), and install nginx
+	@scripts/bootstrap.sh benchmarks venv venv-bench requirements-bench.lock
 
 .PHONY: help
 help: ## List the targets

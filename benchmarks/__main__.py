@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -66,25 +67,32 @@ def main() -> int:
     parser.add_argument(
         "--document", action="store_true", help="only write docs/benchmarks.md from the results"
     )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of another release: its engine is measured too",
+    )
     arguments = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     try:
         if arguments.document:
             write_document()
             return 0
-        all_hold = run(arguments.names or list(BENCHMARKS), arguments.rounds, console)
+        names = arguments.names or list(BENCHMARKS)
+        all_hold = run(names, arguments.rounds, console, before=arguments.before)
         return 1 if arguments.strict and not all_hold else 0
     except CollectOpsError as error:
         console.print(f"[bold red]Not measured.[/] {error}", highlight=False)
         return 2
 
 
-def run(names: list[str], count: int | None, console: Console) -> bool:
+def run(names: list[str], count: int | None, console: Console, *, before: Path | None = None) -> bool:
     """Run the named benchmarks, save and show each as soon as it is done; returns whether every target is reached."""
     for name in names:
         if name not in BENCHMARKS:
             raise UnknownBenchmark(name=name, known=tuple(BENCHMARKS))
-    settings = BenchSettings.load()
+    settings = BenchSettings.load(before=before)
     all_hold = True
     for name in names:
         console.print(f"[bold]{name}")

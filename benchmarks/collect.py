@@ -1,4 +1,7 @@
-"""Benchmark `collect`: 336,776 rows from an HTTP server into PostgreSQL, by everything people would use."""
+"""Benchmark `collect`: 336,776 rows from an HTTP server into PostgreSQL, by everything people would use.
+
+Beside Datasette, and the fastest of them beside a server that costs nothing as well (`collect_static`).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import contenders
+from benchmarks import collect_static, contenders
 from benchmarks.measure import Contender, Sample, circumstances, median, memory_round, rounds
-from benchmarks.report import Result, Row, Target
+from benchmarks.report import Part, Result, Row, Target
 from benchmarks.settings import BenchSettings
 from demo.server import DemoServer, serve
 
@@ -42,11 +45,29 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
 
     Args:
         settings: the running stack.
-        count: rounds; `DEFAULT_ROUNDS` when None.
+        count: rounds; `DEFAULT_ROUNDS` beside Datasette when None, and more beside static pages.
         console: where progress is shown.
     """
-    count = count or DEFAULT_ROUNDS
     before = circumstances()
+    parts = [
+        _beside_datasette(settings, count or DEFAULT_ROUNDS, console),
+        collect_static.part(settings, count, console),
+    ]
+    return Result(
+        name="collect",
+        rows=[row for part in parts for row in part.rows],
+        samples={name: samples for part in parts for name, samples in part.samples.items()},
+        circumstances=before,
+        notes=[
+            "All contenders fetch pages of 5,000 rows from the same server; Datasette where no other is named.",
+            "collect-ops is measured from the submission by REST to COMPLETED.",
+            "Memory: unique memory (USS) of all processes that do the job, sampled in a round of its own.",
+            *collect_static.NOTES,
+        ],
+    )
+
+
+def _beside_datasette(settings: BenchSettings, count: int, console: Console) -> Part:
     with ExitStack() as stack:
         server = stack.enter_context(serve(settings.stack.home))
         everyone = _contenders(stack, settings, server)
@@ -54,16 +75,9 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
         samples = rounds(everyone, count, console)
         memory = memory_round(everyone, console)
         contenders.remove_tables(settings)
-    return Result(
-        name="collect",
+    return Part(
         rows=[*_speed_rows(samples, count), *_memory_rows(memory)],
         samples={name: [*taken, memory[name]] for name, taken in samples.items()},
-        circumstances=before,
-        notes=[
-            "All contenders fetch pages of 5,000 rows from the same Datasette.",
-            "collect-ops is measured from the submission by REST to COMPLETED.",
-            "Memory: unique memory (USS) of all processes that do the job, sampled in a round of its own.",
-        ],
     )
 
 

@@ -1,25 +1,22 @@
-"""Benchmark `engine`: one shard group process against the bare script, both without Airflow."""
+"""Benchmark `engine`: one shard group process against the bare script, both without Airflow.
+
+Beside Datasette, which needs as long as they do, and beside a server that costs nothing (`engine_static`).
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
-from benchmarks import contenders
-from benchmarks.errors import PeerFailed
-from benchmarks.measure import Contender, Sample, circumstances, median, memory_round, rounds
-from benchmarks.own_services import own_database, own_redis
-from benchmarks.report import CHECKOUT, Result, Row, Target
+from benchmarks import contenders, engine_static
+from benchmarks.measure import circumstances, median, memory_round, rounds
+from benchmarks.own_services import own_database
+from benchmarks.report import Part, Result, Row, Target
 from benchmarks.settings import BenchSettings
-from demo.server import DemoServer, serve
+from demo.server import serve
 
 DEFAULT_ROUNDS: Final = 5
-TIMEOUT_S: Final = 300
 
 
 def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
@@ -32,17 +29,32 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
     """
     count = count or DEFAULT_ROUNDS
     before = circumstances()
-    with own_database(settings) as dsn, serve(settings.stack.home) as server:
-        ours, bare = engine(settings, server, dsn), contenders.bare_script(settings, server)
+    with own_database(settings) as dsn:
+        parts = [_beside_datasette(settings, dsn, count, console)]
+        parts += engine_static.parts(settings, dsn, count, console)
+        contenders.remove_tables(settings)
+    return Result(
+        name="engine",
+        rows=[row for part in parts for row in part.rows],
+        samples={name: samples for part in parts for name, samples in part.samples.items()},
+        circumstances=before,
+        notes=engine_static.NOTES,
+    )
+
+
+def _beside_datasette(settings: BenchSettings, dsn: str, count: int, console: Console) -> Part:
+    with serve(settings.stack.home) as server:
+        ours, bare = contenders.engine(settings, server, dsn), contenders.bare_script(settings, server)
         ours.run()  # the first run pays for empty caches
         samples = rounds([ours, bare], count, console)
         memory = memory_round([ours, bare], console)
+        flights = server.rows
     seconds, bare_seconds = median(samples[ours.name]), median(samples[bare.name])
     rows = [
         Row(
             claim="engine alone as fast as the bare script",
-            ours=336_776 / seconds,
-            peer=336_776 / bare_seconds,
+            ours=flights / seconds,
+            peer=flights / bare_seconds,
             ratio=bare_seconds / seconds,
             target=Target(of="ratio", sign=">=", value=0.85),
             unit="rows/s",
@@ -60,37 +72,4 @@ def run(settings: BenchSettings, count: int | None, console: Console) -> Result:
             rounds=1,
         ),
     ]
-    return Result(
-        name="engine",
-        rows=rows,
-        samples={name: [*taken, memory[name]] for name, taken in samples.items()},
-        circumstances=before,
-    )
-
-
-def engine(settings: BenchSettings, server: DemoServer, dsn: str) -> Contender:
-    """The engine alone, in a process of its own."""
-
-    def once() -> Sample:
-        command = [
-            *(sys.executable, "-m", "benchmarks.engine_process"),
-            *("--base-url", server.base_url, "--dsn", dsn, "--rows", str(server.dataset.rows)),
-            *("--redis", own_redis(settings), "--amqp", settings.stack.amqp_url),
-        ]
-        paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "plugins")])
-        environment = {**os.environ, "PYTHONPATH": paths}
-        done = subprocess.run(
-            command,
-            cwd=CHECKOUT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise PeerFailed(peer="engine", reason=(done.stdout + done.stderr)[-2000:])
-        sample: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return sample
-
-    return Contender(name="engine", run=once)
+    return Part(rows=rows, samples={name: [*taken, memory[name]] for name, taken in samples.items()})

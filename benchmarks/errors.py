@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from collect_ops.kernel.errors import CollectOpsError, Permanent
 
 
@@ -20,3 +22,13 @@ class UnknownBenchmark(CollectOpsError, Permanent):
     def __init__(self, *, name: str, known: tuple[str, ...]) -> None:
         self.name = name
         super().__init__(f"no benchmark is called {name!r}; there are: {', '.join(known)}")
+
+
+class KeysNotDistinct(CollectOpsError, Permanent):
+    """Copies of the flights overlap in time, so that rows of two of them could have one key."""
+
+    def __init__(self, *, first: str, last: str, shift: timedelta) -> None:
+        self.first = first
+        self.last = last
+        self.shift = shift
+        super().__init__(f"the flights span {first} to {last}; a copy is only {shift.days} days later")

@@ -31,15 +31,15 @@ API_TIMEOUT_S: Final = 30
 
 
 @contextmanager
-def own_database(settings: BenchSettings) -> Iterator[str]:
+def own_database(settings: BenchSettings, name: str = DATABASE) -> Iterator[str]:
     """An empty database for the length of the block; gives its address."""
     owner = conninfo_to_dict(settings.dsn)["user"]
     with psycopg.connect(settings.stack.postgres_admin_dsn, autocommit=True) as admin:
-        drop = f"drop database if exists {DATABASE} with (force)".encode()
+        drop = f"drop database if exists {name} with (force)".encode()
         admin.execute(drop)
-        admin.execute(f'create database {DATABASE} owner "{owner}"'.encode())
+        admin.execute(f'create database {name} owner "{owner}"'.encode())
         try:
-            yield make_conninfo(settings.dsn, dbname=DATABASE)
+            yield make_conninfo(settings.dsn, dbname=name)
         finally:
             admin.execute(drop)
 

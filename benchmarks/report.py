@@ -76,6 +76,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a benchmark.
+
+    Attributes:
+        rows: its claims.
+        samples: contender → one mapping of figures a round.
+    """
+
+    rows: Sequence[Row]
+    samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A benchmark's rows, and each single measurement behind them.
 

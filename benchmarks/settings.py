@@ -19,18 +19,27 @@ from demo.settings import DemoSettings
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """The running stack, as the environment that `python -m stack env` prints describes it."""
+    """The running stack, as the environment that `python -m stack env` prints describes it.
+
+    Attributes:
+        stack: the stack.
+        before: a checkout of another release, with whose engine ours is compared too; None for none.
+    """
 
     stack: DemoSettings
+    before: Path | None = None
 
     @classmethod
-    def load(cls) -> BenchSettings:
+    def load(cls, *, before: Path | None = None) -> BenchSettings:
         """From the environment, else from the stack itself.
+
+        Args:
+            before: a checkout of another release.
 
         Raises:
             SettingMissing: no stack has been started.
         """
-        return cls(stack=DemoSettings.load())
+        return cls(stack=DemoSettings.load(), before=before)
 
     @property
     def dsn(self) -> str:

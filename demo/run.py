@@ -101,18 +101,18 @@ class Summary:
 
 def prepare_connections(airflow: AirflowApi, server: DemoServer) -> None:
     """Tell Airflow where the data server is, for the flights and for the example sources."""
-    prepare_connection(airflow, server)
+    prepare_connection(airflow, server.base_url)
     prepare_examples(airflow, server)
 
 
-def prepare_connection(airflow: AirflowApi, server: DemoServer) -> None:
+def prepare_connection(airflow: AirflowApi, base_url: str) -> None:
     """Tell Airflow where the flights are: on this machine, which a source may not reach by default."""
     airflow.put_connection(
         CONNECTION,
         {
             "conn_type": "http",
-            "host": server.base_url,
-            "description": "The demo's data server (Datasette)",
+            "host": base_url,
+            "description": "The demo's data server",
             "extra": json.dumps({"allow_private_networks": True}),
         },
     )

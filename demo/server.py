@@ -80,6 +80,11 @@ class DemoServer:
     log: Path
 
     @property
+    def rows(self) -> int:
+        """How many rows it serves."""
+        return self.dataset.rows
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return int(self.base_url.rsplit(":", 1)[1])

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing: Debian packages, uv, Python environments. Does nothing when all is there.
 #
-#   scripts/bootstrap.sh [packages] [nodes] [servers] [testing] [uv] [venv NAME LOCK]
+#   scripts/bootstrap.sh [packages] [nodes] [servers] [testing] [benchmarks] [uv] [venv NAME LOCK]
 #
 #   (no argument)    servers, and .stack/venv from requirements-dev.lock with this project installed editable: a link
 #                    to a folder of that lock's own
 #   packages         the servers only
 #   nodes            what `make up NODES=…` and LISTEN=… need besides: socat, and iproute2 for network namespaces
 #   servers          the servers of the next Debian, below .stack/servers/RELEASE: what `make compat` runs on
-#   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file
+#   testing          what only `make test` needs: chromium looks at the pages, node runs an example, docker-compose parses the Compose file, nginx as below
+#   benchmarks       what only `make bench` needs: nginx serves pages that cost nothing
 #   uv               uv only
 #   venv NAME LOCK   .stack/NAME from LOCK (venv-demo requirements-demo.lock); alone, without the project
 set -euo pipefail
@@ -83,8 +84,14 @@ ensure_testing() {
     command -v chromium >/dev/null || missing+=(chromium)
     command -v node >/dev/null || missing+=(nodejs)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
+    has_nginx || missing+=(nginx)
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
+
+ensure_benchmarks() { has_nginx || install_packages nginx; }
+
+# Debian's stands where a user's path does not lead.
+has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]; }
 
 # The next Debian's servers in a file tree of their own, some 630 MB: debootstrap brings what they link to as well. It
 # mounts things in the tree while it works, so it has a mount namespace of its own, which goes whatever happens. The tree
@@ -193,6 +200,7 @@ while [ $# -gt 0 ]; do
         nodes) ensure_nodes; shift ;;
         servers) ensure_servers; shift ;;
         testing) ensure_testing; shift ;;
+        benchmarks) ensure_benchmarks; shift ;;
         uv) ensure_packages; ensure_uv; shift ;;
         venv)
             [ $# -ge 3 ] || die "usage: scripts/bootstrap.sh venv NAME LOCK"
@@ -200,6 +208,6 @@ while [ $# -gt 0 ]; do
             ensure_venv "$2" "$3"
             shift 3
             ;;
-        *) die "unknown argument '$1'; allowed: packages, nodes, servers, testing, uv, venv NAME LOCK" ;;
+        *) die "unknown argument '$1'; allowed: packages, nodes, servers, testing, benchmarks, uv, venv NAME LOCK" ;;
     esac
 done

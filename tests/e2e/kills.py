@@ -205,7 +205,7 @@ def flights(stack: RunningStack, *, delay_s: float) -> Load:
             try:
                 yield lambda: _verified(stack, server)
             finally:
-                prepare_connection(stack.airflow, server)
+                prepare_connection(stack.airflow, server.base_url)
 
     return Load(source="flights", rows=336_776, served=served)
 

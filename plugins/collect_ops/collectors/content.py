@@ -67,8 +67,8 @@ class RowType(Protocol):
     def encoded(self, rows: Sequence[Any]) -> EncodedRows | None:
         """The rows as text; None when one of them has to be read as a record."""
 
-    def column(self, rows: Sequence[Any], field: str) -> list[Json]:
-        """What the rows have in a field."""
+    def column(self, rows: Sequence[Any], field: str) -> list[Json] | None:
+        """What the rows have in a field; None when one of them has to be read as a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,10 @@ class Records(Sequence[Json]):
     def parsed(self) -> Sequence[Json]:
         """The records, since the rows could not be used."""
         self._odd()
+        return self._parsed()
+
+    def compared(self) -> Sequence[Json]:
+        """The records, to compare them with others; whether the rows can be used is not said by that."""
         return self._parsed()
 
     def _parsed(self) -> Sequence[Json]:
@@ -279,8 +283,12 @@ def values_of(records: Sequence[Json], field: str) -> list[Json]:
     Raises:
         AttributeError: One of them is no object.
     """
-    if isinstance(records, Records) and field in records.row_type.fields:
-        return records.row_type.column(records.rows, field)
+    if isinstance(records, Records):
+        if field in records.row_type.fields:
+            values = records.row_type.column(records.rows, field)
+            if values is not None:
+                return values
+        records = records.compared()
     return [record.get(field) for record in records]
 
 
@@ -297,7 +305,7 @@ def text_of(records: Sequence[Json], row_type: RowType | None) -> bytes:
     if isinstance(records, Records):
         if records.encoded is not None:
             return records.encoded.text
-        records = records.parsed()
+        records = records.compared()
     if row_type is not None and all(isinstance(record, dict) for record in records):
         fields = frozenset(row_type.fields)
         return json_bytes([_as_row(record, row_type.fields, fields) for record in records])

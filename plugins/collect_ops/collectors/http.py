@@ -358,7 +358,7 @@ class HttpCollector:
             PageNotThere: The page is refused, and nothing says that it is behind the last one.
         """
         try:
-            return await self._client.fetch(call)
+            return await self._client.fetch(call, run.reader)
         except CollectorError as error:
             answer, error.answer = error.answer, None
             if not isinstance(answer, Answer) or not self._ends.may_be(answer):

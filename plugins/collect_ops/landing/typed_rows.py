@@ -159,12 +159,15 @@ class RowType:
         """The values of a column, by its place; those of numbers with a fraction as raw bytes."""
         return map(attrgetter(self._names[index]), rows)
 
-    def column(self, rows: Sequence[Row], field: str) -> list[Json]:
-        """What the rows have in a declared field."""
+    def column(self, rows: Sequence[Row], field: str) -> list[Json] | None:
+        """See `content.RowType.column`."""
         index = self.fields.index(field)
-        if self._names[index] not in self._raw:
-            return list(self.at(rows, index))
-        values: list[Json] = _decode(_encode(list(self.at(rows, index))))
+        values: list[Json] = list(self.at(rows, index))
+        if self._names[index] in self._raw:
+            try:
+                values = _decode(_encode(values))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return None  # a byte that is not UTF-8, more digits than msgspec reads
         return values
 
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from collect_ops.collectors.conditional import Validator
+from collect_ops.collectors.content import Records
 from collect_ops.collectors.endpoint import Endpoint
 from collect_ops.collectors.errors import (
     AuthenticationRefused,
@@ -20,6 +21,7 @@ from collect_ops.collectors.errors import (
 from collect_ops.collectors.http import HttpCollector
 from collect_ops.collectors.page import Page, Span
 from collect_ops.kernel.errors import Permanent
+from collect_ops.landing.typed_rows import RowType
 from collect_ops.sources.model import Source
 from collect_ops.sources.request import render
 from tests.plugins.standstill import turns
@@ -251,6 +253,19 @@ async def test_headers_of_the_connection_and_the_source_are_sent() -> None:
         assert (headers["X-Source"], headers["X-Connection"]) == ("1", "2")
         assert headers["Accept"] == "text/json"
         assert headers["User-Agent"].startswith("collect-ops/")
+
+
+@pytest.mark.parametrize("path", [path for path in STYLES if path != "/single"])
+async def test_pages_are_read_as_rows_once_it_is_known_what_stands_beside_them(path: str) -> None:
+    declared = source(path, target={"table": "tested", "columns": {"id": {"type": "bigint"}}})
+    row_type = RowType.of(declared.target)
+    with PagedServer(rows=100) as server:
+        reading = HttpCollector(declared, render(declared, {}), endpoint(server), row_type=row_type)
+        pages = await collect(reading)
+    assert [isinstance(page.records, Records) for page in pages] == [False, *[True] * (len(pages) - 1)]
+    assert len(pages) >= 4
+    assert ids(pages) == list(range(100))
+    assert all(page.records.encoded for page in pages if isinstance(page.records, Records))
 
 
 @pytest.mark.parametrize("total", [{"type": "unknown"}, {"type": "header", "name": "X-Total"}])

@@ -78,8 +78,9 @@ def test_what_orjson_cannot_write() -> None:
     assert whole.of(page) == whole.of(deepcopy(page))
 
 
-def test_of_a_long_page_rows_all_over_it_count() -> None:
-    whole, many = prints(), 5_000
+@pytest.mark.parametrize("whole", [prints(), prints("id", "day")])
+def test_of_a_long_page_rows_all_over_it_count(whole: PagePrints) -> None:
+    many = 5_000
     page = rows(*range(many))
     assert whole.of(page) == whole.of(deepcopy(page))
     assert whole.of(page) != whole.of(rows(*range(many - 1), many))

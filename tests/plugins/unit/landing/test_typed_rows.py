@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collect_ops.collectors import json_body
@@ -126,6 +126,13 @@ def usual_rows(draw: st.DrawFn) -> str:
     return "{" + ",".join(draw(st.permutations(members))) + "}"
 
 
+def a_row(**changes: str) -> str:
+    members = {
+        "i": "1", "n": "1.50", "d": "-2e0", "t": '"é\\n"', "b": "true", "at": '"2024-01-02T03:04:05Z"', "class": '"x"',
+    } | changes  # fmt: skip
+    return "{" + ",".join(f'"{name}":{text}' for name, text in members.items() if text) + "}"
+
+
 def as_records(rows: Rows, records: Any) -> Records:
     return Records(rows.row_type, rows.rows, lambda: records, lambda: None)
 
@@ -174,11 +181,92 @@ def test_fast_and_slow_make_the_same_lines(members: list[str], path: str) -> Non
         assert slow.bad == ()
 
 
-def a_row(**changes: str) -> str:
-    members = {
-        "i": "1", "n": "1.50", "d": "-2e0", "t": '"é\\n"', "b": "true", "at": '"2024-01-02T03:04:05Z"', "class": '"x"',
-    } | changes  # fmt: skip
-    return "{" + ",".join(f'"{name}":{text}' for name, text in members.items() if text) + "}"
+# Values of numbers that nobody has looked at when a page is read as rows.
+unread = numbers | st.sampled_from(
+    [
+        "null",
+        '"12.50"',
+        '"\\u0031"',
+        '"é"',
+        '"\udcff"',
+        '"\udce9t\udce9"',
+        "9" * 5_000,
+        "{}",
+        "[1.50]",
+        '{"a": 1.50}',
+    ]
+)
+
+
+@st.composite
+def unread_rows(draw: st.DrawFn) -> str:
+    members = {name: draw(usual[name]) for name in FIELDS} | {"n": draw(unread), "d": draw(unread)}
+    members |= {name: draw(anything | unread) for name in MORE if draw(st.booleans())}
+    return "{" + ",".join(f'"{name}":{text}' for name, text in members.items()) + "}"
+
+
+KEYS = ((), ("n",), ("i", "t"), ("c",), ("d", "at"))
+PRINTS = {
+    key: PagePrints(
+        source(
+            target={
+                "table": "t",
+                "columns": {
+                    name: column.model_dump(exclude_defaults=True) for name, column in COLUMNS.items()
+                },
+                "disposition": "merge" if key else "append",
+                "key": list(key),
+            }
+        ),
+        an_encoder().row_type,
+    )
+    for key in KEYS
+}
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(rows() | usual_rows() | unread_rows(), min_size=1, max_size=4)
+    | st.lists(unread_rows(), min_size=1, max_size=4),
+    st.sampled_from(KEYS),
+    st.sampled_from([slice(None), slice(1, None), slice(None, None, -2)]),
+)
+@example([a_row(n='"\udcff"')], ("n",), slice(None))
+@example([a_row(n="9" * 5_000), a_row()], ("n",), slice(None))
+def test_a_page_is_known_by_the_same_whichever_way_it_was_read(
+    members: list[str], key: tuple[str, ...], part: slice
+) -> None:
+    raw = ("[" + ",".join(members) + "]").encode("utf-8", "surrogateescape")
+    document = json_body.parse(raw, max_depth=64)
+    prints = PRINTS[key]
+    row_type = an_encoder().row_type
+    assert row_type is not None
+    reader = RowReader.of(row_type, "@", 64)
+    assert reader is not None
+    reader.learn(document)
+    found = reader.read(raw)
+    if found is None:
+        return
+    odd: list[bool] = []
+    typed = Records(found.row_type, found.rows, lambda: document, lambda: odd.append(True))
+    assert prints.of(typed[part]) == prints.of(document[part])
+    assert prints.of(typed) == prints.of(document)
+    # Whether its rows can be used is for who lands them to find out.
+    assert odd == []
+
+
+def test_a_fingerprint_of_usual_rows_parses_none() -> None:
+    def parse() -> Any:
+        raise AssertionError("nobody needs the records")
+
+    raw = f"[{a_row(n='123456789.123456789123456789')}, {a_row(t='null', n='1.50')}]".encode()
+    _, found = read(raw.decode())
+    typed = Records(found.row_type, found.rows, parse, lambda: None)
+    document = json_body.parse(raw, max_depth=64)
+    other = json_body.parse(raw.replace(b"1.50", b"1.5"), max_depth=64)
+    for key in ((), ("n",), ("c",)):
+        assert PRINTS[key].of(typed) == PRINTS[key].of(document)
+    assert PRINTS[("n",)].of(typed) != PRINTS[("n",)].of(other)
 
 
 def read(raw: str, path: str = "@") -> tuple[Encoder, Any]:
