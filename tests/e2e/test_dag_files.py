@@ -73,6 +73,15 @@ def import_errors(stack: RunningStack) -> str:
     return " ".join(str(error["stack_trace"]) for error in answer.json()["import_errors"])
 
 
+def test_a_dag_that_airflow_takes_for_full_is_looked_at_again(
+    stack: RunningStack, metadata: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    """As a parse leaves it that has counted a run which ended meanwhile."""
+    full = "SELECT FROM dag WHERE dag_id = 'collect_inbox' AND exceeds_max_non_backfill"
+    metadata.execute("UPDATE dag SET exceeds_max_non_backfill = true WHERE dag_id = 'collect_inbox'")
+    wait_for("another count", lambda: metadata.execute(full).rowcount == 0, SHOWN_WITHIN_S)
+
+
 def test_a_lane_that_is_unpaused_is_watched_again(
     stack: RunningStack, metadata: psycopg.Connection[tuple[Any, ...]]
 ) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 from airflow.dag_processing.bundles.local import LocalDagBundle
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DagPriorityParsingRequest
+from airflow.models.dagrun import DagRun
 from airflow.utils.file import list_py_file_paths
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from airflow.utils.state import State
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -48,11 +50,11 @@ class DagsFolder(LocalDagBundle):
         self._seen: _Seen | None = None
 
     def refresh(self) -> None:
-        """Ask for files to be parsed whose DAGs may have changed since the last refresh; the first asks for none."""
+        """Ask for files to be parsed whose DAGs may have changed since the last refresh, or are held back."""
         with create_session() as session:
             seen = self._look(session)
-            if self._seen is not None:
-                self._ask_for(self._concerned(self._seen, seen), session)
+            concerned = set() if self._seen is None else self._concerned(self._seen, seen)
+            self._ask_for(concerned | self._held_back(session), session)
         self._seen = seen
 
     def _look(self, session: Session) -> _Seen:
@@ -68,6 +70,24 @@ class DagsFolder(LocalDagBundle):
         if before.declared != now.declared:  # any file may read the declarations
             return {str(Path(path).relative_to(self.path)) for path in list_py_file_paths(self.path)}
         return {file for _dag_id, file in before.active ^ now.active}
+
+    def _held_back(self, session: Session) -> set[str]:
+        """Files of DAGs that Airflow takes for full although they are not: it starts no run of them for their schedule.
+
+        A parse notes how many runs are active. When one ends meanwhile the note is wrong until the next parse, or until
+        somebody triggers a run, which then ends.
+        """
+        active = (
+            select(func.count())
+            .where(DagRun.dag_id == DagModel.dag_id, DagRun.state.in_(State.unfinished_dr_states))
+            .scalar_subquery()
+        )
+        full = select(DagModel.relative_fileloc).where(
+            DagModel.bundle_name == self.name,
+            DagModel.exceeds_max_non_backfill.is_(True),
+            DagModel.max_active_runs > active,
+        )
+        return {file for file in session.scalars(full) if file}
 
     def _ask_for(self, files: set[str], session: Session) -> None:
         """As Airflow's REST API does it for one file; twice is as good as once."""
