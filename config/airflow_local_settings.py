@@ -39,6 +39,7 @@ PRELOAD = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.triggers.base",
     "aiohttp",
+    "collect_ops.policies.dag_bundle",
     "jmespath",
     "orjson",
     "pika",
