@@ -250,6 +250,23 @@ def set_aside(stack: RunningStack, status: str) -> dict[str, Any]:
     return task
 
 
+def test_a_submission_is_claimed_where_it_was_admitted(stack: RunningStack, server: PagedServer) -> None:
+    """No run of the lane's DAG had to be started for it, unless that one is paused."""
+    task = stack.task_ended(stack.submit({"source": "example_offset", "force": True})["task_id"])
+    assert claimer_of(stack, task["id"]).startswith("airflow:collect_submit/")
+    with stack.paused(f"lane_{task['lane']}"):
+        task_id = stack.submit({"source": "example_offset", "force": True})["task_id"]
+        assert stack.task(task_id)["status"] == "QUEUED"
+    assert stack.task_ended(task_id)["status"] == "COMPLETED"
+    assert claimer_of(stack, task_id).startswith(f"airflow:lane_{task['lane']}/")
+
+
+def claimer_of(stack: RunningStack, task_id: int) -> str:
+    """Who claimed a task first."""
+    claims = "SELECT actor FROM collect.task_log WHERE task_id = %s AND to_status = 'CLAIMED' ORDER BY id"
+    return str(stack.rows(claims, task_id)[0]["actor"])
+
+
 def test_priorities_are_changed_over_rest(stack: RunningStack, server: PagedServer) -> None:
     with stack.paused("lane_bulk"):
         batch = [{"since": unheard_of()} for _ in range(3)]

@@ -110,6 +110,7 @@ class AdmissionService:
         rules: Lane rules.
         runs: Where lanes are woken; None leaves that to the queue's watcher and the sweep.
         sources: How a source is found by name; raises what the caller shall see for an unknown one.
+        claim_here: Claims from a lane in this process; whether it did. Such a lane need not be woken.
     """
 
     def __init__(
@@ -119,11 +120,13 @@ class AdmissionService:
         runs: Runs | None,
         *,
         sources: Callable[[str], Source] = get_source,
+        claim_here: Callable[[str], bool] = lambda _lane: False,
     ) -> None:
         self._backends = backends
         self._rules = rules
         self._runs = runs
         self._sources = sources
+        self._claim_here = claim_here
         self._hints = DedupHints(backends.redis_url)
         self._wakeups = Wakeups(backends.redis_url)
         self._lines = Lines(backends)
@@ -230,7 +233,8 @@ class AdmissionService:
             return
         asleep = [lane for lane in lanes if not self._wakeups.pending(lane)]
         if asleep:
-            wake(with_room(connection, asleep, self._rules, self._backends), self._runs, self._wakeups)
+            ready = with_room(connection, asleep, self._rules, self._backends)
+            wake([lane for lane in ready if not self._claim_here(lane)], self._runs, self._wakeups)
 
     def _validate(self, submission: Submission, declared: _Declared) -> dict[str, Any]:
         source = declared.source

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
+from airflow.sdk.execution_time.comms import CommsDecoder, DagResult, ErrorResponse, GetDag, TriggerDagRun
 
 from collect_ops.hooks.backends import rest_runs
 from collect_ops.lanes.rest_runs import RestRuns
@@ -33,6 +33,20 @@ class TaskRuns:
             raise RunsUnavailable(f"Airflow did not start {dag_id} {run_id}: {error}") from error
         if isinstance(answer, ErrorResponse) and answer.error is not ErrorType.DAGRUN_ALREADY_EXISTS:
             raise RunsUnavailable(f"Airflow did not start {dag_id} {run_id}: {answer.error} {answer.detail}")
+
+    def accepts(self, dag_id: str) -> bool:
+        """Whether runs of a DAG would run: it is known and not paused, and this task is not one of `dag.test()`.
+
+        What that starts stays in metadata of its own, which no scheduler looks at.
+        """
+        comms: object = task_runner.SUPERVISOR_COMMS
+        if not isinstance(comms, CommsDecoder):
+            return False
+        try:
+            answer = comms.send(GetDag(dag_id=dag_id))
+        except AirflowRuntimeError:  # there is none, or Airflow did not tell
+            return False
+        return isinstance(answer, DagResult) and not answer.is_paused
 
     def state(self, dag_id: str, run_id: str) -> RunState:
         """See `Runs.state`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pydantic
@@ -17,6 +18,8 @@ from collect_ops.hooks.task_runs import TaskRuns
 from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.operators.actor import actor_of
+from collect_ops.operators.claiming import claimed_here
 from collect_ops.operators.conf import (
     NOTHING,
     as_bool,
@@ -128,7 +131,8 @@ class CollectSubmitOperator(BaseOperator):
             AdmissionSlowed: The source has a backlog; a scheduled submission waits (deferred) instead and tries again.
             CollectOpsError: It could not be admitted now.
         """
-        service = AdmissionService(backends(), lane_rules(), TaskRuns())
+        claim_here = partial(claimed_here, runs=TaskRuns(), actor=actor_of(context))
+        service = AdmissionService(backends(), lane_rules(), TaskRuns(), claim_here=claim_here)
         try:
             submissions = self._submissions(context)
             if as_bool("preview", _given(self.preview)):
