@@ -285,9 +285,15 @@ def _asked_size(source: Source) -> int | None:
 
 
 def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iterator[Finding]:
-    if isinstance(source.paging, NoPaging) or not pages:
-        return
     check, declared = "next page", "see `paging` of the declaration"
+    if not pages:
+        return
+    if isinstance(source.paging, NoPaging):
+        if _says_more(source, pages[0]):
+            text = "paging.type is none, and the page says that there are more rows (has_more)"
+            remedy = f"if more than this page is meant, {declared}"
+            yield Finding(check=check, state="warning", text=text, remedy=remedy)
+        return
     if len(pages) > 1 and (repeated := _repeated(source, *pages[:2])):
         yield repeated
         return
@@ -304,6 +310,17 @@ def _next_page(source: Source, pages: Sequence[Page], total: int | None) -> Iter
         yield Finding(check=check, state="warning", text=text, remedy=remedy)
     else:
         yield Finding(check=check, state="ok", text="none after the first page")
+
+
+def _says_more(source: Source, page: Page) -> bool:
+    from collect_ops.collectors import json_body
+    from collect_ops.collectors.answer import says_more
+
+    try:
+        document = json_body.parse(page.raw, max_depth=source.limits.max_depth)
+    except json_body.Unreadable:
+        return False  # it was read in the charset that its header names, which a page does not keep
+    return says_more(document) is True
 
 
 def _repeated(source: Source, first: Page, second: Page) -> Finding | None:

@@ -25,12 +25,16 @@ class Ends:
 
     Args:
         source: Its `end`.
+
+    Attributes:
+        by_header: Whether a header may say it.
     """
 
     def __init__(self, source: Source) -> None:
         self._conditions = source.end
         self._max_depth = source.limits.max_depth
         self._statuses = named_statuses(source.end)
+        self.by_header = any(condition.headers for condition in source.end)
 
     def may_be(self, answer: Answer) -> bool:
         """Whether the status of a refusal can have anything to do with the end."""

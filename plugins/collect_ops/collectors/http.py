@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from yarl import URL
 
@@ -86,6 +86,8 @@ _SEARCHED_HERE_BYTES = 1024
 _EXCERPT_CHARS = 200
 # A longer entity tag is not remembered.
 _MAX_VALIDATOR_CHARS = 1024
+# Remembered of a page of counted paging that said itself that it is the last one.
+_ENDED: Final = {"ended": True}
 
 
 class HttpCollector:
@@ -422,7 +424,9 @@ class HttpCollector:
                 shown=answer.shown,
                 total=named.exact,
             )
-            return Got(records=[], reply=reply, named=named, unchanged=validator)
+            return Got(
+                records=[], reply=reply, named=named, ended=validator.following == _ENDED, unchanged=validator
+            )
         if answer.status >= 400:
             return Got(records=[], reply=Reply(rows=0, url=answer.url, shown=answer.shown), ended=True)
         document = fetched.document if rows is None else rows.envelope
@@ -475,15 +479,17 @@ class HttpCollector:
         """What the page is to be known by from now on.
 
         Nothing, when only a part of it is the shard's, when it is empty (where paging goes on then depends on what was
-        asked before), when another address has answered, or when it is the last one for want of a Link header: a next
-        page makes another header, and may leave body and entity tag as they are.
+        asked before), when another address has answered, or when it is the last one for want of a Link header, or by
+        a header that `end` names: a next page makes another header, and may leave body and entity tag as they are.
         """
         if known is None or got.unchanged is not None:
             return known
         etag, last_modified = etag_of(answer.headers), last_modified_of(answer.headers)
         nameless = etag is None and last_modified is None
         stored = f"{etag} {last_modified}"
-        last_by_header = following is None and isinstance(self._pager, LinkHeaderPager)
+        last_by_header = following is None and (
+            isinstance(self._pager, LinkHeaderPager) or (got.ended and self._ends.by_header)
+        )
         if (
             nameless
             or len(stored) > _MAX_VALIDATOR_CHARS
@@ -494,10 +500,13 @@ class HttpCollector:
             or answer.url != str(call.url)
         ):
             return replace(known, validator=None)
-        after = None if following is None or counts_rows(self._pager) else {**following}
+        counted = counts_rows(self._pager)
+        after = None if following is None or counted else {**following}
         if after is not None:
             for name in OWN_FIELDS:
                 after.pop(name, None)
+        if counted and got.ended:
+            after = {**_ENDED}
         validator = Validator(
             etag=etag,
             last_modified=last_modified,

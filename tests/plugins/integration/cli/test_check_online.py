@@ -143,6 +143,16 @@ def test_a_source_that_takes_no_page_size(declare: Declare, check: Check) -> Non
         ({"request": {"path": "/quirk/thinned"}}, "next page", "paging.advance_by: page_size"),
         ({"request": {"path": "/quirk/total_with_commas"}}, "total", "see `total`"),
         ({"request": {"path": "/quirk/offset_ignored"}}, "next page", "under `paging`"),
+        (
+            {
+                "request": {"path": "/quirk/has_more"},
+                "paging": {"type": "none"},
+                "total": {"type": "unknown"},
+                "page_size": None,
+            },
+            "next page",
+            "see `paging`",
+        ),
     ],
 )
 def test_what_an_api_does_differently_is_told_with_what_declares_it(
@@ -311,8 +321,8 @@ def test_a_total_with_a_request_of_its_own(declare: Declare, check: Check) -> No
 
 @pytest.mark.parametrize(
     ("fields", "remedy"),
-    [({"path": "/nowhere"}, "total.path"), ({"value": "size"}, "total.value"), ({"value": "abs('x')"}, "total.value")],
-)  # fmt: skip
+    [({"path": "/nowhere"}, "total.path"), ({"value": "abs('x')"}, "total.value")],
+)
 def test_a_total_request_that_fails_is_named(
     declare: Declare, check: Check, fields: dict[str, Any], remedy: str
 ) -> None:
@@ -324,6 +334,14 @@ def test_a_total_request_that_fails_is_named(
     assert remedy in asked["remedy"]
     assert "total" not in findings
     assert states(findings)["page"] == states(findings)["types"] == "ok"
+
+
+def test_a_total_request_that_tells_no_total_is_a_warning(declare: Declare, check: Check) -> None:
+    """A task streams then."""
+    with PagedServer(rows=30, total_in_body=False) as server:
+        code, findings = check(declare(server, total={**COUNT, "value": "size"}))
+    assert (code, states(findings)["total request"], states(findings)["total"]) == (0, "ok", "warning")
+    assert "one shard" in findings["total"][0]["text"]
 
 
 def test_a_total_request_is_asked_though_the_page_fails(declare: Declare, check: Check) -> None:

@@ -30,6 +30,8 @@ from tests.plugins.integration.execution.checks import (
 )
 from tests.plugins.integration.regressions.waiting import until
 from tests.plugins.integration.world import World, source
+from tests.servers.odd import Asked, OddServer, reply
+from tests.servers.odd import rows as rows_from
 from tests.servers.paged import Failure, PagedServer, Recorded, row
 
 Serve = Callable[..., PagedServer]
@@ -451,6 +453,51 @@ def test_it_is_told(world: World, serve: Serve) -> None:
     } == {("fetch", True, 304)}
     assert all("If-None-Match" in each["request"]["headers"] for each in traces)
     assert sum(each["rows"] for each in traces) == 250
+
+
+ENDS: dict[str, dict[str, Any]] = {
+    "has_more": {},
+    "body": {"end": [{"body": "page >= pages"}]},
+    "header": {"end": [{"headers": {"X-Last": "yes"}}]},
+}
+
+
+@pytest.mark.parametrize("paging", ["page", "offset"])
+@pytest.mark.parametrize("sign", ENDS)
+def test_an_end_that_a_page_says_is_an_end_though_the_page_is_unchanged(
+    world: World, paging: str, sign: str
+) -> None:
+    """There are three pages, and behind them the server fails."""
+
+    def answer(asked: Asked) -> bytes:
+        page = int(asked.query["page"]) if paging == "page" else int(asked.query["offset"]) // 3 + 1
+        if page > 3:
+            return reply("", status="500 No")
+        tag = f'ETag: "{page}"'
+        if asked.headers.get("if-none-match") == f'"{page}"':
+            return reply("", tag, status="304 Not Modified", length=False)
+        says = {"has_more": {"has_more": page < 3}, "body": {"page": page, "pages": 3}}.get(sign, {})
+        last = ["X-Last: yes"] if sign == "header" and page == 3 else []
+        return reply(rows_from(3 * page - 3, 3, **says), tag, *last)
+
+    with OddServer({"things": answer}) as server:
+        world.serve_from(server.base_url)
+        fields = {
+            "request": {"path": "/things"},
+            "paging": {"type": paging},
+            "total": {"type": "unknown"},
+            "page_size": 3,
+            "batch_size": 99,
+            "retries": {"http_attempts": 1, "max_retries": 0},
+            "target": target("merge"),
+        }
+        declared = source(conditional={"full_after_h": 24}, **fields, **ENDS[sign])
+        world.add(with_file_defaults(declared))
+        # A header may change though the body does not: such a page is fetched.
+        for unchanged in (0, 2 if sign == "header" else 3):
+            result = collected(world)
+            assert (result["rows_fetched"], result["unchanged_pages"]) == (9, unchanged)
+    assert [each["id"] for each in world.rows("SELECT id FROM landing.things ORDER BY id")] == list(range(9))
 
 
 def test_a_source_that_does_not_ask_conditionally(world: World, serve: Serve) -> None:

@@ -304,6 +304,26 @@ def test_bad_rows_decide(landed: int, bad: int, share: float, status: TaskStatus
 
 
 @pytest.mark.parametrize(
+    ("landed", "bad", "unchanged", "status"),
+    [
+        (0, 30, 1000, TaskStatus.COMPLETED),
+        (0, 30, 100, TaskStatus.PARTIAL),
+        (10, 30, 1000, TaskStatus.COMPLETED),
+        (0, 9, 1, TaskStatus.COMPLETED),
+        (0, 9, 0, TaskStatus.DEAD),
+    ],
+)
+def test_unchanged_rows_are_no_bad_ones(landed: int, bad: int, unchanged: int, status: TaskStatus) -> None:
+    shards = ShardSums(
+        shards=1, done=1, failed=0, permanent=0, rows_fetched=landed + bad + unchanged, source_total=None,
+        retry_after_s=None, first_failed=None, first_error=None, rows_landed=landed, bad_rows=bad,
+        unchanged_rows=unchanged,
+    )  # fmt: skip
+    outcome = settle_outcome(replace(PLANNED, max_bad_share=0.1), shards, RULE, base_s=None, chance=0)
+    assert outcome.status is status
+
+
+@pytest.mark.parametrize(
     ("repeated", "allowed", "status"),
     [
         (0, 0, TaskStatus.COMPLETED),
