@@ -315,8 +315,10 @@ def text_of(records: Sequence[Json], row_type: RowType | None) -> bytes:
 def _as_row(record: dict[str, Json], names: Sequence[str], fields: frozenset[str]) -> list[Json]:
     """A record as `RowType.encoded` has it."""
     row = ["", *map(record.get, names)]
+    if fields.issuperset(record):
+        return row
     extra = {name: value for name, value in record.items() if name not in fields}
-    return [*row, json_bytes(extra, sort_keys=True).decode()] if extra else row
+    return [*row, json_bytes(extra, sort_keys=True).decode()]
 
 
 def stands_beside(expression: str, records: str) -> bool:
