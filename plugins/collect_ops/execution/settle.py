@@ -361,7 +361,7 @@ def _outcome(
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
-    if sums.bad_rows and not sums.rows_landed and sums.final:
+    if sums.bad_rows and not sums.fitting_rows and sums.final:
         bad_row = connection.execute(
             query("execution/select_first_bad_row"), {"task_id": task["id"]}
         ).fetchone()
@@ -559,6 +559,7 @@ def _sums(row: dict[str, Any]) -> ShardSums:
         probed=row["probed"],
         outage=row["outage"],
         rows_landed=row["rows_landed"],
+        unchanged_rows=row["unchanged_rows"],
         bad_rows=row["bad_rows"],
         repeated_rows=row["repeated"],
     )
