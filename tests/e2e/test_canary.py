@@ -19,6 +19,7 @@ from collect_ops.admission.service import AdmissionService
 from collect_ops.kernel.backends import Backends
 from collect_ops.lanes.rest_runs import RestRuns
 from collect_ops.lanes.rules import lane_rules
+from collect_ops.sources.file_defaults import with_file_defaults
 from collect_ops.sources.model import Source
 from tests.canaries import Canary, escaped
 from tests.e2e.running_stack import RunningStack, wait_for
@@ -153,7 +154,7 @@ def test_no_secret_is_written_anywhere(
                 "retries": RETRIES,
                 "auth": AUTHS[auth],
             }
-            sources[name] = source(name, **{**declared, **DECLARED.get(way, {})})
+            sources[name] = with_file_defaults(source(name, **{**declared, **DECLARED.get(way, {})}))
             tasks[way] = service.admit(submission(name, force=True)).task_id
         # And one by the form, with its XComs and rendered fields.
         connect(stack, "example_api", server, keys)

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from collect_ops.collectors import token_keeper
+from collect_ops.sources.file_defaults import with_file_defaults
 from tests.canaries import Canary, escaped
 from tests.plugins.integration.canary.written import in_postgres, in_rabbitmq, in_redis
 from tests.plugins.integration.execution.checks import publish_overdue
@@ -75,7 +76,7 @@ def declare(world: World, way: str, auth: dict[str, Any], *, name: str) -> str:
         "retries": RETRIES,
         **DECLARED.get(way, {}),
     }
-    world.add(source(name, **fields))
+    world.add(with_file_defaults(source(name, **fields)))
     return name
 
 

@@ -312,7 +312,7 @@ def test_an_attempt_that_fails_half_way(world: World, serve: Serve) -> None:
 
 
 def test_pages_with_bad_rows_come_again(world: World, serve: Serve) -> None:
-    """Each task tells of them."""
+    """Each task tells of them, and ends as the first did: the pages that did not change have rows that fit."""
     columns = {
         "id": {"type": "bigint"},
         "name": {"type": "varchar(7)"},

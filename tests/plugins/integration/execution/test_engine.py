@@ -111,15 +111,22 @@ def test_too_many_bad_rows_fail_even_on_the_last_page(world: World, serve: Serve
 
 
 def test_bad_rows_are_kept_and_do_not_fail_the_shard(world: World, serve: Serve) -> None:
+    """As many as its source allows. A source that has none that fits has another shape than it declares."""
     server = serve(rows=20)
-    world.add(source(target=UNFIT))
+    some = {**UNFIT, "columns": {"name": {"type": "varchar(5)"}}}  # "row 9" fits, "row 10" does not
+    world.add(source(target=some), source("misfits", target={**UNFIT, "table": "misfits"}))
     world.serve_from(server.base_url)
     task = world.task(world.collect())
     assert task["status"] == "COMPLETED"
-    assert task["result"]["bad_rows"] == 20
+    assert (task["result"]["bad_rows"], task["result"]["rows_landed"]) == (10, 10)
     kept = world.rows("SELECT reason, row_text FROM collect.bad_row ORDER BY ordinal LIMIT 1")[0]
     assert "name" in kept["reason"]
-    assert "row 0" in kept["row_text"]
+    assert "row 10" in kept["row_text"]
+
+    misfit = world.task(world.collect("misfits"))
+    assert misfit["status"] == "DEAD"
+    assert misfit["result"]["bad_rows"] == 20
+    assert "row 0" in misfit["reason"]
 
 
 def test_small_tasks_share_a_run_and_settle_each(world: World, serve: Serve) -> None:

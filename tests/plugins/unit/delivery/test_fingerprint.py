@@ -29,7 +29,10 @@ def of(error: Exception) -> str:
             errors.NotJson(f"{API}?page=9", "text/html", "<html>", "line 3 column 7 (char 55)"),
         ),
         (errors.TruncatedBody(API, 12), errors.TruncatedBody(f"{API}?x=1", 99_999)),
-        (errors.TotalUnusable(API, "'total'", "'many'"), errors.TotalUnusable(f"{API}?b=2", "'total'", "'-3'")),
+        (
+            errors.PagingValueUnusable(API, "cursor", "'many'", "text or a number"),
+            errors.PagingValueUnusable(f"{API}?b=2", "cursor", "'-3'", "text or a number"),
+        ),
         (errors.PageTooLarge(API, 1000, None), errors.PageTooLarge(f"{API}?o=5", 2000, None)),
         (
             ValueError(f"3 of 40 shards failed; shard 7: {API}?p=1: answered 502"),
