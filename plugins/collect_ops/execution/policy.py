@@ -171,7 +171,7 @@ class ShardSums:
         probed: Why, where one was let through to try its endpoint and got no answer; None where none was.
         outage: Which service of ours was away, so that shards were put back; None when none was.
         rows_landed: Rows that are in the target, or aside of it.
-        unchanged_rows: Rows of pages that the server called unchanged: they have landed before.
+        unchanged_rows: Rows of pages that the source calls unchanged since they landed.
         bad_rows: Rows that did not fit their columns.
         bad_reason: Why the first of them did not, where none fitted.
         repeated_rows: Rows that were fetched twice; None where they are not counted.
@@ -202,14 +202,14 @@ class ShardSums:
     repeated_rows: int | None = None
 
     @property
-    def good_rows(self) -> int:
-        """Rows that fit their columns, come or unchanged."""
-        return self.rows_landed + self.unchanged_rows
-
-    @property
     def final(self) -> bool:
         """Whether every shard is DONE or FAILED."""
         return self.done + self.failed == self.shards
+
+    @property
+    def fitting_rows(self) -> int:
+        """Rows that fit their columns. A page with bad rows is fetched anew each time, its fellows are unchanged."""
+        return self.rows_landed + self.unchanged_rows
 
 
 #: Shards that fail for good in the same way, while none has been answered, before the rest of a task is not asked.
@@ -422,7 +422,7 @@ TELLING_BAD_ROWS = 10
 
 
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
-    if sums.bad_rows and not sums.good_rows:
+    if sums.bad_rows and not sums.fitting_rows:
         first = f"; the first: {sums.bad_reason}" if sums.bad_reason else ""
         reason = f"none of {sums.bad_rows:,} rows fits the target's columns{first}"
         return Outcome(status=TaskStatus.DEAD, reason=reason[:_MAX_REASON_CHARS])
@@ -436,7 +436,7 @@ _MAX_REASON_CHARS = 1000
 
 
 def _bad(attempt: Attempt, sums: ShardSums) -> str | None:
-    rows = sums.bad_rows + sums.good_rows
+    rows = sums.bad_rows + sums.fitting_rows
     if sums.bad_rows < TELLING_BAD_ROWS or sums.bad_rows <= attempt.max_bad_share * rows:
         return None
     return f"{sums.bad_rows:,} of {rows:,} rows are bad, max_bad_share is {attempt.max_bad_share:g}"

@@ -361,7 +361,7 @@ def _outcome(
 
     What cannot be settled as it should ends DEAD with the reason: raised, it would be raised again by every repair.
     """
-    if sums.bad_rows and not sums.good_rows and sums.final:
+    if sums.bad_rows and not sums.fitting_rows and sums.final:
         bad_row = connection.execute(
             query("execution/select_first_bad_row"), {"task_id": task["id"]}
         ).fetchone()
