@@ -544,7 +544,10 @@ class HttpCollector:
         run.total = run.total if looked.got.named.exact is None else looked.got.named.exact
         position = looked.step.next
         by_count = counts_rows(self._pager)
-        if position is None or (not by_count and run.ends_at_itself(asked, str(call.url), looked)):
+        if position is not None and not by_count and run.ends_at_itself(asked, str(call.url), looked):
+            await self._check_stands_still(run, asked, call, looked, number)
+            position = None
+        if position is None:
             self._check_end(run, looked)
             return None
         run.previous = looked.known
@@ -567,6 +570,28 @@ class HttpCollector:
             if run.total is not None:
                 following["total"] = run.total
         return following
+
+    async def _check_stands_still(
+        self, run: Walk, asked: Position, call: Call, looked: Looked, number: int
+    ) -> None:
+        """A page that names itself as the next one is the last if it holds the same rows when it is asked for again.
+
+        A server may also go on by itself each time that one and the same cursor is asked (a scroll). Its pages cannot
+        be asked for twice, so what is lost with a process would be lost for good.
+
+        Raises:
+            PagingLoop: Other rows came.
+        """
+        if run.complete:
+            return
+        fetched = await self._fetched(run, replace(call, conditions={}), number)
+        again = await self._looked_through(run, asked, fetched, None)
+        if again.got.reply.rows > 0 and again.known != looked.known:
+            reason = (
+                "this page names itself as the next one, and holds other rows when it is asked for again: a server "
+                "that goes on by itself (a scroll) gives no page twice"
+            )
+            raise PagingLoop(self._client.shown(call.url), reason)
 
     def _check_end(self, run: Walk, looked: Looked) -> None:
         """A page without a next one is the last one, unless it says that it is not."""
