@@ -333,6 +333,8 @@ class HttpCollector:
         following = await self._following(run, position, call, looked, number)
         answer = fetched.answer
         whole = looked.sent == got.reply.rows
+        # One of a shard's number alone says nothing of later tasks, whose shards may be numbered otherwise.
+        lasting = None if run.scope and following is None else looked.fingerprint
         return Page(
             records=looked.kept,
             raw=answer.body,
@@ -346,7 +348,7 @@ class HttpCollector:
             request=self._client.described_call(call),
             response=self._client.described_answer(answer),
             unchanged_rows=looked.sent if got.unchanged else None,
-            known=self._known(known, got, call, answer, following, whole=whole),
+            known=self._known(known, got, call, answer, following, whole=whole, fingerprint=lasting),
             sent_rows=looked.sent,
             seen=step.seen,
             fingerprint=looked.fingerprint,
@@ -394,7 +396,10 @@ class HttpCollector:
             step = self._step(run, position, got)
             sent = len(range(got.reply.rows)[step.first : step.stop])
             if got.unchanged or step.discard:
-                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=None)
+                # What shards have parts of is known by something else in each.
+                whole = got.unchanged is not None and not step.discard and sent == got.reply.rows
+                known_by = got.unchanged.fingerprint if got.unchanged is not None and whole else None
+                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=known_by)
             own = got.records if sent == len(got.records) else got.records[step.first : step.stop]
             alone = step.next is None and run.rows == 0
             return Looked(
@@ -475,6 +480,7 @@ class HttpCollector:
         following: dict[str, Any] | None,
         *,
         whole: bool,
+        fingerprint: bytes | None,
     ) -> Known | None:
         """What the page is to be known by from now on.
 
@@ -513,6 +519,7 @@ class HttpCollector:
             rows=got.reply.rows,
             total=got.named.rows,
             following=after,
+            fingerprint=fingerprint,
         )
         return replace(known, validator=validator)
 
