@@ -133,7 +133,8 @@ def _iso(value: Json, column: Column, zone: tzinfo) -> str:
     has_offset = found is not None and found["offset"] is not None
     if column.type == "timestamptz":
         return value if has_offset else _with_offset(text, zone)
-    return _written(_read(datetime.fromisoformat, text), column.type, zone) if has_offset else value
+    # Python knows no small z.
+    return _written(_read(datetime.fromisoformat, text.upper()), column.type, zone) if has_offset else value
 
 
 def _with_offset(text: str, zone: tzinfo) -> str:

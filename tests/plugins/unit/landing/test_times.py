@@ -144,3 +144,8 @@ def test_a_check_remembers_no_more_shapes_than_it_may(monkeypatch: pytest.Monkey
 def test_problems_name_what_is_wrong() -> None:
     assert "offset" in str(iso_problem("0000-00-00T00:00Z", "timestamp"))
     assert "ISO 8601" in str(iso_problem("today", "date"))
+
+
+def test_small_letters_are_iso_8601_in_a_zone_as_well() -> None:
+    column = a_column("timestamp", timezone="Europe/Berlin")
+    assert written(column, "2026-07-25t00:30:00z") == "2026-07-25 02:30:00"
