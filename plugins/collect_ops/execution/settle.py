@@ -17,7 +17,15 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.collectors.totals import is_at_least
 from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
-from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, hopeless, settle_outcome
+from collect_ops.execution.policy import (
+    MAX_REASON_CHARS,
+    Attempt,
+    Loss,
+    Outcome,
+    ShardSums,
+    hopeless,
+    settle_outcome,
+)
 from collect_ops.execution.rules import sharding_rules
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
@@ -44,7 +52,6 @@ _LANDED = frozenset({TaskStatus.COMPLETED, TaskStatus.PARTIAL})
 _UNCHANGED = frozenset({Swap.KEPT, Swap.SUPERSEDED})
 #: Ends that Airflow has to show, although the run's own tasks went well.
 _NOTED = frozenset({TaskStatus.DEAD, TaskStatus.PARTIAL})
-MAX_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
