@@ -238,9 +238,8 @@ def set_aside(stack: RunningStack, status: str) -> dict[str, Any]:
     task_id = stack.submit({"source": "example_single", "force": True})["task_id"]
     reached = "SELECT * FROM collect.task WHERE id = %s AND status = %s"
     (task,) = wait_for(f"a task that is {status}", lambda: stack.rows(reached, task_id, status), 60)
-    with stack.paused(
-        f"lane_{task['lane']}"
-    ):  # its retry is due in ten seconds, and would meet the host as well
+    # Its retry is due in ten seconds, and would meet the host as well.
+    with stack.paused(f"lane_{task['lane']}"):
         done = stack.command("collect_ops.cli", "cancel", str(task_id), "--reason", "the test is over")
     assert done.returncode == 0, done.stderr
     assert stack.task(task_id)["status"] == "CANCELLED"
