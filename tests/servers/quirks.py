@@ -416,6 +416,11 @@ def names_itself_at_once(asked: Asked) -> Said:
     return Said(document={"rows": cut(0, 10), "next_cursor": "same"})
 
 
+@quirk
+def scroll(asked: Asked) -> Said:
+    return Said(document={"rows": cut(10 * asked.before, 10), "next_cursor": "same"})
+
+
 # No rows, and one row.
 
 
@@ -427,6 +432,23 @@ def records_null(asked: Asked) -> Said:
 @quirk
 def records_null_by_error(asked: Asked) -> Said:
     return Said(document={"rows": None, "errors": [{"message": "out of order"}]})
+
+
+def fails_on_the_way(**said: Any) -> Quirk:
+    def serve(asked: Asked) -> Said:
+        page = by_page(asked) if asked.number("page", 1) < 3 else None
+        return Said(document={"rows": page, **(said if page is None else {})})
+
+    return serve
+
+
+for _name, _said in {
+    "status": {"status": "error", "message": "the backend timed out"},
+    "code": {"code": 504, "message": "the backend timed out"},
+    "success": {"success": False, "message": "the backend timed out"},
+    "fault": {"fault": {"faultstring": "the backend timed out"}},
+}.items():
+    QUIRKS[f"records_null_by_{_name}"] = fails_on_the_way(**_said)
 
 
 @quirk

@@ -48,6 +48,9 @@ _BEGINNING = 80
 _SENTENCE = 200
 _NAMES = 200
 _REASON = 500
+# What a body says an error by, whatever its status is: fields that hold one, and words of a status.
+_ERRORS = ("error", "errors", "error_message", "errormessage", "fault", "exception")
+_FAILURES = frozenset({"error", "fail", "failed", "failure"})
 # So much of a body is read to show its beginning: blanks between its words are not shown.
 _BODY_BYTES = 16_384
 
@@ -313,7 +316,18 @@ def _means_no_rows(document: Json, source: Source, total: NamedTotal) -> bool:
 
 
 def _names_an_error(document: Json) -> bool:
-    return isinstance(document, dict) and any(document.get(name) for name in ("error", "errors"))
+    if not isinstance(document, dict):
+        return False
+    said = {name.lower(): value for name, value in document.items()}
+    if any(said.get(name) for name in _ERRORS) or any(said.get(name) is False for name in ("success", "ok")):
+        return True
+    return any(_is_failure(said.get(name)) for name in ("status", "code", "statuscode", "status_code"))
+
+
+def _is_failure(status: Json) -> bool:
+    if isinstance(status, str):
+        return status.strip().lower() in _FAILURES
+    return isinstance(status, int) and 400 <= status < 600
 
 
 def _is_null_at(document: Json, path: str) -> bool:

@@ -31,6 +31,7 @@ class Validator:
         rows: How many records it held.
         total: The source's total, when it named it.
         following: Where it says that paging goes on; None when it does not, or when paging counts rows.
+        fingerprint: What its rows are known by, so that it is noticed when a page that does come has the same.
     """
 
     etag: str | None
@@ -38,6 +39,7 @@ class Validator:
     rows: int
     total: int | None
     following: dict[str, Any] | None
+    fingerprint: bytes | None = None
 
     @property
     def headers(self) -> dict[str, str]:

@@ -333,6 +333,8 @@ class HttpCollector:
         following = await self._following(run, position, call, looked, number)
         answer = fetched.answer
         whole = looked.sent == got.reply.rows
+        # One of a shard's number alone says nothing of later tasks, whose shards may be numbered otherwise.
+        lasting = None if run.scope and following is None else looked.fingerprint
         return Page(
             records=looked.kept,
             raw=answer.body,
@@ -346,7 +348,7 @@ class HttpCollector:
             request=self._client.described_call(call),
             response=self._client.described_answer(answer),
             unchanged_rows=looked.sent if got.unchanged else None,
-            known=self._known(known, got, call, answer, following, whole=whole),
+            known=self._known(known, got, call, answer, following, whole=whole, fingerprint=lasting),
             sent_rows=looked.sent,
             seen=step.seen,
             fingerprint=looked.fingerprint,
@@ -394,7 +396,10 @@ class HttpCollector:
             step = self._step(run, position, got)
             sent = len(range(got.reply.rows)[step.first : step.stop])
             if got.unchanged or step.discard:
-                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=None)
+                # What shards have parts of is known by something else in each.
+                whole = got.unchanged is not None and not step.discard and sent == got.reply.rows
+                known_by = got.unchanged.fingerprint if got.unchanged is not None and whole else None
+                return Looked(got=got, step=step, kept=[], sent=sent, own=[], fingerprint=known_by)
             own = got.records if sent == len(got.records) else got.records[step.first : step.stop]
             alone = step.next is None and run.rows == 0
             return Looked(
@@ -475,6 +480,7 @@ class HttpCollector:
         following: dict[str, Any] | None,
         *,
         whole: bool,
+        fingerprint: bytes | None,
     ) -> Known | None:
         """What the page is to be known by from now on.
 
@@ -513,6 +519,7 @@ class HttpCollector:
             rows=got.reply.rows,
             total=got.named.rows,
             following=after,
+            fingerprint=fingerprint,
         )
         return replace(known, validator=validator)
 
@@ -544,7 +551,10 @@ class HttpCollector:
         run.total = run.total if looked.got.named.exact is None else looked.got.named.exact
         position = looked.step.next
         by_count = counts_rows(self._pager)
-        if position is None or (not by_count and run.ends_at_itself(asked, str(call.url), looked)):
+        if position is not None and not by_count and run.ends_at_itself(asked, str(call.url), looked):
+            await self._check_stands_still(run, asked, call, looked, number)
+            position = None
+        if position is None:
             self._check_end(run, looked)
             return None
         run.previous = looked.known
@@ -567,6 +577,28 @@ class HttpCollector:
             if run.total is not None:
                 following["total"] = run.total
         return following
+
+    async def _check_stands_still(
+        self, run: Walk, asked: Position, call: Call, looked: Looked, number: int
+    ) -> None:
+        """A page that names itself as the next one is the last if it holds the same rows when it is asked for again.
+
+        A server may also go on by itself each time that one and the same cursor is asked (a scroll). Its pages cannot
+        be asked for twice, so what is lost with a process would be lost for good.
+
+        Raises:
+            PagingLoop: Other rows came.
+        """
+        if run.complete:
+            return
+        fetched = await self._fetched(run, replace(call, conditions={}), number)
+        again = await self._looked_through(run, asked, fetched, None)
+        if again.got.reply.rows > 0 and again.known != looked.known:
+            reason = (
+                "this page names itself as the next one, and holds other rows when it is asked for again: a server "
+                "that goes on by itself (a scroll) gives no page twice"
+            )
+            raise PagingLoop(self._client.shown(call.url), reason)
 
     def _check_end(self, run: Walk, looked: Looked) -> None:
         """A page without a next one is the last one, unless it says that it is not."""

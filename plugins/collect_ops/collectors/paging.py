@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal, Protocol
 
@@ -23,7 +25,8 @@ from collect_ops.collectors.errors import (
 from collect_ops.collectors.links import LinkMalformed, find_next
 from collect_ops.collectors.page import Json, Position, Span
 from collect_ops.collectors.urls import parse_url
-from collect_ops.sources.expressions import ExpressionFails, compiled
+from collect_ops.kernel.json_numbers import SpelledNumber
+from collect_ops.sources.expressions import Expression, ExpressionFails, compiled
 from collect_ops.sources.model import (
     CursorPaging,
     LinkHeaderPaging,
@@ -310,8 +313,12 @@ class CursorPager(Pager):
 
     @override
     def step(self, span: Span, position: Position, reply: Reply) -> Step:
-        cursor = _search("paging.cursor", self.paging.cursor, reply)
-        if cursor is None or cursor is False or (type(cursor) in (str, int, float) and cursor in _NO_CURSOR):
+        cursor = _search("paging.cursor", self.paging.cursor, reply, exact=True)
+        if (
+            cursor is None
+            or cursor is False
+            or (isinstance(cursor, str | int | float) and cursor in _NO_CURSOR)
+        ):
             return Step(next=None)
         if isinstance(cursor, float) and not isfinite(cursor):
             raise PagingValueUnusable(
@@ -321,7 +328,22 @@ class CursorPager(Pager):
             raise PagingValueUnusable(
                 reply.shown, "cursor", kind_of(cursor), "text, a number, or null at the end"
             )
+        if isinstance(cursor, SpelledNumber):
+            cursor = self._as_sent_back(cursor, reply)
         return Step(next={"cursor": cursor})
+
+    def _as_sent_back(self, cursor: SpelledNumber, reply: Reply) -> Json:
+        """A number as it goes into a request, and into a stored position, where numbers are doubles."""
+        if self.paging.location == "query":
+            return cursor.text
+        number = float(cursor)
+        if Decimal(cursor.text) != Decimal(repr(number)):
+            found, allowed = (
+                "a number with more digits than a double has",
+                "a number of fewer digits, or text",
+            )
+            raise PagingValueUnusable(reply.shown, "cursor", found, allowed)
+        return number
 
     @override
     def probe(self) -> Ask:
@@ -507,11 +529,16 @@ def _step_url(field: str, value: Json, reply: Reply) -> Step:
     return Step(next={"url": str(url)})
 
 
-def _search(field: str, expression: str, reply: Reply) -> Json:
+def _search(field: str, expression: str, reply: Reply, *, exact: bool = False) -> Json:
     try:
-        return compiled(expression).search(reply.document)
+        return (_compiled_exactly if exact else compiled)(expression).search(reply.document)
     except ExpressionFails as error:
         raise ExpressionFailed(reply.shown, field, expression, str(error)) from error
+
+
+@lru_cache(maxsize=256)
+def _compiled_exactly(expression: str) -> Expression:
+    return Expression(expression, exact=True)
 
 
 def kind_of(value: Json) -> str:

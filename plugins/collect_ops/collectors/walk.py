@@ -54,7 +54,7 @@ class Walk:
     def ends_at_itself(self, asked: Position, url: str, looked: Looked) -> bool:
         """Whether a page names itself as the next one, and means by it that there is none.
 
-        It does when it holds other rows than the page before, or when as many rows have come as there are. A first
+        It may when it holds other rows than the page before, and does when as many rows have come as there are. A first
         page that names itself, or a page with the rows of the one before, is no end: what paging asks for is ignored.
 
         Args:

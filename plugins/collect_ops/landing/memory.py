@@ -6,7 +6,7 @@ emptied or made anew, or another declaration has landed in it. Does not see rows
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -15,12 +15,15 @@ from typing import Any, Final, Self
 from collect_ops.collectors.conditional import Known, Validator
 from collect_ops.kernel.backends import Backends
 from collect_ops.sources.model import Source
+from collect_ops.sources.paging_rules import counts_rows
 from collect_ops.storage import AsyncConnection, Jsonb, connect, query
 
 #: How long a page is remembered that nobody asks for, in seconds.
 KEEP_S: Final = 90 * 86_400.0
 #: Of a target that another declaration lands in at this moment: nothing is remembered of it.
 _NO_EPOCH: Final = -1
+#: Beside where paging goes on.
+_FINGERPRINT: Final = "fingerprint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ class Epoch:
                 "last_modified": validator.last_modified,
                 "rows": validator.rows,
                 "total": validator.total,
-                "following": None if validator.following is None else Jsonb(validator.following),
+                "following": _stored(validator, counted=self.memory.counted),
             },
         )
 
@@ -97,6 +100,7 @@ class PageMemory:
             raise ValueError(f"source {source.name} does not ask conditionally")
         self.source = source.name
         self.table = source.target.table
+        self.counted = counts_rows(source.paging)
         self.version = version
         self._full_after_s = source.conditional.full_after_h * 3600
         self._connect = connect
@@ -142,7 +146,26 @@ class PageMemory:
         }
         cursor = await self._connection.execute(query("landing/recall_page"), values)
         row = await cursor.fetchone()
-        return None if row is None else Validator(**row)
+        return None if row is None else _recalled(row)
+
+
+def _stored(validator: Validator, *, counted: bool) -> Jsonb | None:
+    """Where paging goes on, and beside it what the page's rows are known by.
+
+    Processes of release 0.1.0 take nothing from it where paging counts rows, and elsewhere only what they know. To them
+    anything would be a next page, where a page that names none is the last one: that is stored as it is.
+    """
+    following, fingerprint = validator.following, validator.fingerprint
+    if fingerprint is not None and (counted or following is not None):
+        following = {**(following or {}), _FINGERPRINT: fingerprint.hex()}
+    return None if following is None else Jsonb(following)
+
+
+def _recalled(row: Mapping[str, Any]) -> Validator:
+    following = {**(row["following"] or {})}
+    fingerprint = following.pop(_FINGERPRINT, None)
+    known_by = None if fingerprint is None else bytes.fromhex(fingerprint)
+    return Validator(**{**row, "following": following or None, "fingerprint": known_by})
 
 
 def prune(backends: Backends, *, keep_s: float = KEEP_S) -> int:

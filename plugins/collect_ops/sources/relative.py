@@ -48,7 +48,9 @@ class Moment:
     def interval_end(self) -> datetime:
         """The last moment of the schedule that has come."""
         # The iterator's own moment is never among those that it gives, and it counts in seconds.
-        return self._before(self.local + timedelta(seconds=1))
+        local = self.local
+        # By way of UTC: what Python adds on a wall clock falls back into the first of two hours.
+        return self._before((local.astimezone(UTC) + timedelta(seconds=1)).astimezone(local.tzinfo))
 
     def interval_start(self) -> datetime:
         """The moment of the schedule before that."""
@@ -59,7 +61,48 @@ class Moment:
             raise ValueError("a source without a schedule has no data interval")
         cron = SCHEDULE_PRESETS.get(self.schedule, self.schedule)
         found: datetime = croniter(cron, moment).get_prev(datetime)
+        if any(_clocks_change_near(each) for each in (moment, found)):
+            return _before_beside_a_change(cron, moment)
         return found
+
+
+#: So near to it, a change of the clocks makes times of day come twice, or not at all.
+_NEAR = timedelta(hours=4)
+
+
+def _clocks_change_near(moment: datetime) -> bool:
+    return (moment - _NEAR).utcoffset() != (moment + _NEAR).utcoffset()
+
+
+def _before_beside_a_change(cron: str, moment: datetime) -> datetime:
+    """The last moment of a schedule before another, as Airflow has them where the clocks change.
+
+    A schedule of one time a day has that once: of an hour that comes twice in the second one, of one that is left out
+    after it. Any other has its times in both hours.
+    """
+    wall = moment.replace(tzinfo=None, fold=0)
+    next_two = croniter(cron, wall)
+    one, two = next_two.get_next(datetime), next_two.get_next(datetime)
+    daily = (one.hour, one.minute) == (two.hour, two.minute)
+    times = croniter(cron, wall + _NEAR)
+    best: datetime | None = None
+    while True:
+        time: datetime = times.get_prev(datetime)
+        if best is not None and time < best.astimezone(moment.tzinfo).replace(tzinfo=None) - _NEAR:
+            return best.astimezone(moment.tzinfo)
+        second = _at(time, moment, fold=1)
+        there = second.astimezone(moment.tzinfo).replace(tzinfo=None, fold=0) == time
+        if daily:
+            candidates = [second if there else _at(time, moment, fold=0)]
+        else:
+            candidates = [second, _at(time, moment, fold=0)] if there else []
+        for candidate in candidates:
+            if candidate < moment.astimezone(UTC) and (best is None or candidate > best):
+                best = candidate
+
+
+def _at(time: datetime, moment: datetime, *, fold: int) -> datetime:
+    return time.replace(tzinfo=moment.tzinfo, fold=fold).astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -498,6 +500,46 @@ def test_an_end_that_a_page_says_is_an_end_though_the_page_is_unchanged(
             result = collected(world)
             assert (result["rows_fetched"], result["unchanged_pages"]) == (9, unchanged)
     assert [each["id"] for each in world.rows("SELECT id FROM landing.things ORDER BY id")] == list(range(9))
+
+
+@pytest.mark.parametrize("style", ["offset", "page", "cursor"])
+def test_a_page_that_holds_the_rows_of_an_unchanged_one_is_refused(world: World, style: str) -> None:
+    """A server that begins to ignore where paging has got to: its first page is unchanged, and so it does not come."""
+    ignores = False
+
+    def answer(asked: Asked) -> bytes:
+        query = {**asked.query, **({"page": "1", "offset": "0"} if ignores else {})}
+        first = int(query.get("offset") or query.get("cursor") or 3 * (int(query.get("page", 1)) - 1))
+        body = rows_from(first % 3 if ignores else first, 3)
+        if style == "cursor":
+            body["next"] = first + 3 if first < 6 else None
+        else:
+            body["total"] = 9
+        tag = f'ETag: "{hashlib.sha256(orjson.dumps(body)).hexdigest()}"'
+        if f"ETag: {asked.headers.get('if-none-match')}" == tag:
+            return reply(b"", tag, status="304 Not Modified")
+        return reply(body, tag)
+
+    paging = {"type": style, **({"cursor": "next", "limit_param": None} if style == "cursor" else {})}
+    with OddServer({"things": answer}) as server:
+        world.serve_from(server.base_url)
+        declared = source(
+            conditional={"full_after_h": 24},
+            request={"path": "/things"},
+            paging=paging,
+            total={"type": "unknown"} if style == "cursor" else {"type": "body", "path": "total"},
+            page_size=None if style == "cursor" else 3,
+            batch_size=99,
+            retries={"http_attempts": 1, "max_retries": 0},
+            target=target("merge"),
+        )
+        world.add(with_file_defaults(declared))
+        assert collected(world)["rows_landed"] == 9
+        ignores = True
+        # Again and again: what one task has landed of it is no reason for the next to believe it.
+        for _ in range(4):
+            task = world.task(world.collect(force=True))
+            assert (task["status"], task["error"]["class"]) == ("DEAD", "EqualPage"), task
 
 
 def test_a_source_that_does_not_ask_conditionally(world: World, serve: Serve) -> None:

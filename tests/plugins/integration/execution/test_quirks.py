@@ -286,9 +286,18 @@ CASES: dict[str, Case] = {
     "every page names the same": refused(
         "names_itself_at_once", CURSOR, "EqualPage", "cursor_param", FIRST_TEN
     ),
+    "one cursor, and always other rows": refused(
+        "scroll", CURSOR, "PagingLoop", "goes on by itself", tuple(range(10))
+    ),
     # No rows, and one row.
     "records null": Case(quirk="records_null", fields=PAGE, ids=()),
     "records null beside errors": refused("records_null_by_error", PAGE, "RecordsNotAList", "null", ()),
+    **{
+        f"records null beside a {name} on the way": refused(
+            f"records_null_by_{name}", PAGE, "RecordsNotAList", "the backend timed out", tuple(range(20))
+        )
+        for name in ("status", "code", "success", "fault")
+    },
     "records missing": refused("records_missing", PAGE, "RecordsNotAList", "records_may_be: [absent]", ()),
     "records missing, declared": Case(
         quirk="records_missing", fields=PAGE | {"records_may_be": ["absent"]}, ids=()

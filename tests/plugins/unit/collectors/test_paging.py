@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collect_ops.collectors import json_body
 from collect_ops.collectors.errors import PageTooLong, PagingValueUnusable
 from collect_ops.collectors.page import Span
 from collect_ops.collectors.paging import (
@@ -154,6 +155,27 @@ def test_these_cursors_go_on(cursor: Any) -> None:
     ask = pager.ask(Span(), following)
     assert ask is not None
     assert ask.params == {"cursor": cursor}
+
+
+@pytest.mark.parametrize("digits", ["1700000000.123456789", "1.50", "2e3", "100000000000000000000.5"])
+def test_a_cursor_that_is_a_number_goes_back_as_it_came(digits: str) -> None:
+    pager = CursorPager(paging=CursorPaging(type="cursor", cursor="c"), size=10)
+    document = json_body.parse(b'{"c": %b}' % digits.encode(), max_depth=9)
+    following = pager.step(Span(), {"cursor": None}, Reply(rows=1, document=document)).next
+    assert following == {"cursor": digits}
+
+
+def test_a_cursor_in_a_body_keeps_its_digits_or_is_refused() -> None:
+    pager = CursorPager(paging=CursorPaging(type="cursor", cursor="c", location="body"), size=10)
+
+    def step(digits: bytes) -> Any:
+        document = json_body.parse(b'{"c": %b}' % digits, max_depth=9)
+        return pager.step(Span(), {"cursor": None}, Reply(rows=1, document=document)).next
+
+    assert step(b"1.50") == {"cursor": 1.5}
+    assert step(b"0.0") is None
+    with pytest.raises(PagingValueUnusable, match="digits"):
+        step(b"1700000000.123456789")
 
 
 @pytest.mark.parametrize("cursor", [True, {"a": 1}, [1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -99,6 +100,26 @@ def test_intervals_follow_each_other_without_a_gap(at: datetime, schedule: str) 
     assert Moment(at=start, schedule=schedule).interval_end() == start
     one_before_the_end = Moment(at=end - timedelta(seconds=1), schedule=schedule)
     assert one_before_the_end.interval_end() == start
+
+
+@pytest.mark.parametrize("night", [datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    ("schedule", "moments"),
+    [("0 * * * *", 72), ("*/30 * * * *", 144), ("30 2 * * *", 3), ("0 3 * * *", 3), ("30 1-3 * * *", None)],
+)
+def test_no_hour_is_left_out_where_the_clocks_change(
+    night: datetime, schedule: str, moments: int | None
+) -> None:
+    def at(moment: datetime) -> Moment:
+        return Moment(at=moment, zone="Europe/Berlin", schedule=schedule)
+
+    begin = night - timedelta(days=1)
+    looked = [begin + timedelta(minutes=15 * number) for number in range(4 * 72)]
+    ends = sorted({at(moment).interval_end().astimezone(UTC) for moment in looked})
+    assert moments is None or len([end for end in ends if end >= begin]) == moments
+    for before, end in pairwise(ends):
+        assert at(end).interval_end().astimezone(UTC) == end
+        assert at(end).interval_start().astimezone(UTC) == before
 
 
 @given(
