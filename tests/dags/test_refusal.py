@@ -74,7 +74,7 @@ def test_a_submission_with_a_misspelt_key_is_refused_with_it() -> None:
     operator = CollectSubmitOperator(task_id="submit", source="flights", conf_keys=["priority"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("collect_ops.operators.submit.backends", lambda: None)
-        patch.setattr("collect_ops.operators.submit.AdmissionService", lambda *_: None)
+        patch.setattr("collect_ops.operators.submit.AdmissionService", lambda *_, **__: None)
         with pytest.raises(AirflowFailException):
             operator.execute(given)
     assert [fault["field"] for fault in pushed["return_value"]["faults"]] == ["conf.proirity"]

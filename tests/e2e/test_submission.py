@@ -238,9 +238,8 @@ def set_aside(stack: RunningStack, status: str) -> dict[str, Any]:
     task_id = stack.submit({"source": "example_single", "force": True})["task_id"]
     reached = "SELECT * FROM collect.task WHERE id = %s AND status = %s"
     (task,) = wait_for(f"a task that is {status}", lambda: stack.rows(reached, task_id, status), 60)
-    with stack.paused(
-        f"lane_{task['lane']}"
-    ):  # its retry is due in ten seconds, and would meet the host as well
+    # Its retry is due in ten seconds, and would meet the host as well.
+    with stack.paused(f"lane_{task['lane']}"):
         done = stack.command("collect_ops.cli", "cancel", str(task_id), "--reason", "the test is over")
     assert done.returncode == 0, done.stderr
     assert stack.task(task_id)["status"] == "CANCELLED"
@@ -252,8 +251,12 @@ def set_aside(stack: RunningStack, status: str) -> dict[str, Any]:
 
 def test_a_submission_is_claimed_where_it_was_admitted(stack: RunningStack, server: PagedServer) -> None:
     """No run of the lane's DAG had to be started for it, unless that one is paused."""
-    task = stack.task_ended(stack.submit({"source": "example_offset", "force": True})["task_id"])
-    assert claimer_of(stack, task["id"]).startswith("airflow:collect_submit/")
+    for _ in range(5):
+        task = stack.task_ended(stack.submit({"source": "example_offset", "force": True})["task_id"])
+        if claimer_of(stack, task["id"]).startswith("airflow:collect_submit/"):
+            break  # unless a run of the lane, started for something else, comes first
+    else:
+        pytest.fail("five times the lane's own run has claimed")
     with stack.paused(f"lane_{task['lane']}"):
         task_id = stack.submit({"source": "example_offset", "force": True})["task_id"]
         assert stack.task(task_id)["status"] == "QUEUED"

@@ -9,8 +9,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from collect_ops.tasks.lifecycle import TaskStatus
 
-PRIORITY_RANGE = "0 to 10"
-
 
 class Submission(BaseModel):
     """A request to collect: a source, its parameters and its path overridden at most.

@@ -78,9 +78,8 @@ def dedup_key(source: Source, request: RenderedRequest, identity: Mapping[str, A
     }
     if request.body_type != "json":
         identified["body_type"] = request.body_type
-    if request.body is None and _is_plain(
-        identified["identity"]
-    ):  # in its one form already, as nearly all are
+    # Nearly all are in their one form already.
+    if request.body is None and _is_plain(identified["identity"]):
         encoded = orjson.dumps(identified, option=orjson.OPT_SORT_KEYS)
     else:
         encoded = orjson.dumps(canonical(identified), option=orjson.OPT_SORT_KEYS, default=str)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collect_ops.sources.request import RenderedRequest
 
 #: What becomes of a declared total that is none.
-_STREAMS = "one shard streams, and what lacks at its end cannot be noticed"
+_STREAMS = "one shard streams, and rows missing at its end go unnoticed"
 _TOTAL_REMEDY = "see `total` of the declaration"
 # Of a list of fields.
 _SHOWN_CHARS = 1000
@@ -230,10 +230,10 @@ async def _ask_total(
 def _check_total(source: Source, page: Page, findings: _Findings) -> int | None:
     """The total that pages name."""
     if isinstance(source.total, UnknownTotal):
-        findings.add("total", "ok", "none is declared: what lacks at the end cannot be noticed")
+        findings.add("total", "ok", "none is declared: rows missing at the end go unnoticed")
         return None
     if isinstance(source.total, RequestTotal):
-        findings.add("total", "ok", "no request counts all shards: what lacks at the end cannot be noticed")
+        findings.add("total", "ok", "no request counts all shards: rows missing at the end go unnoticed")
         return None
     _compare_total(page.total, page, findings)
     return page.total
@@ -318,7 +318,7 @@ def _says_more(source: Source, page: Page) -> bool:
 
     try:
         document = json_body.parse(page.raw, max_depth=source.limits.max_depth)
-    except json_body.Unreadable:
+    except (json_body.Unreadable, json_body.Truncated, json_body.TooDeep):
         return False  # it was read in the charset that its header names, which a page does not keep
     return says_more(document) is True
 

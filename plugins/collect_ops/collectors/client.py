@@ -202,8 +202,7 @@ class HttpClient:
         self._guard = Guard.of(
             (endpoint.base_url, endpoint.token_url), allow_private=endpoint.allow_private_networks
         )
-        base = parse_url(endpoint.base_url)
-        self._own = (base.raw_host, base.port)
+        self._own = (self._base.raw_host, self._base.port)
         self._concurrency = concurrency
         self._gate: Gate = gate or LocalGate(concurrency, requests_per_s)
         self._session: aiohttp.ClientSession | None = None

@@ -117,10 +117,9 @@ class HostBusy(CollectorError, Transient):
         self.words = words
         if status >= 500:
             self.host_fault = HostFault.DOWN if status in _GATEWAY else HostFault.SICK
-        wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
         when = f" (retry_when: {named})" if named else ""
         #: What it says, without the URL: it is what all tasks of the host wait for.
-        self.reason = f"answered {status}{when}{wait}{_said(words)}"
+        self.reason = f"answered {status}{when}{_wait(retry_after_s)}{_said(words)}"
         super().__init__(url, f"{self.reason}; limits.requests_per_s and limits.concurrency slow us down")
 
 
@@ -139,9 +138,8 @@ class NotReady(CollectorError, Transient):
         self.status = status
         self.retry_after_s = retry_after_s
         self.words = words
-        wait = "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"
         when = f" (retry_when: {named})" if named else ": not ready"
-        super().__init__(url, f"answered {status}{when}{wait}{_said(words)}")
+        super().__init__(url, f"answered {status}{when}{_wait(retry_after_s)}{_said(words)}")
 
 
 class HostHeld(CollectorError, Transient):
@@ -522,3 +520,7 @@ class PositionUnusable(CollectorError, Permanent):
 
 def _said(words: str) -> str:
     return f"; it says {words!r}" if words else ""
+
+
+def _wait(retry_after_s: float | None) -> str:
+    return "" if retry_after_s is None else f" and asks to wait {retry_after_s:g} s"

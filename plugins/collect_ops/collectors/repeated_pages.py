@@ -70,9 +70,8 @@ class PagePrints:
     def _whole(self, records: Sequence[Json]) -> bytes:
         try:
             return text_of(records, self._row_type)
-        except (
-            ValueError
-        ):  # a value that cannot be written down is a bad row, and says something all the same
+        except ValueError:
+            # A value that cannot be written down is a bad row; its page is known by it all the same.
             return _encoded(list(records))
 
     def _keys_of(self, records: Sequence[Json]) -> list[list[Json]] | None:

@@ -135,8 +135,8 @@ class HostGate:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        await asyncio.gather(*self._notes)
         try:
+            await asyncio.gather(*self._notes)
             await self._report_answers()
             await self._give_quota_back()
             # A report may have closed a circuit.

@@ -419,20 +419,19 @@ def _plan_failed(
 
 #: Bad rows that say something about a source: of three rows one is a third.
 TELLING_BAD_ROWS = 10
+#: A longer reason is cut.
+MAX_REASON_CHARS = 1000
 
 
 def _all_done(attempt: Attempt, sums: ShardSums) -> Outcome:
     if sums.bad_rows and not sums.fitting_rows:
         first = f"; the first: {sums.bad_reason}" if sums.bad_reason else ""
         reason = f"none of {sums.bad_rows:,} rows fits the target's columns{first}"
-        return Outcome(status=TaskStatus.DEAD, reason=reason[:_MAX_REASON_CHARS])
+        return Outcome(status=TaskStatus.DEAD, reason=reason[:MAX_REASON_CHARS])
     counted = _counted(attempt, sums)
     unequal = counted.reason if counted.status is TaskStatus.PARTIAL else None
     lacks = [text for text in (unequal, _bad(attempt, sums), _repeated(attempt, sums)) if text]
     return Outcome(status=TaskStatus.PARTIAL, reason="; ".join(lacks)) if lacks else counted
-
-
-_MAX_REASON_CHARS = 1000
 
 
 def _bad(attempt: Attempt, sums: ShardSums) -> str | None:

@@ -17,7 +17,15 @@ from collect_ops.broker.publisher import Publisher
 from collect_ops.collectors.totals import is_at_least
 from collect_ops.execution.cutting import pace_unit
 from collect_ops.execution.merged import Callers, callers_of, settle_merged, survivors_own
-from collect_ops.execution.policy import Attempt, Loss, Outcome, ShardSums, hopeless, settle_outcome
+from collect_ops.execution.policy import (
+    MAX_REASON_CHARS,
+    Attempt,
+    Loss,
+    Outcome,
+    ShardSums,
+    hopeless,
+    settle_outcome,
+)
 from collect_ops.execution.rules import sharding_rules
 from collect_ops.journal.trace import Stage, TraceRow, write_traces
 from collect_ops.kernel.backends import Backends
@@ -44,7 +52,6 @@ _LANDED = frozenset({TaskStatus.COMPLETED, TaskStatus.PARTIAL})
 _UNCHANGED = frozenset({Swap.KEPT, Swap.SUPERSEDED})
 #: Ends that Airflow has to show, although the run's own tasks went well.
 _NOTED = frozenset({TaskStatus.DEAD, TaskStatus.PARTIAL})
-MAX_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +120,19 @@ def settle_on(
         What became of it; None when there was nothing to settle: shards that may still succeed and the run not over, or
         another was faster.
     """
-    repeated = _count_repeated(connection, task_id, attempt)
-    settled, publications = _settle(
-        connection,
-        task_id,
-        attempt,
-        rules,
-        actor=actor,
-        run_over=run_over,
-        run_id=run_id,
-        loss=loss,
-        repeated=repeated,
-    )
+    publications = _COUNT_AGAIN
+    while publications is _COUNT_AGAIN:
+        settled, publications = _settle(
+            connection,
+            task_id,
+            attempt,
+            rules,
+            actor=actor,
+            run_over=run_over,
+            run_id=run_id,
+            loss=loss,
+            repeated=_count_repeated(connection, task_id, attempt),
+        )
     if settled is None:
         return None
     if publications.unit is not None:
@@ -176,6 +184,21 @@ class _FollowUp:
 
 
 _NOTHING = _FollowUp()
+#: The last shard has ended since repeated rows were counted: nothing is settled yet.
+_COUNT_AGAIN = _FollowUp()
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """Rows that an attempt has fetched twice.
+
+    Args:
+        rows: How many; None where landing counts them, or nobody does.
+        final: Every shard had ended when they were counted.
+    """
+
+    rows: int | None = None
+    final: bool = False
 
 
 #: Seconds of fetching and landing below which a task tells nothing of its source's pace: it was all overhead.
@@ -194,17 +217,18 @@ def _telling_unit(source: Source | None, sums_row: dict[str, Any]) -> str | None
     return pace_unit(source)
 
 
-def _count_repeated(connection: Connection, task_id: int, attempt: int) -> int | None:
+def _count_repeated(connection: Connection, task_id: int, attempt: int) -> _Repeated:
     """Rows that an attempt has fetched twice, where landing has not counted them; before anybody waits for locks."""
     landed = connection.execute(
         query("execution/select_landed"), {"task_id": task_id, "attempt": attempt}
     ).fetchone()
     if landed is None or not landed["final"]:
-        return None
+        return _Repeated()
     source, _ = _source_of(landed)
     if source is None or counts_at_landing(source.target):
-        return None
-    return count_repeated(connection, source.target, task_id, rows_landed=landed["rows_landed"])
+        return _Repeated(final=True)
+    rows = count_repeated(connection, source.target, task_id, rows_landed=landed["rows_landed"])
+    return _Repeated(rows=rows, final=True)
 
 
 def _source_of(task: dict[str, Any]) -> tuple[Source, None] | tuple[None, Outcome]:
@@ -231,7 +255,7 @@ def _settle(
     run_over: bool,
     run_id: str | None,
     loss: Loss | None,
-    repeated: int | None,
+    repeated: _Repeated,
 ) -> tuple[Outcome | None, _FollowUp]:
     began = time.perf_counter()
     with connection.transaction():
@@ -245,10 +269,11 @@ def _settle(
         sums_row = _one(connection, "execution/sum_shards", {"task_id": task_id})
         planned = task["shards_total"] is not None and task["status"] != TaskStatus.CLAIMED
         source, refused_outcome = _source_of(task)
-        if source is not None and counts_at_landing(source.target):
-            repeated = sums_row["rows_repeated"]
-        sums_row = {**sums_row, "repeated": repeated}
+        at_landing = source is not None and counts_at_landing(source.target)
+        sums_row = {**sums_row, "repeated": sums_row["rows_repeated"] if at_landing else repeated.rows}
         sums = _sums(sums_row)
+        if sums.shards and sums.final and not repeated.final:
+            return None, _COUNT_AGAIN
         ripe = sums.final or (source is not None and hopeless(sums, source.max_failed_shards))
         if not run_over and not (planned and ripe and task["plan_error"] is None):
             return None, _NOTHING

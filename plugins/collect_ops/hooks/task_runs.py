@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from airflow.sdk.execution_time.comms import CommsDecoder, DagResult, ErrorRespo
 from collect_ops.hooks.backends import rest_runs
 from collect_ops.lanes.rest_runs import RestRuns
 from collect_ops.lanes.runs import RunState, RunsUnavailable
+
+log = logging.getLogger(__name__)
 
 
 class TaskRuns:
@@ -37,14 +40,15 @@ class TaskRuns:
     def accepts(self, dag_id: str) -> bool:
         """Whether runs of a DAG would run: it is known and not paused, and this task is not one of `dag.test()`.
 
-        What that starts stays in metadata of its own, which no scheduler looks at.
+        Runs that `dag.test()` starts are in metadata of its own, where no scheduler looks.
         """
         comms: object = task_runner.SUPERVISOR_COMMS
         if not isinstance(comms, CommsDecoder):
             return False
         try:
             answer = comms.send(GetDag(dag_id=dag_id))
-        except AirflowRuntimeError:  # there is none, or Airflow did not tell
+        except AirflowRuntimeError as error:  # there is none, or Airflow did not tell
+            log.warning("whether %s is paused is not known: %s", dag_id, error)
             return False
         return isinstance(answer, DagResult) and not answer.is_paused
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -295,6 +295,3 @@ def _matches(match: str, found: Iterator[bool]) -> bool:
 
 def _number(value: float) -> str:
     return "never" if value == float("inf") else f"{value:,.0f}"
-
-
-Sheddable = Callable[[str], bool]

@@ -99,6 +99,7 @@ def claim(lane: str, backends: Backends, rules: LaneRules, runs: Runs, *, actor:
         claiming = _Claim(lane, backends, rules, connection, consumer, actor)
         with connection.transaction():
             if not claiming.locked():
+                log.info("lane %s: another claim is at work", lane)
                 return Claimed(lane=lane, busy=True)
             claiming.take_until_full()
             done = claiming.commit()

@@ -87,7 +87,7 @@ class Host:
             until = _clock(self.paused_until)
             return f"host of connection {self.connection} is paused until {until}: {self.pause_reason}"
         if self.circuits.host.phase is not Phase.CLOSED:
-            what = f"host of connection {self.connection} is out of order"
+            what = f"circuit of the host of connection {self.connection} is open"
             return self._held(what, self.error, self.circuits.host)
         what = f"circuit of source {source} at connection {self.connection} is open"
         return self._held(what, self.endpoint_errors.get(source), self.circuits.endpoint(source).breaker)

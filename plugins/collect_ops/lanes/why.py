@@ -188,7 +188,7 @@ def _host(row: Mapping[str, Any]) -> Iterator[str]:
             f"{row['host_paused_until']} UTC, in {_seconds(row['host_paused_s'])}"
         )
     if row["host_held_s"] is not None:
-        what = f"the host of connection {row['connection']} is out of order ({row['host_error']})"
+        what = f"the circuit of the host of connection {row['connection']} is open ({row['host_error']})"
         yield _tried(what, row["host_held_s"], probing=row["host_probing"])
     if row["endpoint_held_s"] is not None:
         what = (

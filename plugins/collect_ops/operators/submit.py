@@ -19,7 +19,7 @@ from collect_ops.kernel.errors import CollectOpsError, Fault, ValidationFailed
 from collect_ops.lanes.brakes import AdmissionSlowed
 from collect_ops.lanes.rules import lane_rules
 from collect_ops.operators.actor import actor_of
-from collect_ops.operators.claiming import claimed_here
+from collect_ops.operators.claiming import claim_here
 from collect_ops.operators.conf import (
     NOTHING,
     as_bool,
@@ -131,8 +131,9 @@ class CollectSubmitOperator(BaseOperator):
             AdmissionSlowed: The source has a backlog; a scheduled submission waits (deferred) instead and tries again.
             CollectOpsError: It could not be admitted now.
         """
-        claim_here = partial(claimed_here, runs=TaskRuns(), actor=actor_of(context))
-        service = AdmissionService(backends(), lane_rules(), TaskRuns(), claim_here=claim_here)
+        services, runs = backends(), TaskRuns()
+        claim = partial(claim_here, services=services, runs=runs, actor=actor_of(context))
+        service = AdmissionService(services, lane_rules(), runs, claim_here=claim)
         try:
             submissions = self._submissions(context)
             if as_bool("preview", _given(self.preview)):

@@ -37,12 +37,6 @@ def counts_rows(paging: Paging) -> bool:
     return isinstance(paging, OffsetPaging | PagePaging)
 
 
-def request_parameters(paging: Paging) -> tuple[str, ...]:
-    """The names of the parameters that paging writes into a request."""
-    names = (getattr(paging, field, None) for field in PAGING_PARAMS)
-    return tuple(name for name in names if name is not None)
-
-
 def nested_path(paging: Paging, name: str) -> tuple[str, ...]:
     """Where a parameter stands in a body: the keys that lead to it."""
     nested = getattr(paging, "body_names", "flat") == "nested"

@@ -271,7 +271,7 @@ def test_retrying_stays_green_and_says_nothing(world: World, serve: Serve, airfl
 def test_held_stays_green_and_says_nothing(
     world: World, serve: Serve, airflow: RecordedReports, db: Connection
 ) -> None:
-    """The host goes out of order while the task runs: it is set aside, which is nobody's failure."""
+    """The host's circuit opens while the task runs: it is set aside, which is nobody's failure."""
     world.add(source())
     world.serve_from("http://127.0.0.1:9")
     statuses = set()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from collect_ops.execution import settle as settling
 from collect_ops.sources.file_defaults import with_file_defaults
 from tests.plugins.integration.world import World, source
 from tests.servers.bodies import Bodies
@@ -246,6 +247,30 @@ def test_tasks_end_as_their_values_deserve(served: World) -> None:
         {"document": '{"m": 1.50, "n": 9007199254740993.25}'}
     ]
     assert [row["id"] for row in served.rows("SELECT id FROM landing.wide_row ORDER BY id")] == [0, 2]
+
+
+def test_repeated_rows_are_counted_although_the_last_shard_ends_beside_the_count(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, too_early = settling._count_repeated, []
+
+    def look(*asked: Any) -> settling._Repeated:
+        """As another group's settling does that looks a moment before the last page is committed."""
+        counted = count(*asked)
+        if not counted.final or too_early:
+            return counted
+        too_early.append(counted)
+        return settling._Repeated()
+
+    monkeypatch.setattr(settling, "_count_repeated", look)
+    with Bodies({"/things": TWICE}) as server:
+        world.serve_from(server.base_url)
+        target = {"table": "things", "disposition": "append", "columns": columns(**INTEGERS)}
+        fields = {**ONE_PAGE, **PAGES, "paging": {"type": "page", "equal_pages": "allow"}}
+        world.add(with_file_defaults(source(target=target, request={"path": "/things"}, **fields)))
+        task = world.task(world.collect())
+    assert len(too_early) == 1
+    assert (task["status"], task["result"]["repeated_rows"]) == ("PARTIAL", 20)
 
 
 def assert_times(world: World) -> None:

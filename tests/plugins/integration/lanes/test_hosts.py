@@ -85,7 +85,7 @@ def test_five_failures_in_a_row_hold_what_waits_and_nothing_else(down: World) ->
     assert states(down, [healthy]) == ["CLAIMED"]
     assert claimed.held == 3, "the others were when their attempts ended"
     reason = down.task(late[0])["reason"]
-    assert "host of connection things_api is out of order (" in reason
+    assert "circuit of the host of connection things_api is open (" in reason
     assert "held until 20" in reason
     assert all(task["retry_count"] <= 2 for task in map(down.task, first)), "the last attempt was not counted"
 
@@ -229,7 +229,7 @@ def test_why_says_what_a_task_waits_for(down: World, db: Connection) -> None:
     fail_until_held(down)
     due_now(down)
     down.claim()
-    assert "is out of order" in said(db, down, first)
+    assert "the circuit of the host of connection things_api is open" in said(db, down, first)
     assert "it is tried again in" in said(db, down, first)
     with pytest.raises(UnknownTask):
         why(db, down.rules, 10**9)

@@ -238,24 +238,26 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 ROWS = b'{"rows": [1, 2, 3]}'
+#: Without the time, which would be part of the tests' names.
+GZIPPED = gzip.compress(ROWS, mtime=0)
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])
 @pytest.mark.parametrize(
     ("encoding", "wire"),
     [
-        ("gzip", gzip.compress(ROWS) + b"\n"),
-        ("gzip", gzip.compress(ROWS) + b"\0" * 500),
-        ("gzip", gzip.compress(ROWS) + b"\x1f"),
-        ("gzip", gzip.compress(ROWS) + gzip.compress(b"") + b"<!-- -->"),
+        ("gzip", GZIPPED + b"\n"),
+        ("gzip", GZIPPED + b"\0" * 500),
+        ("gzip", GZIPPED + b"\x1f"),
+        ("gzip", GZIPPED + gzip.compress(b"", mtime=0) + b"<!-- -->"),
         ("zstd", zstd.compress(ROWS) + b"\n"),
         ("deflate", zlib.compress(ROWS) + b"\n"),
         ("gzip", ROWS),
         ("zstd", ROWS),
-        ("gzip, gzip", gzip.compress(ROWS)),
+        ("gzip, gzip", GZIPPED),
         ("gzip, gzip", ROWS),
-        ("", gzip.compress(ROWS)),
-        ("identity", gzip.compress(ROWS)),
+        ("", GZIPPED),
+        ("identity", GZIPPED),
         *(
             (name, ROWS)
             for name in ("utf-8", "UTF8", "none", "binary", "identity, none", "aws-chunked", '"utf-8"')
