@@ -242,14 +242,19 @@ def point_connection(
     extra = json.dumps({"allow_private_networks": True})
     settings = {"conn_type": "http", "host": base_url, "extra": extra, "login": login, "password": password}
     stack.airflow.put_connection(connection_id, settings)
-    stack.execute("DELETE FROM collect.host WHERE connection = %s", connection_id)
-    stack.execute("DELETE FROM collect.endpoint WHERE connection = %s", connection_id)
+    for circuits in ("collect.host", "collect.endpoint"):
+        if _exists(stack, circuits):  # a release before 0.2.0 has none of endpoints
+            stack.execute(f"DELETE FROM {circuits} WHERE connection = %s", connection_id)
 
 
 def empty_table(stack: RunningStack, table: str) -> None:
     """Empty a target: rows of an earlier run would hide missing ones."""
-    if stack.rows("SELECT to_regclass(%s) AS found", table)[0]["found"]:
+    if _exists(stack, table):
         stack.execute(f"TRUNCATE {table}")
+
+
+def _exists(stack: RunningStack, table: str) -> bool:
+    return stack.rows("SELECT to_regclass(%s) AS found", table)[0]["found"] is not None
 
 
 def _verified(stack: RunningStack, server: DemoServer) -> tuple[int, bool]:
