@@ -133,12 +133,12 @@ def test_a_source_described_by_the_name_of_a_file_takes_no_dag_down(faulty_inclu
 
 
 def test_tasks_do_not_touch_airflows_database() -> None:
-    """`dag.test()` would not notice: real task processes may not use the ORM."""
+    """`dag.test()` would not notice: real task processes may not use the ORM. The dag-processor may."""
     forbidden = ("airflow.models", "airflow.utils.session", "create_session", "airflow.settings")
     offenders = [
         (path.name, word)
         for path in (CHECKOUT / "plugins" / "collect_ops").rglob("*.py")
         for word in forbidden
-        if word in path.read_text()
+        if path.name != "dag_bundle.py" and word in path.read_text()
     ]
     assert offenders == []
